@@ -1,0 +1,62 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+// Nothing here is a library for others: what crosses a target is `package`, except the few leaf types of the hot
+// path that are `public` and `@inlinable` (README, Decisions: the optimiser does not inline `package` bodies).
+let strict: [SwiftSetting] = [.swiftLanguageMode(.v6), .treatAllWarnings(as: .error)]
+
+let package = Package(
+    name: "calibrant",
+    products: [
+        .executable(name: "edge-node", targets: ["edge-node"]),
+        .executable(name: "hubctl", targets: ["hubctl"]),
+        .executable(name: "calib-lab", targets: ["calib-lab"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+    ],
+    targets: [
+        // System libraries.
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+
+        // Cores: pure, deterministic.
+        .target(name: "CalibModel", swiftSettings: strict),
+        .target(name: "Wire", dependencies: ["CalibModel"], swiftSettings: strict),
+        .target(name: "EdgeCore", dependencies: ["CalibModel", "Wire"], swiftSettings: strict),
+        .target(name: "HubCore", dependencies: ["CalibModel", "Wire"], swiftSettings: strict),
+        .target(
+            name: "Simulation", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore"], swiftSettings: strict),
+
+        // Shells.
+        .target(name: "NodeShell", dependencies: ["CalibModel", "Wire", "CZlib", "CZstd"], swiftSettings: strict),
+        .executableTarget(
+            name: "edge-node",
+            dependencies: [
+                "CalibModel", "Wire", "EdgeCore", "NodeShell", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "hubctl",
+            dependencies: [
+                "CalibModel", "Wire", "HubCore", "NodeShell",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
+        .executableTarget(
+            name: "calib-lab",
+            dependencies: [
+                "CalibModel", "Wire", "Simulation", "NodeShell",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], swiftSettings: strict),
+
+        // Tests.
+        .target(name: "TestSupport", dependencies: ["CalibModel", "Wire"], path: "Tests/TestSupport", swiftSettings: strict),
+        .testTarget(
+            name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "ShellTests", dependencies: ["NodeShell", "EdgeCore", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "EndToEndTests", dependencies: ["TestSupport"], swiftSettings: strict),
+    ]
+)

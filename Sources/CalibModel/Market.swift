@@ -1,0 +1,46 @@
+/// What an instrument's numbers mean: inside the edge a price is a whole number of ticks, a quantity a whole number of lots (SPEC 1.2).
+///
+/// A tick is `tickUnits * 10^-priceDigits` of the quote currency, a lot `lotUnits * 10^-quantityDigits` of the base asset.
+public struct Instrument: Sendable, Equatable {
+    public var symbol: String
+    public var priceDigits: Int
+    public var tickUnits: Int64
+    public var quantityDigits: Int
+    public var lotUnits: Int64
+    /// True when the tick and lot were inferred from a recording instead of configured (SPEC 3.1).
+    public var isInferred: Bool
+
+    package init(symbol: String, priceDigits: Int, tickUnits: Int64, quantityDigits: Int, lotUnits: Int64, isInferred: Bool = false) {
+        precondition((0...Places.price).contains(priceDigits), "BUG: price digits \(priceDigits)")
+        precondition((0...Places.quantity).contains(quantityDigits), "BUG: quantity digits \(quantityDigits)")
+        precondition(tickUnits > 0 && lotUnits > 0, "BUG: a tick and a lot are positive")
+        self.symbol = symbol
+        self.priceDigits = priceDigits
+        self.tickUnits = tickUnits
+        self.quantityDigits = quantityDigits
+        self.lotUnits = lotUnits
+        self.isInferred = isInferred
+    }
+
+    /// One tick in 1e-9 quote currency.
+    package var tickNano: Int64 { tickUnits * FixedPoint.powersOfTen[Places.price - priceDigits] }
+    /// One lot in 1e-8 base asset.
+    package var lotE8: Int64 { lotUnits * FixedPoint.powersOfTen[Places.quantity - quantityDigits] }
+}
+
+/// Price and quantity at the top of both sides, in ticks and lots.
+public struct TopOfBook: Sendable, Equatable {
+    public var bidPrice: Int64
+    public var bidQuantity: Int64
+    public var askPrice: Int64
+    public var askQuantity: Int64
+    @inlinable public init(bidPrice: Int64, bidQuantity: Int64, askPrice: Int64, askQuantity: Int64) {
+        self.bidPrice = bidPrice
+        self.bidQuantity = bidQuantity
+        self.askPrice = askPrice
+        self.askQuantity = askQuantity
+    }
+    /// Bid plus ask in ticks: twice the mid, so that it stays a whole number.
+    @inlinable public var midTwice: Int64 { bidPrice &+ askPrice }
+    @inlinable public var isCrossed: Bool { bidPrice >= askPrice }
+}

@@ -1,0 +1,81 @@
+/// A point on the monotonic clock, in nanoseconds since an arbitrary origin. Never written to a record.
+public struct Instant: Comparable, Hashable, Sendable {
+    public var nanoseconds: Int64
+    @inlinable public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+    @inlinable public static func < (a: Instant, b: Instant) -> Bool { a.nanoseconds < b.nanoseconds }
+    /// Nanoseconds from `earlier` to `self`; negative when `earlier` is later.
+    @inlinable public func since(_ earlier: Instant) -> Int64 { nanoseconds &- earlier.nanoseconds }
+    @inlinable public func advanced(nanoseconds: Int64) -> Instant { Instant(nanoseconds: self.nanoseconds &+ nanoseconds) }
+}
+
+/// A point on the wall clock: nanoseconds since 1970-01-01T00:00:00Z. What records carry; never used for durations.
+public struct WallTime: Comparable, Hashable, Sendable {
+    public var nanoseconds: Int64
+    @inlinable public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
+    @inlinable public static func < (a: WallTime, b: WallTime) -> Bool { a.nanoseconds < b.nanoseconds }
+    /// Whole milliseconds since the epoch, rounded down: the `ts` of every record (SPEC 1.1).
+    @inlinable public var milliseconds: Int64 {
+        let (quotient, remainder) = nanoseconds.quotientAndRemainder(dividingBy: 1_000_000)
+        return remainder < 0 ? quotient &- 1 : quotient
+    }
+}
+
+/// One clock reading: the monotonic and the wall time of the same instant (SPEC 1.1: ts, ts_iso and day come from one).
+public struct Moment: Sendable {
+    public var instant: Instant
+    public var wall: WallTime
+    @inlinable public init(instant: Instant, wall: WallTime) {
+        self.instant = instant
+        self.wall = wall
+    }
+}
+
+/// The side of an order or of the aggressor of a trade.
+public enum Side: UInt8, Sendable, CaseIterable {
+    case buy, sell
+    /// +1 for BUY, -1 for SELL: `s` of SPEC 1.3.
+    @inlinable public var sign: Int64 { self == .buy ? 1 : -1 }
+    @inlinable public var opposite: Side { self == .buy ? .sell : .buy }
+    package var text: StaticString { self == .buy ? "BUY" : "SELL" }
+}
+
+/// Decimal places of the product's fixed-point integers (SPEC 1.2).
+public enum Places {
+    /// Price and mid: 1e-9 quote currency.
+    public static let price = 9
+    /// Quantity: 1e-8 base asset.
+    public static let quantity = 8
+    /// Basis points: 1e-6 bps.
+    public static let bps = 6
+    /// Milliseconds: 1e-6 ms, so nanoseconds.
+    public static let milliseconds = 6
+    /// Notional: 1e-8 quote currency.
+    public static let notional = 8
+}
+
+/// Integer arithmetic with one rounding, half to even (SPEC 1.2).
+public enum FixedPoint {
+    /// 10^0 ... 10^18.
+    public static let powersOfTen: [Int64] = (0...18).map { power in (0..<power).reduce(Int64(1)) { value, _ in value * 10 } }
+
+    /// `numerator / denominator`, half to even; nil when the denominator is not positive or the result does not fit.
+    package static func divide(_ numerator: Int128, by denominator: Int128) -> Int64? {
+        guard denominator > 0 else { return nil }
+        var (quotient, remainder) = numerator.quotientAndRemainder(dividingBy: denominator)
+        if remainder < 0 {
+            quotient -= 1
+            remainder += denominator
+        }
+        // Compare without doubling the remainder, which could overflow.
+        let rest = denominator - remainder
+        if remainder > rest || (remainder == rest && !quotient.isMultiple(of: 2)) { quotient += 1 }
+        return Int64(exactly: quotient)
+    }
+
+    /// `value * 10^places` as an integer, half to even; nil for a non-finite or too large value (SPEC 1.5: it is never written).
+    @inlinable public static func fixed(_ value: Double, scale: Double) -> Int64? {
+        let scaled = (value * scale).rounded(.toNearestOrEven)
+        guard scaled > -9.2e18, scaled < 9.2e18 else { return nil }  // NaN fails both comparisons.
+        return Int64(scaled)
+    }
+}
