@@ -1,0 +1,241 @@
+import CalibModel
+
+/// A simulated market as a recording of Binance's USD-M feed: lines `<receive unix ns> <frame>`, the frames byte for byte in the venue's form.
+///
+/// What a recorder would have seen, traps included: the stream begins before the REST snapshot arrives, so the first diffs are stale and
+/// some usable ones precede it; the receive clock runs 1.273 s behind the venue's; frames queue on one connection, so a stall of
+/// the network ends in a burst.
+package struct UsdmRecording: Sendable {
+    /// What has been written, by kind.
+    package struct Counts: Sendable, Equatable {
+        package var depths = 0
+        package var trades = 0
+        package var tops = 0
+        package var snapshots = 0
+        package var total: Int { depths + trades + tops + snapshots }
+    }
+
+    /// How far the recorder's clock is behind the venue's. With 3 ms of latency in the median, receive - E comes to -1.27 s.
+    package static let clockBehindNanoseconds: Int64 = 1_273_000_000
+
+    package private(set) var counts = Counts()
+    /// Receive times of the first and the last line; nil before there is one.
+    package private(set) var firstReceived: WallTime?
+    package private(set) var lastReceived: WallTime?
+    /// True once a frame would have arrived at or after the end; nothing is written from then on.
+    package private(set) var isComplete = false
+
+    private var market: SimMarket
+    private var network: PRNG
+    private let symbol: [UInt8]
+    private let streamPrefix: [UInt8]
+    private let endNanoseconds: Int64
+    private let snapshotDue: Int64
+    private var hasSnapshot = false
+    private var heldSnapshot: (received: Int64, frame: [UInt8])?
+    private var heldDiffs: [(due: Int64, diff: MarketEvent.DepthDiff)] = []
+    private var stallEnd: Int64 = 0
+    private var lastArrival: Int64 = 0
+    private var frame: [UInt8] = []
+
+    /// `start` is the receive clock when recording starts; every line's time lies in `start ..< start + milliseconds`.
+    package init(seed: UInt64, symbol: String, start: WallTime, milliseconds: Int64) {
+        let isPlain = symbol.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) }
+        precondition(isPlain && !symbol.isEmpty, "BUG: symbol '\(symbol)' would need escaping")
+        let venueStart = (start.nanoseconds + Self.clockBehindNanoseconds).flooredDivision(by: 1_000_000)
+        market = SimMarket(seed: seed, startingAfter: venueStart)
+        // A stream of its own: the market does not depend on how its frames travel.
+        network = PRNG(seed: seed ^ 0x6e65_7477_6f72_6b00)
+        self.symbol = Array(symbol.utf8)
+        streamPrefix = Array("{\"stream\":\"\(symbol.lowercased())@".utf8)
+        endNanoseconds = start.nanoseconds + milliseconds * 1_000_000
+        snapshotDue = venueStart + 200
+    }
+
+    /// Plays one millisecond and appends the lines received because of it.
+    package mutating func step(into lines: inout [UInt8]) {
+        let events = market.step()
+        // Diffs come from another service of the venue: one may overtake the top updates and trades of its last millisecond, or come
+        // up to 3 ms after them.
+        for case .depth(let diff) in events { heldDiffs.append((market.milliseconds + network.below(4), diff)) }
+        while let held = heldDiffs.first, held.due <= market.milliseconds {
+            heldDiffs.removeFirst()
+            frame.removeAll(keepingCapacity: true)
+            write(held.diff)
+            deliver(into: &lines, counting: \.depths)
+        }
+        for event in events {
+            frame.removeAll(keepingCapacity: true)
+            switch event {
+            case .trade(let trade):
+                write(trade)
+                deliver(into: &lines, counting: \.trades)
+            case .top(let top, let id, let time):
+                write(top, id: id, milliseconds: time)
+                deliver(into: &lines, counting: \.tops)
+            case .depth: break  // Held above.
+            }
+        }
+        if !hasSnapshot, market.milliseconds >= snapshotDue { takeSnapshot() }
+    }
+
+    // MARK: Travel
+
+    /// Puts `frame` on the connection; frames arrive in the order they were sent.
+    private mutating func deliver(into lines: inout [UInt8], counting kind: WritableKeyPath<Counts, Int>) {
+        guard !isComplete else { return }
+        let sent = market.milliseconds * 1_000_000 - Self.clockBehindNanoseconds
+        if sent >= stallEnd, network.chance(perMillion: 9_000) { stallEnd = sent + network.acrossOctaves(5) * 1_000_000 }
+        let arrival = max(lastArrival + 400 + network.below(7_000), stallEnd, sent + 1_000_000 + network.below(3_000_000))
+        if let held = heldSnapshot, held.received < arrival {
+            heldSnapshot = nil
+            record(held.frame, at: held.received, into: &lines, counting: \.snapshots)
+        }
+        lastArrival = arrival
+        record(frame, at: arrival, into: &lines, counting: kind)
+    }
+
+    private mutating func record(_ frame: [UInt8], at time: Int64, into lines: inout [UInt8], counting kind: WritableKeyPath<Counts, Int>) {
+        guard time < endNanoseconds else {
+            isComplete = true
+            return
+        }
+        append(time, to: &lines)
+        lines.append(0x20)
+        lines.append(contentsOf: frame)
+        lines.append(0x0a)
+        counts[keyPath: kind] += 1
+        if firstReceived == nil { firstReceived = WallTime(nanoseconds: time) }
+        lastReceived = WallTime(nanoseconds: time)
+    }
+
+    /// The REST answer: the book as of now, received a round trip later, when two diffs that belong on top of it have arrived.
+    private mutating func takeSnapshot() {
+        hasSnapshot = true
+        frame.removeAll(keepingCapacity: true)
+        text("{\"lastUpdateId\":")
+        append(market.lastID, to: &frame)
+        stamps(event: market.milliseconds, engine: market.engineMilliseconds)
+        text(",\"bids\":")
+        levels(market.levels(.buy, count: 1000))
+        text(",\"asks\":")
+        levels(market.levels(.sell, count: 1000))
+        text("}")
+        let received = market.milliseconds * 1_000_000 - Self.clockBehindNanoseconds + 85_000_000 + network.below(20_000_000)
+        heldSnapshot = (received, frame)
+    }
+
+    // MARK: Frames
+
+    private mutating func write(_ trade: MarketEvent.Trade) {
+        frame.append(contentsOf: streamPrefix)
+        text("trade\",\"data\":{\"e\":\"trade\"")
+        stamps(event: trade.milliseconds, engine: trade.milliseconds)
+        text(",\"s\":\"")
+        frame.append(contentsOf: symbol)
+        text("\",\"t\":")
+        append(trade.number, to: &frame)
+        text(",\"p\":")
+        price(trade.price)
+        text(",\"q\":")
+        quantity(trade.quantity)
+        // `m`: the buyer was the maker, so the aggressor sold.
+        text(trade.aggressor == .sell ? ",\"X\":\"MARKET\",\"m\":true}}" : ",\"X\":\"MARKET\",\"m\":false}}")
+    }
+
+    private mutating func write(_ top: TopOfBook, id: Int64, milliseconds: Int64) {
+        frame.append(contentsOf: streamPrefix)
+        text("bookTicker\",\"data\":{\"e\":\"bookTicker\",\"u\":")
+        append(id, to: &frame)
+        text(",\"s\":\"")
+        frame.append(contentsOf: symbol)
+        text("\",\"b\":")
+        price(top.bidPrice)
+        text(",\"B\":")
+        quantity(top.bidQuantity)
+        text(",\"a\":")
+        price(top.askPrice)
+        text(",\"A\":")
+        quantity(top.askQuantity)
+        text(",\"T\":")
+        append(milliseconds, to: &frame)
+        text(",\"E\":")
+        append(milliseconds, to: &frame)
+        text("}}")
+    }
+
+    private mutating func write(_ diff: MarketEvent.DepthDiff) {
+        frame.append(contentsOf: streamPrefix)
+        text("depth@0ms\",\"data\":{\"e\":\"depthUpdate\"")
+        stamps(event: diff.milliseconds, engine: diff.engineMilliseconds)
+        text(",\"s\":\"")
+        frame.append(contentsOf: symbol)
+        text("\",\"U\":")
+        append(diff.firstID, to: &frame)
+        text(",\"u\":")
+        append(diff.lastID, to: &frame)
+        text(",\"pu\":")
+        append(diff.previousLastID, to: &frame)
+        text(",\"b\":")
+        levels(diff.bids)
+        text(",\"a\":")
+        levels(diff.asks)
+        text("}}")
+    }
+
+    private mutating func stamps(event: Int64, engine: Int64) {
+        text(",\"E\":")
+        append(event, to: &frame)
+        text(",\"T\":")
+        append(engine, to: &frame)
+    }
+
+    private mutating func levels(_ levels: [MarketEvent.Level]) {
+        frame.append(0x5b)
+        for (index, level) in levels.enumerated() {
+            if index > 0 { frame.append(0x2c) }
+            frame.append(0x5b)
+            price(level.price)
+            frame.append(0x2c)
+            quantity(level.quantity)
+            frame.append(0x5d)
+        }
+        frame.append(0x5d)
+    }
+
+    /// A tick is 0.1, but the venue writes two decimals.
+    private mutating func price(_ ticks: Int64) { decimal(ticks * 10, places: 2) }
+
+    private mutating func quantity(_ lots: Int64) { decimal(lots, places: 3) }
+
+    private mutating func decimal(_ value: Int64, places: Int) {
+        let scale = FixedPoint.powersOfTen[places]
+        frame.append(0x22)
+        append(value / scale, to: &frame)
+        frame.append(0x2e)
+        var digit = scale / 10
+        while digit > 0 {
+            frame.append(0x30 + UInt8(value / digit % 10))
+            digit /= 10
+        }
+        frame.append(0x22)
+    }
+
+    private mutating func text(_ text: StaticString) {
+        frame.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
+}
+
+/// Decimal digits of a number that is not negative.
+private func append(_ value: Int64, to bytes: inout [UInt8]) {
+    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
+        var rest = value
+        var index = 20
+        repeat {
+            index -= 1
+            digits[index] = 0x30 + UInt8(truncatingIfNeeded: rest % 10)
+            rest /= 10
+        } while rest > 0
+        bytes.append(contentsOf: digits[index..<20])
+    }
+}
