@@ -37,6 +37,19 @@ struct SimMarketTests {
         #expect(lines(seed: 7, seconds: 6).starts(with: bytes))
     }
 
+    /// Pins the bytes over builds and machines. A change of the market on purpose changes these numbers and the README's.
+    @Test func seedSevenIsWhatTheReadmeSays() {
+        var recording = UsdmRecording(
+            seed: 7, symbol: "BTCUSDT", start: WallTime(nanoseconds: startNanoseconds), milliseconds: 120_000)
+        var bytes: [UInt8] = []
+        while !recording.isComplete { recording.step(into: &bytes) }
+        #expect(bytes.count == 9_421_462)
+        #expect(recording.counts.depths == 2316)
+        #expect(recording.counts.trades == 6930)
+        #expect(recording.counts.tops == 27_603)
+        #expect(recording.counts.snapshots == 1)
+    }
+
     /// The ranges hold the values of the reference recording (mean 19 diffs, 62 trades, 192 top updates a second; 1.2 bps) and
     /// what ten seeds gave.
     @Test(arguments: [7, 1, 2, 3, 4] as [UInt64])
