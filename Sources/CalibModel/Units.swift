@@ -1,5 +1,5 @@
 /// A point on the monotonic clock, in nanoseconds since an arbitrary origin. Never written to a record.
-public struct Instant: Comparable, Hashable, Sendable {
+public struct Instant: Comparable, Hashable, Sendable, BitwiseCopyable {
     public var nanoseconds: Int64
     @inlinable public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
     @inlinable public static func < (a: Instant, b: Instant) -> Bool { a.nanoseconds < b.nanoseconds }
@@ -9,7 +9,7 @@ public struct Instant: Comparable, Hashable, Sendable {
 }
 
 /// A point on the wall clock: nanoseconds since 1970-01-01T00:00:00Z. What records carry; never used for durations.
-public struct WallTime: Comparable, Hashable, Sendable {
+public struct WallTime: Comparable, Hashable, Sendable, BitwiseCopyable {
     public var nanoseconds: Int64
     @inlinable public init(nanoseconds: Int64) { self.nanoseconds = nanoseconds }
     @inlinable public static func < (a: WallTime, b: WallTime) -> Bool { a.nanoseconds < b.nanoseconds }
@@ -31,7 +31,7 @@ public struct Moment: Sendable {
 }
 
 /// The side of an order or of the aggressor of a trade.
-public enum Side: UInt8, Sendable, CaseIterable {
+public enum Side: UInt8, Sendable, CaseIterable, BitwiseCopyable {
     case buy, sell
     /// +1 for BUY, -1 for SELL: `s` of SPEC 1.3.
     @inlinable public var sign: Int64 { self == .buy ? 1 : -1 }
@@ -78,4 +78,22 @@ public enum FixedPoint {
         guard scaled > -9.2e18, scaled < 9.2e18 else { return nil }  // NaN fails both comparisons.
         return Int64(scaled)
     }
+}
+
+/// Basis points in millionths (SPEC 1.2), so that stages add and compare them exactly.
+public struct BasisPoints: Comparable, Hashable, Sendable, BitwiseCopyable {
+    public var micro: Int64
+    @inlinable public init(micro: Int64) { self.micro = micro }
+    /// Rounded half to even to 1e-6 bps; nil when not finite or too large.
+    @inlinable public init?(_ value: Double) {
+        guard let micro = FixedPoint.fixed(value, scale: 1e6) else { return nil }
+        self.micro = micro
+    }
+    @inlinable public static var zero: BasisPoints { BasisPoints(micro: 0) }
+    @inlinable public static func < (a: BasisPoints, b: BasisPoints) -> Bool { a.micro < b.micro }
+    @inlinable public static func + (a: BasisPoints, b: BasisPoints) -> BasisPoints { BasisPoints(micro: a.micro &+ b.micro) }
+    @inlinable public static func - (a: BasisPoints, b: BasisPoints) -> BasisPoints { BasisPoints(micro: a.micro &- b.micro) }
+    @inlinable public static prefix func - (a: BasisPoints) -> BasisPoints { BasisPoints(micro: 0 &- a.micro) }
+    /// The value in bps, for formulas that are not exact anyway.
+    @inlinable public var value: Double { Double(micro) / 1e6 }
 }

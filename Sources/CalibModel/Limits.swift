@@ -1,0 +1,30 @@
+/// Every bound of the product in one place, each with the sum that chose it (SPEC 1.7).
+package enum Limits {
+    /// Symbols one edge quotes. 500 symbols x 20 updates/s is the largest fleet we promise a quote path for.
+    package static let symbolsMax = 500
+    /// Price levels kept on one side of a book. A snapshot brings 1,000 (futures) or 5,000 (spot) and diffs add levels further out;
+    /// 16,384 levels of 16 bytes are 256 KiB a side. At the bound the level farthest from the touch is forgotten and counted.
+    package static let bookLevelsMax = 16_384
+    /// Price levels in one frame: the largest REST snapshot has 5,000 a side. A frame with more is rejected.
+    package static let frameLevelsMax = 16_384
+    /// Depth diffs kept while a snapshot is on its way: 100 s at 10/s. At the bound the oldest is forgotten; the sync rules notice.
+    package static let bufferedDiffsMax = 1_000
+    /// Recent bookTickers kept to be compared with the book: 1.6 s at the busiest second recorded (2,527 messages).
+    package static let auditTickersMax = 4_096
+    /// Recent depth events waiting for their bookTicker: 25 s at 40/s.
+    package static let auditDepthsMax = 1_024
+    /// Orders of one side whose placement or cancellation is still under way: 8 x order latency of quoting at every tick.
+    package static let ordersInFlightMax = 8
+    /// Fills of one symbol waiting for their 30-s markout: 136 fills a second. At the bound the oldest is completed with nulls.
+    package static let pendingMarkoutsMax = 4_096
+    /// Seconds stepped one by one after a silence; a longer one is a discontinuity and restarts the one-second grid.
+    package static let silenceSecondsMax = 120
+    /// One JSONL row (SPEC 8.1).
+    package static let rowBytesMax = 65_536
+    /// How much of a feed's end is validated row by row on open (SPEC 2.7).
+    package static let repairTailBytes = 2 << 20
+    /// Bytes appended to one feed before it is synced at the latest (SPEC 2.7).
+    package static let unsyncedBytesMax = 1 << 20
+    /// Gaps listed one by one in a replay's summary; all are counted.
+    package static let gapsListedMax = 100
+}

@@ -1,0 +1,272 @@
+/// The feeds of SPEC 2; the raw value is the file name's first part.
+package enum Feed: String, CaseIterable, Sendable {
+    case fills, markouts, events, featureSnapshots = "feature_snapshots", quotes, pipelineTicks = "pipeline_ticks"
+
+    /// Synced within 20 ms instead of 1 s (SPEC 2.7).
+    package var isUrgent: Bool {
+        switch self {
+        case .fills, .markouts, .events: true
+        case .featureSnapshots, .quotes, .pipelineTicks: false
+        }
+    }
+}
+
+/// A symbol's place in the edge's slab; records carry it instead of text.
+package typealias SymbolIndex = UInt16
+
+/// Numbers only, in the edge's ticks and lots: a ring slot is bitwise-copyable, text is made by the writer (SPEC 4.8).
+package struct FillRecord: BitwiseCopyable, Sendable {
+    package var wall: WallTime
+    package var symbol: SymbolIndex
+    package var side: Side
+    package var isTaker: Bool
+    package var price: Int64
+    package var quantity: Int64
+    package var queueAhead: Int64
+    package var quotePrice: Int64
+    package var midAtQuoteTwice: Int64
+    package var midNowTwice: Int64
+    package var spreadAtQuote: BasisPoints
+    package var latencyNanoseconds: Int64
+    package var slip: BasisPoints
+    package var fillID: Int64
+    package var orderID: Int64
+    package var fee: BasisPoints
+
+    package init(
+        wall: WallTime, symbol: SymbolIndex, side: Side, isTaker: Bool, price: Int64, quantity: Int64, queueAhead: Int64, quotePrice: Int64,
+        midAtQuoteTwice: Int64, midNowTwice: Int64, spreadAtQuote: BasisPoints, latencyNanoseconds: Int64, slip: BasisPoints, fillID: Int64,
+        orderID: Int64, fee: BasisPoints
+    ) {
+        self.wall = wall
+        self.symbol = symbol
+        self.side = side
+        self.isTaker = isTaker
+        self.price = price
+        self.quantity = quantity
+        self.queueAhead = queueAhead
+        self.quotePrice = quotePrice
+        self.midAtQuoteTwice = midAtQuoteTwice
+        self.midNowTwice = midNowTwice
+        self.spreadAtQuote = spreadAtQuote
+        self.latencyNanoseconds = latencyNanoseconds
+        self.slip = slip
+        self.fillID = fillID
+        self.orderID = orderID
+        self.fee = fee
+    }
+}
+
+/// The six stages in their order; the names are the seed's.
+package enum Stage: Int, CaseIterable, Sendable {
+    case fetchMD, spread, guards, inventory, queueAware, emit
+    package var name: StaticString {
+        switch self {
+        case .fetchMD: "FetchMDStage"
+        case .spread: "SpreadStage"
+        case .guards: "GuardsStage"
+        case .inventory: "InventoryStage"
+        case .queueAware: "QueueAwareStage"
+        case .emit: "EmitStage"
+        }
+    }
+}
+
+package struct TickRecord: BitwiseCopyable, Sendable {
+    package var wall = WallTime(nanoseconds: 0)
+    package var symbol: SymbolIndex = 0
+    /// Nanoseconds per stage, in `Stage` order, nil for a stage not timed on this tick.
+    package var stageNanoseconds: InlineArray<6, Int64?> = .init(repeating: nil)
+    package var totalNanoseconds: Int64 = 0
+    package var isCacheHit = false
+    /// Nil when there was no proven book.
+    package var cacheAgeNanoseconds: Int64?
+    package var usedStale = false
+    package var missedDeadline = false
+    package var tick: Int64 = 0
+    package var weight: Int64 = 1
+    package var isHalted = false
+    package init() {}
+}
+
+package struct MarkoutRecord: BitwiseCopyable, Sendable {
+    package var wall: WallTime
+    package var symbol: SymbolIndex
+    package var fillID: Int64
+    package var fillMilliseconds: Int64
+    /// Twice the mid in ticks, nil when the book was not proven then or the run ended first.
+    package var midTwiceAfter1s: Int64?
+    package var midTwiceAfter5s: Int64?
+    package var midTwiceAfter30s: Int64?
+    package var net: BasisPoints?
+
+    package init(wall: WallTime, symbol: SymbolIndex, fillID: Int64, fillMilliseconds: Int64) {
+        self.wall = wall
+        self.symbol = symbol
+        self.fillID = fillID
+        self.fillMilliseconds = fillMilliseconds
+    }
+}
+
+package enum OrderOutcome: UInt8, Sendable, BitwiseCopyable {
+    case filled, cancelled, replaced
+    package var text: StaticString {
+        switch self {
+        case .filled: "filled"
+        case .cancelled: "cancelled"
+        case .replaced: "replaced"
+        }
+    }
+}
+
+package struct QuoteRecord: BitwiseCopyable, Sendable {
+    package var wall: WallTime
+    package var symbol: SymbolIndex
+    package var side: Side
+    package var orderID: Int64
+    package var price: Int64
+    package var quantity: Int64
+    package var depth: BasisPoints
+    package var halfSpread: BasisPoints
+    package var skew: BasisPoints
+    package var nudge: BasisPoints
+    package var queueAhead: Int64
+    package var restingNanoseconds: Int64
+    package var outcome: OrderOutcome
+    /// 1e-9 bps per sqrt s; nil before the first returns.
+    package var volRealizedNano: Int64?
+    package var weight: Int64
+
+    package init(
+        wall: WallTime, symbol: SymbolIndex, side: Side, orderID: Int64, price: Int64, quantity: Int64, depth: BasisPoints,
+        halfSpread: BasisPoints, skew: BasisPoints, nudge: BasisPoints, queueAhead: Int64, restingNanoseconds: Int64, outcome: OrderOutcome,
+        volRealizedNano: Int64?, weight: Int64
+    ) {
+        self.wall = wall
+        self.symbol = symbol
+        self.side = side
+        self.orderID = orderID
+        self.price = price
+        self.quantity = quantity
+        self.depth = depth
+        self.halfSpread = halfSpread
+        self.skew = skew
+        self.nudge = nudge
+        self.queueAhead = queueAhead
+        self.restingNanoseconds = restingNanoseconds
+        self.outcome = outcome
+        self.volRealizedNano = volRealizedNano
+        self.weight = weight
+    }
+}
+
+/// The counts of a snapshot (SPEC 2.3): unsampled, one accumulator per key.
+package struct SnapshotCounts: BitwiseCopyable, Sendable {
+    package var ticks: Int64 = 0
+    package var quotes: Int64 = 0
+    package var fills: Int64 = 0
+    package var filledOrders: Int64 = 0
+    package var takerFills: Int64 = 0
+    package var returns: Int64 = 0
+    package var cacheHits: Int64 = 0
+    package var cacheMisses: Int64 = 0
+    package var cacheStale: Int64 = 0
+    package var deadlineMisses: Int64 = 0
+    package var halts: Int64 = 0
+    package var rejectedInputs: Int64 = 0
+    package init() {}
+}
+
+/// The sums of a snapshot (SPEC 2.3), exact. Wide where a product of two scales is summed.
+package struct SnapshotSums: BitwiseCopyable, Sendable {
+    /// 1e-8 quote currency.
+    package var fillNotional: Int64 = 0
+    /// 1e-6 bps, one term per fill.
+    package var slip: Int64 = 0
+    /// 1e-14 bps x quote currency.
+    package var slipNotional: Int128 = 0
+    /// 1e-8 quote currency, of the fills whose 5-s markout is known.
+    package var markoutNotional: Int64 = 0
+    package var netNotional: Int128 = 0
+    package var adverseNotional: Int128 = 0
+    /// Nanoseconds that quotes rested, both sides added.
+    package var quoteNanoseconds: Int64 = 0
+    /// Twice the mid in ticks, one term per priced tick.
+    package var midTwice: Int128 = 0
+    /// 1e-6 bps, one term per priced tick.
+    package var marketSpread: Int64 = 0
+    /// Lots, one term per priced tick.
+    package var position: Int128 = 0
+    /// 1e-8 quote currency: change of mark-to-market, fees included.
+    package var pnl: Int64 = 0
+    /// 1e-9 bps^2.
+    package var squaredReturn: Int64 = 0
+    package init() {}
+}
+
+/// One feature's place in a snapshot; the definitions are in `EdgeCore/Features.swift`.
+package enum Feature: Int, CaseIterable, Sendable {
+    case volRealized, liqTopDepth, latencyP95, pnlDev, fillRate, takerShare, queueAbsorbRate, queueETA, slippage, adverseMove
+    package var name: StaticString {
+        switch self {
+        case .volRealized: "vol_realized"
+        case .liqTopDepth: "liq_top_depth"
+        case .latencyP95: "latency_p95"
+        case .pnlDev: "pnl_dev"
+        case .fillRate: "fill_rate"
+        case .takerShare: "taker_share"
+        case .queueAbsorbRate: "queue_absorb_rate"
+        case .queueETA: "queue_eta_ms"
+        case .slippage: "slippage_bps"
+        case .adverseMove: "adverse_move_bps"
+        }
+    }
+}
+
+package struct SnapshotRecord: BitwiseCopyable, Sendable {
+    package var wall = WallTime(nanoseconds: 0)
+    package var symbol: SymbolIndex = 0
+    package var fromMilliseconds: Int64 = 0
+    package var spanMilliseconds: Int64 = 0
+    /// 1e-9 of the feature's unit, in `Feature` order; nil is unknown.
+    package var features: InlineArray<10, Int64?> = .init(repeating: nil)
+    package var counts = SnapshotCounts()
+    package var sums = SnapshotSums()
+    package var tickHistogram: InlineArray<3840, UInt32> = .init(repeating: 0)
+    package init() {}
+}
+
+/// What happened to the edge itself; never dropped (SPEC 2.6).
+package enum EventKind: UInt8, Sendable, BitwiseCopyable {
+    /// The node runs; first = the run number.
+    case started
+    /// The node ended by itself; first = messages, second = fills.
+    case stopped
+    /// The book lost its proof by a sequence break; first = the id expected, second = the id that came.
+    case gap
+    /// The book is proven again; first = its id, second = how many buffered diffs were applied.
+    case resync
+    /// A guard halted the symbol; first = the guard, second = for how many milliseconds.
+    case halt
+    /// Rows were dropped because a ring was full; first = how many, second = the feed.
+    case dropped
+    /// The wall clock stepped; first = the step in milliseconds.
+    case clock
+    /// Bytes were cut from a feed's end on open; first = bytes cut, second = rows saved.
+    case cut
+}
+
+package struct EventRecord: BitwiseCopyable, Sendable {
+    package var wall: WallTime
+    package var kind: EventKind
+    package var symbol: SymbolIndex?
+    package var first: Int64
+    package var second: Int64
+    package init(wall: WallTime, kind: EventKind, symbol: SymbolIndex? = nil, first: Int64 = 0, second: Int64 = 0) {
+        self.wall = wall
+        self.kind = kind
+        self.symbol = symbol
+        self.first = first
+        self.second = second
+    }
+}

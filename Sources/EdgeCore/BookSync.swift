@@ -1,0 +1,200 @@
+import CalibModel
+import Wire
+
+/// The venue's sequence rules, and what a proven change sets off (SPEC 3.1; `reference` rules in `DepthChain`).
+extension SymbolState {
+    func isNamed(_ name: UnsafeRawBufferPointer) -> Bool { name.elementsEqual(instrument.symbol.utf8) }
+
+    // MARK: Frames
+
+    /// A REST snapshot: the base that buffered diffs are applied to. One older than the proven book changes nothing.
+    mutating func snapshot(
+        _ decoder: borrowing BinanceDecoder, id: Int64, eventMilliseconds: Int64?, chain: DepthChain, at now: Moment, _ shared: inout SharedState
+    ) throws(FrameRejection) {
+        let bids = try levels(decoder.bidCount) { decoder.bid($0) }
+        let asks = try levels(decoder.askCount) { decoder.ask($0) }
+        advance(to: now, &shared)
+        counts.snapshots += 1
+        guard sync != .synced else { return }
+        book.removeAll()
+        audit.forgetDepths()
+        for level in bids { book.bids.set(price: level.price, quantity: level.quantity) }
+        for level in asks { book.asks.set(price: level.price, quantity: level.quantity) }
+        book.applied(depthID: id)
+        sync = .awaitingFirst(snapshotID: id)
+        let waiting = buffered
+        buffered = []
+        var applied: Int64 = 0
+        for diff in waiting {
+            switch verdict(on: diff, chain) {
+            case .old: continue
+            case .gap(let expected):
+                // The break lies inside what was buffered: this snapshot leads nowhere, the next must be newer.
+                lose(expected: expected, received: chain == .futures ? diff.previous ?? diff.first : diff.first, at: now, &shared)
+                buffered = waiting.filter { $0.last >= diff.last }
+                return
+            case .next:
+                for level in diff.bids { book.bids.set(price: level.price, quantity: level.quantity) }
+                for level in diff.asks { book.asks.set(price: level.price, quantity: level.quantity) }
+                applyDepth(diff, at: now, &shared)
+                applied += 1
+            }
+        }
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: index, first: id, second: applied))
+    }
+
+    /// A depth event. `header` has no levels: they are the decoder's.
+    mutating func depth(
+        _ header: BufferedDiff, _ decoder: borrowing BinanceDecoder, chain: DepthChain, at now: Moment, readAt: Int64, _ shared: inout SharedState
+    ) throws(FrameRejection) {
+        if sync == .unsynced {
+            // Decoded before anything changes: a bad frame leaves no trace but its count.
+            let bids = try levels(decoder.bidCount) { decoder.bid($0) }
+            let asks = try levels(decoder.askCount) { decoder.ask($0) }
+            advance(to: now, &shared)
+            counts.depthMessages += 1
+            counts.unsyncedMessages += 1
+            if buffered.count == Limits.bufferedDiffsMax { buffered.removeFirst() }
+            var diff = header
+            diff.bids = bids
+            diff.asks = asks
+            buffered.append(diff)
+            return
+        }
+        // Checked first, applied after: the second pass cannot fail.
+        for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
+        for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
+        advance(to: now, &shared)
+        counts.depthMessages += 1
+        switch verdict(on: header, chain) {
+        case .old: return
+        case .gap(let expected):
+            counts.unsyncedMessages += 1
+            lose(expected: expected, received: chain == .futures ? header.previous ?? header.first : header.first, at: now, &shared)
+            var diff = header
+            diff.bids = try levels(decoder.bidCount) { decoder.bid($0) }
+            diff.asks = try levels(decoder.askCount) { decoder.ask($0) }
+            buffered = [diff]
+            return
+        case .next: break
+        }
+        for index in 0..<decoder.bidCount {
+            let level = try level(decoder.bid(index))
+            book.bids.set(price: level.price, quantity: level.quantity)
+        }
+        for index in 0..<decoder.askCount {
+            let level = try level(decoder.ask(index))
+            book.asks.set(price: level.price, quantity: level.quantity)
+        }
+        applyDepth(header, at: now, &shared)
+        proven(at: now, readAt: readAt, &shared)
+    }
+
+    mutating func bookTicker(
+        id: Int64, bid: RawLevel, ask: RawLevel, eventMilliseconds: Int64?, at now: Moment, readAt: Int64, _ shared: inout SharedState
+    ) throws(FrameRejection) {
+        let bid = try level(bid)
+        let ask = try level(ask)
+        advance(to: now, &shared)
+        counts.bookTickers += 1
+        let top = TopOfBook(bidPrice: bid.price, bidQuantity: bid.quantity, askPrice: ask.price, askQuantity: ask.quantity)
+        audit.ticker(id: id, top: top)
+        guard isProven else { return }
+        if top.isCrossed {
+            counts.crossed += 1
+            return
+        }
+        guard book.merge(top, id: id) else {
+            cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
+            return
+        }
+        cache.prove(at: now, venueMilliseconds: eventMilliseconds)
+        proven(at: now, readAt: readAt, &shared)
+    }
+
+    /// - Parameter consumesQueue: false for trades outside the book (insurance fund, ADL): they consume no queue (SPEC 4.5).
+    mutating func trade(
+        _ raw: RawLevel, aggressor: Side, consumesQueue: Bool, eventMilliseconds: Int64, at now: Moment, _ shared: inout SharedState
+    ) throws(FrameRejection) {
+        let trade = try level(raw)
+        guard trade.quantity > 0 else { throw .outOfRange }
+        advance(to: now, &shared)
+        counts.trades += 1
+        guard consumesQueue else { return }
+        cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
+        if let fill = bidSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
+        if let fill = askSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
+    }
+
+    // MARK: Sequence
+
+    /// The last break, once: (expected id, received id).
+    mutating func takeGap() -> (expected: Int64, received: Int64)? {
+        defer { lastGap = nil }
+        return lastGap
+    }
+
+    private enum Verdict { case old, next, gap(expected: Int64) }
+
+    private func verdict(on diff: BufferedDiff, _ chain: DepthChain) -> Verdict {
+        switch (sync, chain) {
+        case (.unsynced, _): preconditionFailure("BUG: a diff was judged without a snapshot")
+        case (.awaitingFirst(let id), .futures):
+            if diff.last < id { return .old }
+            return diff.first <= id ? .next : .gap(expected: id)
+        case (.awaitingFirst(let id), .spot):
+            if diff.last <= id { return .old }
+            return diff.first <= id + 1 ? .next : .gap(expected: id + 1)
+        case (.synced, .futures):
+            if diff.last <= book.depthID, diff.previous != book.depthID { return .old }  // A repetition.
+            return diff.previous == book.depthID ? .next : .gap(expected: book.depthID)
+        case (.synced, .spot):
+            if diff.last <= book.depthID { return .old }
+            return diff.first == book.depthID + 1 ? .next : .gap(expected: book.depthID + 1)
+        }
+    }
+
+    private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) {
+        book.applied(depthID: diff.last)
+        sync = .synced
+        cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds)
+        guard let top = book.depthTop else { return }
+        if top.isCrossed { counts.crossed += 1 }
+        audit.depth(id: diff.last, top: top)
+    }
+
+    private mutating func lose(expected: Int64, received: Int64, at now: Moment, _ shared: inout SharedState) {
+        counts.sequenceGaps += 1
+        lastGap = (expected, received)
+        sync = .unsynced
+        cache.lose()
+        pull(at: now, &shared)
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .gap, symbol: index, first: expected, second: received))
+    }
+
+    /// The book changed and is proven: paper orders see it first, then a tick decides.
+    private mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
+        guard let top = book.top else { return }
+        if let previous = previousMidTwice {
+            let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
+            if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate() }
+        }
+        previousMidTwice = top.midTwice
+        if let fill = bidSide.bookChanged(book) { book(fill, at: now, &shared) }
+        if let fill = askSide.bookChanged(book) { book(fill, at: now, &shared) }
+        if case .bookChange = shared.parameters.trigger { tick(at: now, frameReadAt: readAt, &shared) }
+    }
+
+    // MARK: Levels
+
+    private func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
+        (try ticks(raw.price), try lots(raw.quantity))
+    }
+
+    private func levels(_ count: Int, _ raw: (Int) -> RawLevel) throws(FrameRejection) -> [(price: Int64, quantity: Int64)] {
+        var result: [(price: Int64, quantity: Int64)] = []
+        result.reserveCapacity(count)
+        for index in 0..<count { result.append(try level(raw(index))) }
+        return result
+    }
+}

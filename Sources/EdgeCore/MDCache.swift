@@ -1,0 +1,134 @@
+import CalibModel
+
+/// The push-fed market-data cache of one symbol: when was its book last proven current, and what may be served (SPEC 3.2-3.5).
+///
+/// States: unproven (no age) -> proven at an instant with a lateness. A gap or an invalidation raises `generation` and un-proves, so that a
+/// refresh begun before it cannot land after it. The book itself is `Book`; this type only knows its age.
+package struct MDCache: Sendable {
+    /// Which rule a read follows.
+    package enum Outcome: Sendable, Equatable {
+        /// Younger than `fresh_ms_for_pricing`.
+        case hit
+        /// Served old while a refresh runs; the spread is widened.
+        case stale
+        /// A refresh was needed first.
+        case miss
+        /// Nothing may be placed: no proven book, or nothing young enough.
+        case refused
+    }
+
+    package private(set) var generation: UInt64 = 0
+    package private(set) var invalidations: Int64 = 0
+    package private(set) var refreshes: Int64 = 0
+    private var provenAt: Instant?
+    private var topicProvenAt: Instant?
+    private var lateness: Int64 = 0
+    private var baseline = LatenessBaseline()
+
+    package init() {}
+
+    /// The symbol's own topic proved the book. `venueMilliseconds` is the frame's event time, nil when the frame has none.
+    package mutating func prove(at now: Moment, venueMilliseconds: Int64?) {
+        topicProvenAt = now.instant
+        renew(at: now, venueMilliseconds)
+    }
+
+    /// Another frame of the same gapless connection: extends the proof while the topic itself was proven recently enough.
+    package mutating func extend(at now: Moment, venueMilliseconds: Int64?, _ parameters: Parameters.Cache) {
+        guard provenAt != nil, topicIsRecent(at: now.instant, parameters) else { return }
+        renew(at: now, venueMilliseconds)
+    }
+
+    /// A gap or a price jump: nothing is served until the next proof.
+    package mutating func invalidate() {
+        generation &+= 1
+        invalidations += 1
+        provenAt = nil
+        lateness = 0
+    }
+
+    /// Nanoseconds since the last proof plus the frame's lateness; nil when unproven.
+    package func age(at now: Instant) -> Int64? {
+        guard let provenAt else { return nil }
+        return now.since(provenAt) + lateness
+    }
+
+    /// The two reads of a tick: guards (fresh only) and pricing. `answers`: the connection answers pings, so that a refresh succeeds at
+    /// once while the topic is recent; replay counts as answered until a recorded disconnect (SPEC 3.2).
+    package mutating func read(at now: Instant, answers: Bool, _ parameters: Parameters.Cache) -> (outcome: Outcome, age: Int64?) {
+        guard let first = age(at: now) else {
+            // Invalidated by a jump: a refresh may prove it again; a gap leaves the topic unproven too.
+            return refresh(at: now, answers: answers, parameters) ? (.miss, 0) : (.refused, nil)
+        }
+        if !parameters.isEnabled || first > parameters.ttlNanoseconds {
+            return refresh(at: now, answers: answers, parameters) ? (.miss, 0) : (.refused, first)
+        }
+        if first <= parameters.freshForPricingNanoseconds { return (.hit, first) }
+        if parameters.staleIsOK, !parameters.skipsPricingOnStale, first <= parameters.maxStaleNanoseconds {
+            _ = refresh(at: now, answers: answers, parameters)
+            return (.stale, first)
+        }
+        if parameters.skipsPricingOnStale { return (.refused, first) }
+        return refresh(at: now, answers: answers, parameters) ? (.miss, 0) : (.refused, first)
+    }
+
+    /// Whether resting quotes must be pulled: the last proof is older than `max_stale_ms` (SPEC 3.5).
+    package func watchdogFires(at now: Instant, answers: Bool, _ parameters: Parameters.Cache) -> Bool {
+        guard let age = age(at: now) else { return true }
+        guard age > parameters.maxStaleNanoseconds else { return false }
+        return !(answers && topicIsRecent(at: now, parameters))
+    }
+
+    /// A gap: the topic itself is unproven, so no ping can prove the book.
+    package mutating func lose() {
+        invalidate()
+        topicProvenAt = nil
+    }
+
+    private mutating func refresh(at now: Instant, answers: Bool, _ parameters: Parameters.Cache) -> Bool {
+        guard answers, topicIsRecent(at: now, parameters) else { return false }
+        refreshes += 1
+        provenAt = now
+        lateness = 0
+        return true
+    }
+
+    private func topicIsRecent(at now: Instant, _ parameters: Parameters.Cache) -> Bool {
+        guard let topicProvenAt else { return false }
+        return now.since(topicProvenAt) <= parameters.topicProofNanoseconds
+    }
+
+    private mutating func renew(at now: Moment, _ venueMilliseconds: Int64?) {
+        provenAt = now.instant
+        guard let venueMilliseconds else {
+            lateness = 0
+            return
+        }
+        lateness = baseline.lateness(of: now.wall.nanoseconds &- venueMilliseconds &* 1_000_000, at: now.instant)
+    }
+}
+
+/// How late a frame is against the fastest of the last five minutes: clocks of host and venue differ by an unknown offset (1.27 s in the
+/// recordings), so only the excess over the minimum says anything.
+package struct LatenessBaseline: Sendable {
+    private static let windowNanoseconds: Int64 = 30_000_000_000
+    private var minima: InlineArray<10, Int64> = .init(repeating: .max)
+    private var window: Int64 = .min
+
+    package init() {}
+
+    /// Nanoseconds above the minimum of (receive - venue time), this sample included: never negative.
+    package mutating func lateness(of difference: Int64, at now: Instant) -> Int64 {
+        let current = now.nanoseconds.flooredDivision(by: Self.windowNanoseconds)
+        if current != window {
+            let passed = window == .min ? 10 : min(10, max(1, current - window))
+            for step in 0..<passed { minima[Int((current - step).flooredRemainder(by: 10))] = .max }
+            window = current
+        }
+        let slot = Int(current.flooredRemainder(by: 10))
+        if difference < minima[slot] { minima[slot] = difference }
+        var minimum = difference
+        for index in 0..<10 where minima[index] < minimum { minimum = minima[index] }
+        return difference - minimum
+    }
+}

@@ -1,0 +1,309 @@
+import CalibModel
+
+/// One tick: the six stages in their order, then the difference to what rests (SPEC 4).
+extension SymbolState {
+    /// - Parameter frameReadAt: when the triggering frame was complete, on `shared.clock`: tick_total runs from here.
+    mutating func tick(at now: Moment, frameReadAt: Int64, _ shared: inout SharedState) {
+        counts.ticks += 1
+        noteEvent(at: now, &shared)
+        accumulator.pointee.counts.ticks += 1
+        let parameters = shared.parameters
+        // The sample counter counts only ticks that are neither miss nor halt; those are logged anyway.
+        let isSampled = sampleCounter.isMultiple(of: parameters.tickSampleRate)
+        let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
+        var record = TickRecord()
+        record.wall = now.wall
+        record.symbol = index
+        record.tick = counts.ticks
+        var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
+
+        let outcome = decide(at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
+        let total = shared.clock.now() - frameReadAt
+        record.totalNanoseconds = total
+        record.stageNanoseconds = watch.stages
+        accumulate(total, record)
+        switch outcome {
+        case .halted: accumulator.pointee.counts.halts += 1
+        case .late: accumulator.pointee.counts.deadlineMisses += 1
+        case .ordinary:
+            sampleCounter += 1
+            guard isSampled else { return }
+            record.weight = parameters.tickSampleRate
+        }
+        record.isHalted = outcome == .halted
+        record.missedDeadline = outcome == .late
+        shared.outboxes.ticks.push(record)
+    }
+
+    private enum Outcome { case ordinary, halted, late }
+
+    private mutating func decide(
+        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool, _ shared: inout SharedState
+    ) -> Outcome {
+        let parameters = shared.parameters
+        var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
+
+        // FetchMDStage
+        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.cache)
+        watch.lap(.fetchMD, &shared.clock)
+        record.isCacheHit = fetched.isHit
+        record.cacheAgeNanoseconds = fetched.ageNanoseconds
+        record.usedStale = fetched.usedStale
+        if let top = book.top {
+            accumulator.pointee.sums.midTwice += Int128(top.midTwice)
+            accumulator.pointee.sums.marketSpread +=
+                FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)) ?? 0
+        }
+        accumulator.pointee.sums.position += Int128(positionLots)
+        // A full fill ring halts quoting: no fill may be lost (SPEC 2.7).
+        guard let top = fetched.top, shared.outboxes.fills.room >= SharedState.recordsPerFrame else { return .ordinary }
+
+        // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
+        let volatility = features.volatilityPerRootMinute
+        let tickP95 = shared.isRecorded ? 0 : Double(shared.tickP95Nanoseconds) / 1e6
+        let bidDepth = book.volume(.buy, levels: 5, betterThan: .max).total
+        let askDepth = book.volume(.sell, levels: 5, betterThan: .min).total
+        let spreadInput = SpreadStage.Input(
+            volatilityPerRootMinute: volatility, depthMultiple: Double(bidDepth + askDepth) / 2 / Double(orderLots),
+            tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, usedStale: fetched.usedStale)
+        let spread = SpreadStage.run(spreadInput, parameters.spread, staleWiden: parameters.cache.staleWiden)
+        watch.lap(.spread, &shared.clock)
+
+        // GuardsStage
+        let percent = InventoryStage.percent(positionLots: positionLots, maxPositionLots: maxPositionLots)
+        let guardsInput = GuardsStage.Input(
+            volatilityPerRootMinute: volatility, tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, inventoryPercent: percent,
+            takerFills: features.takerFills15Minutes, spread: spread.spread, previousSpread: previousSpread, tightenedAt: tightenedAt,
+            haltedUntil: haltedUntil, now: now.instant)
+        let guarded = GuardsStage.run(guardsInput, parameters.guards, parameters.spread)
+        previousSpread = guarded.spread
+        tightenedAt = guarded.tightenedAt
+        if guarded.isHalted, haltedUntil == nil {
+            shared.outboxes.events.push(
+                EventRecord(wall: now.wall, kind: .halt, symbol: index, first: 0, second: parameters.guards.haltNanoseconds / 1_000_000))
+        }
+        haltedUntil = guarded.haltedUntil
+        watch.lap(.guards, &shared.clock)
+        if isExplained {
+            explained.fetched = fetched
+            explained.spread = (spreadInput, spread)
+            explained.guards = (guardsInput, guarded)
+        }
+        if guarded.isHalted {
+            if isExplained { shared.explanation = explained }
+            pull(at: now, &shared)
+            return .halted
+        }
+
+        // InventoryStage
+        let inventory = InventoryStage.run(percent: percent)
+        watch.lap(.inventory, &shared.clock)
+
+        // QueueAwareStage, per side. `offset` is the distance of the un-nudged target from the mid.
+        let marketSpread =
+            FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)).map(BasisPoints.init(micro:)) ?? .zero
+        let halfSpread = BasisPoints(micro: guarded.spread.micro / 2)
+        let halfMarket = BasisPoints(micro: marketSpread.micro / 2)
+        let buyInput = queueInput(
+            bidSide, midTwice: top.midTwice, offsetTwice: -(guarded.spread.micro + 2 * inventory.skew.micro),
+            distance: halfSpread + inventory.skew - halfMarket, nudge: nudge.buy, nudgedAt: nudgedAt.buy, now: now.instant)
+        let sellInput = queueInput(
+            askSide, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
+            distance: halfSpread - inventory.skew - halfMarket, nudge: nudge.sell, nudgedAt: nudgedAt.sell, now: now.instant)
+        let buy = QueueAwareStage.run(buyInput, maximum: parameters.nudgeMaximum, interval: parameters.nudgeNanoseconds)
+        let sell = QueueAwareStage.run(sellInput, maximum: parameters.nudgeMaximum, interval: parameters.nudgeNanoseconds)
+        nudge = (buy.nudge, sell.nudge)
+        nudgedAt = (buy.nudgedAt, sell.nudgedAt)
+        watch.lap(.queueAware, &shared.clock)
+
+        // EmitStage
+        let emitInput = EmitStage.Input(
+            top: top, spread: guarded.spread, skew: inventory.skew, bidNudge: buy.nudge, askNudge: sell.nudge,
+            lots: orderLots * guarded.sizeNumerator / 2, positionLots: positionLots, pullsBuy: guarded.pullsBuy, pullsSell: guarded.pullsSell)
+        let emitted = EmitStage.run(emitInput, hardLimits)
+        if let target = emitted.bid { newestTarget.buy = target.price }
+        if let target = emitted.ask { newestTarget.sell = target.price }
+        let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.tickDeadlineNanoseconds
+        let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
+        let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
+        let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
+        watch.lap(.emit, &shared.clock)
+        if isExplained {
+            explained.inventory = inventory
+            explained.queue = (buyInput, buy, sellInput, sell)
+            explained.emit = (emitInput, emitted)
+            explained.decisions = (buyDecision, sellDecision)
+            shared.explanation = explained
+        }
+        return isLate ? .late : .ordinary
+    }
+
+    private func queueInput(
+        _ side: PaperSide, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
+    ) -> QueueAwareStage.Input {
+        // The order that rests, or the place a new one would have at the back of its level.
+        let price = side.resting?.price ?? EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
+        let (total, better) = book.volume(side.side, levels: 3, betterThan: price)
+        let own = side.resting == nil ? book.quantity(side.side, at: price) : side.queue.ahead
+        return QueueAwareStage.Input(
+            ahead: better + own, topThree: total, distanceToBest: distance, previousNudge: nudge, nudgedAt: nudgedAt, now: now)
+    }
+
+    // MARK: Orders
+
+    private struct QuoteContext {
+        var midTwice: Int64
+        var spread: BasisPoints
+        var skew: BasisPoints
+        var volatility: Double?
+    }
+
+    private mutating func act(
+        _ side: Side, _ target: EmitStage.Target?, nudge: BasisPoints, _ context: QuoteContext, isLate: Bool, at now: Moment,
+        _ shared: inout SharedState
+    ) -> OrderDecision {
+        let paper = side == .buy ? bidSide : askSide
+        let intended = paper.intended
+        let minimumTicks = Self.ticks(of: shared.parameters.minimumPriceChange, midTwice: context.midTwice)
+        var decision = OrderDecision.decide(
+            side: side, target: target, resting: intended, minimumTicks: minimumTicks,
+            keepTicks: keepTicks(paper, shared.parameters.queueValue, midTwice: context.midTwice))
+        if decision == .place || decision == .replace {
+            let mayPlace = !isLate && paper.canSend && shared.orderRate.take(at: now.instant)
+            if !mayPlace {
+                // What stands closer to the market than we want now is taken away all the same; cancels are not rate-limited.
+                decision = .keep
+                if let target, let intended, (target.price - intended.price) * side.sign < 0 || target.lots < intended.lots { decision = .cancel }
+            }
+        }
+        switch decision {
+        case .none, .keep: break
+        case .cancel:
+            if let intended { cancel(side, intended, at: now, &shared) }
+        case .place, .replace:
+            guard let target else { break }
+            orderCounter += 1
+            shared.orderNumber += 1
+            let isSampled = (orderCounter - 1).isMultiple(of: shared.parameters.tickSampleRate)
+            let order = PaperOrder(
+                id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
+                sentAt: now.instant, midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
+                volRealizedNano: context.volatility.flatMap { FixedPoint.fixed($0, scale: 1e9) }, weight: shared.parameters.tickSampleRate,
+                isSampled: isSampled)
+            send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
+        }
+        return decision
+    }
+
+    /// Cancels both sides: no proven book, a halt, the watchdog (SPEC 3.5, 4.3, 10.1). Idempotent.
+    mutating func pull(at now: Moment, _ shared: inout SharedState) {
+        if let intended = bidSide.intended { cancel(.buy, intended, at: now, &shared) }
+        if let intended = askSide.intended { cancel(.sell, intended, at: now, &shared) }
+    }
+
+    private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {
+        send(.cancel, side, at: now, shared)
+        shared.hash(now.wall, symbolHash, side, price: intended.price, lots: intended.lots, .cancel)
+    }
+
+    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) {
+        let due = now.instant.advanced(nanoseconds: shared.parameters.paperLatencyNanoseconds)
+        if side == .buy { bidSide.send(request, dueAt: due) } else { askSide.send(request, dueAt: due) }
+    }
+
+    /// What the place of our resting order is worth, in ticks: all of `queueValue` at the head of its level, nothing at the back.
+    private func keepTicks(_ paper: PaperSide, _ value: BasisPoints, midTwice: Int64) -> Int64 {
+        guard let order = paper.resting, order.queueAtEntry > 0 else { return 0 }
+        let advanced = 1 - Double(min(paper.queue.ahead, order.queueAtEntry)) / Double(order.queueAtEntry)
+        return Int64(Double(Self.ticks(of: value, midTwice: midTwice)) * advanced)
+    }
+
+    private static func ticks(of distance: BasisPoints, midTwice: Int64) -> Int64 {
+        Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000)
+    }
+
+    private mutating func accumulate(_ total: Int64, _ record: TickRecord) {
+        features.ticked(nanoseconds: total)
+        let bucket = LatencyBuckets.index(of: total)
+        if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
+        if record.isCacheHit {
+            accumulator.pointee.counts.cacheHits += 1
+        } else if record.usedStale {
+            accumulator.pointee.counts.cacheStale += 1
+        } else {
+            accumulator.pointee.counts.cacheMisses += 1
+        }
+    }
+
+    /// `trigger: interval`: one tick at each multiple of the interval while the book is proven.
+    mutating func tickOnInterval(_ nanoseconds: Int64, upTo now: Moment, _ shared: inout SharedState) {
+        guard isProven else {
+            nextIntervalTick = nil
+            return
+        }
+        var next = nextIntervalTick ?? now.instant
+        while next <= now.instant {
+            let wall = WallTime(nanoseconds: now.wall.nanoseconds - now.instant.since(next))
+            tick(at: Moment(instant: next, wall: wall), frameReadAt: shared.clock.now(), &shared)
+            next = next.advanced(nanoseconds: nanoseconds)
+        }
+        nextIntervalTick = next
+    }
+}
+
+/// Durations of the stages of one tick; off on ticks that are not logged.
+struct StageWatch {
+    private let isOn: Bool
+    private var last: Int64
+    private(set) var stages: InlineArray<6, Int64?> = .init(repeating: nil)
+
+    init(isOn: Bool, startedAt: Int64) {
+        self.isOn = isOn
+        last = startedAt
+    }
+
+    mutating func lap(_ stage: Stage, _ clock: inout StopClock) {
+        guard isOn else { return }
+        let now = clock.now()
+        stages[stage.rawValue] = now - last
+        last = now
+    }
+}
+
+/// A token bucket on order messages of one venue (SPEC 4.6), in whole nanoseconds so that it is exact.
+package struct OrderRate: Sendable {
+    private let nanosecondsPerOrder: Int64
+    private let capacity: Int64
+    private var credit: Int64
+    private var updatedAt: Instant?
+
+    /// `perSecond` > 0 in the long run, `burst` at once.
+    package init(perSecond: Int64, burst: Int64) {
+        nanosecondsPerOrder = 1_000_000_000 / perSecond
+        capacity = burst * nanosecondsPerOrder
+        credit = capacity
+    }
+
+    package mutating func take(at now: Instant) -> Bool {
+        if let updatedAt { credit = min(capacity, credit + max(0, now.since(updatedAt))) }
+        updatedAt = now
+        guard credit >= nanosecondsPerOrder else { return false }
+        credit -= nanosecondsPerOrder
+        return true
+    }
+}
+
+/// Every stage's inputs and outputs of one tick, for `--explain-tick`. Nil after the stage that ended the tick.
+package struct TickExplanation {
+    package var tick: Int64
+    package var wall: WallTime
+    package var symbol: SymbolIndex
+    package var fetched: FetchMDStage.Output?
+    package var spread: (input: SpreadStage.Input, output: SpreadStage.Output)?
+    package var guards: (input: GuardsStage.Input, output: GuardsStage.Output)?
+    package var inventory: InventoryStage.Output?
+    package var queue: (buyInput: QueueAwareStage.Input, buy: QueueAwareStage.Output, sellInput: QueueAwareStage.Input, sell: QueueAwareStage.Output)?
+    package var emit: (input: EmitStage.Input, output: EmitStage.Output)?
+    package var decisions: (buy: OrderDecision, sell: OrderDecision)?
+}

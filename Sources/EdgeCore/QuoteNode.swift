@@ -1,0 +1,243 @@
+import CalibModel
+import Wire
+
+/// Reads a monotonic clock in nanoseconds; the one closure on the quote path.
+package struct StopClock {
+    private let read: () -> Int64
+    package init(_ read: @escaping () -> Int64) { self.read = read }
+    package func now() -> Int64 { read() }
+}
+
+/// What the symbols of one node share: parameters, rings, the order rate, the run's identity.
+package struct SharedState {
+    /// Slots a frame needs at most: both sides' orders in flight, ended or filled, and the seconds a pause before it closes.
+    package static let recordsPerFrame = 2 * Limits.ordersInFlightMax + Limits.silenceSecondsMax
+
+    package let parameters: Parameters
+    /// Replay and simulation: the clock is the recorded receive time, and durations inside a step count as 0 for every decision (SPEC 3.7).
+    package let isRecorded: Bool
+    package let runNumber: Int64
+    package var outboxes: Outboxes
+    package var explainTick: Int64?
+    package var explainSymbol: SymbolIndex = 0
+    package internal(set) var explanation: TickExplanation?
+
+    var connectionAnswers: Bool
+    var clock: StopClock
+    var orderRate: OrderRate
+    var orderNumber: Int64 = 0
+    var nextFillID: Int64
+    var tickP95Nanoseconds: Int64 = 0
+    private var quoteHash = KeyedHash()
+
+    init(
+        parameters: Parameters, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock, firstFillID: Int64
+    ) {
+        self.parameters = parameters
+        self.isRecorded = isRecorded
+        self.runNumber = runNumber
+        self.outboxes = outboxes
+        self.clock = clock
+        connectionAnswers = isRecorded
+        orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
+        nextFillID = firstFillID
+    }
+
+    /// SPEC 3.7: (ts, symbol, side, price, qty, action), every place, replace and cancel in order.
+    mutating func hash(_ wall: WallTime, _ symbolHash: Int64, _ side: Side, price: Int64, lots: Int64, _ action: OrderDecision) {
+        quoteHash.combine(wall.milliseconds)
+        quoteHash.combine(symbolHash)
+        quoteHash.combine(Int64(side.rawValue))
+        quoteHash.combine(price)
+        quoteHash.combine(lots)
+        quoteHash.combine(action == .place ? Int64(1) : action == .replace ? 2 : 3)
+    }
+
+    package var quotesHash: UInt64 { quoteHash.finalized() }
+}
+
+/// A sequence break, as evidence.
+package struct Gap: Sendable {
+    package var symbol: SymbolIndex
+    package var wall: WallTime
+    /// The id the event should have chained to, and what it carried.
+    package var expected: Int64
+    package var received: Int64
+}
+
+/// The edge's quoting core: verified books, six stages, paper fills, features, records (SPEC 2-5).
+///
+/// Invariants:
+/// 1. A frame is decoded whole before anything changes; a rejected frame changes nothing but its counter.
+/// 2. Nothing is quoted on an unproven book: a tick needs `sync == .synced`, and losing it pulls both sides at once.
+/// 3. Decisions depend on frames, their receive times and parameters only; measured durations go into rows, never into a decision of replay.
+package struct QuoteNode: ~Copyable {
+    package enum Venue: String, Sendable, CaseIterable {
+        case binanceUSDM = "binance-usdm", binanceSpot = "binance-spot"
+        var chain: DepthChain { self == .binanceSpot ? .spot : .futures }
+    }
+
+    package private(set) var messages: Int64 = 0
+    package private(set) var otherMessages: Int64 = 0
+    package private(set) var gaps: [Gap] = []
+    package var shared: SharedState
+    private let venue: Venue
+    private let symbols: UnsafeMutablePointer<SymbolState>
+    package private(set) var symbolCount = 0
+    private var decoder = BinanceDecoder()
+    private var rejections: InlineArray<12, Int64> = .init(repeating: 0)
+    private var nextSweep: Instant?
+    /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
+    private var connectionSymbols: [SymbolIndex?] = []
+    private var parkedSnapshots: [[UInt8]?] = []
+    private var last: Moment?
+
+    /// - Parameters:
+    ///   - instruments: every symbol this node may meet, at most `Limits.symbolsMax`.
+    ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
+    ///   - firstFillID: one above the highest `seq` in the fills feed.
+    package init(
+        venue: Venue, instruments: [Instrument], parameters: Parameters, isRecorded: Bool, connections: Int, runNumber: Int64, firstFillID: Int64,
+        outboxes: consuming Outboxes, clock: StopClock
+    ) {
+        precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
+        self.venue = venue
+        shared = SharedState(
+            parameters: parameters, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock, firstFillID: firstFillID)
+        symbols = .allocate(capacity: max(1, instruments.count))
+        for instrument in instruments {
+            (symbols + symbolCount).initialize(
+                to: SymbolState(index: SymbolIndex(symbolCount), instrument: instrument, parameters: parameters))
+            symbolCount += 1
+        }
+        connectionSymbols = .init(repeating: nil, count: connections)
+        parkedSnapshots = .init(repeating: nil, count: connections)
+    }
+
+    deinit {
+        symbols.deinitialize(count: symbolCount)
+        symbols.deallocate()
+    }
+
+    package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
+        precondition(index >= 0 && index < symbolCount, "BUG: symbol \(index)")
+        return body(symbols[index])
+    }
+
+    package func rejected(_ reason: FrameRejection) -> Int64 { rejections[reason.rawValue] }
+
+    // MARK: Inputs
+
+    /// One complete frame as the venue sent it.
+    package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
+        let readAt = shared.clock.now()
+        messages += 1
+        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
+        last = now
+        sweep(at: now)
+        do throws(FrameRejection) {
+            switch try decoder.decode(bytes) {
+            case .depth(let symbol, let first, let last, let previous, let event):
+                let index = try find(symbol)
+                try attach(index, to: connection, at: now)
+                let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
+                try depth(event, index, at: now, readAt: readAt)
+            case .snapshot(let symbol, let id, let event):
+                if let symbol {
+                    try snapshot(find(symbol), id: id, eventMilliseconds: event, at: now)
+                } else if let index = connectionSymbols[connection] {
+                    try snapshot(index, id: id, eventMilliseconds: event, at: now)
+                } else {
+                    parkedSnapshots[connection] = Array(bytes)
+                }
+            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
+                let index = try find(symbol)
+                try attach(index, to: connection, at: now)
+                try symbols[Int(index)].trade(
+                    level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
+            case .bookTicker(let symbol, let id, let bid, let ask, let event):
+                let index = try find(symbol)
+                try attach(index, to: connection, at: now)
+                try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
+            case .other: otherMessages += 1
+            }
+        } catch {
+            reject(error)
+        }
+    }
+
+    /// A line that is no frame at all: counted like a rejected frame.
+    package mutating func badLine() {
+        messages += 1
+        reject(.badLine)
+    }
+
+    /// Ends the run. Call again while it returns false: the rings were full.
+    package mutating func finish() -> Bool {
+        guard let last else { return true }
+        var isDone = true
+        for index in 0..<symbolCount {
+            symbols[index].finish(at: last, &shared)
+            if !symbols[index].markouts.isEmpty { isDone = false }
+        }
+        guard isDone, shared.outboxes.events.room > 0 else { return false }
+        let fills = (0..<symbolCount).reduce(Int64(0)) { $0 + symbols[$1].counts.fills }
+        shared.outboxes.events.push(EventRecord(wall: last.wall, kind: .stopped, first: messages, second: fills))
+        return true
+    }
+
+    // MARK: Leaves
+
+    private struct DepthEvent {
+        var first: Int64
+        var last: Int64
+        var previous: Int64?
+        var eventMilliseconds: Int64
+    }
+
+    private mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
+
+    /// Time passes for every symbol at least each 100 ms of it, and for a frame's own symbol with the frame.
+    private mutating func sweep(at now: Moment) {
+        if let nextSweep, now.instant < nextSweep { return }
+        nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
+        for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
+    }
+
+    private func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
+        for index in 0..<symbolCount where symbols[index].isNamed(name) { return SymbolIndex(index) }
+        throw .unknownSymbol
+    }
+
+    /// Remembers which symbol a connection carries, and applies the snapshot that came before it was known.
+    private mutating func attach(_ index: SymbolIndex, to connection: Int, at now: Moment) throws(FrameRejection) {
+        guard connectionSymbols[connection] == nil else { return }
+        connectionSymbols[connection] = index
+        guard let parked = parkedSnapshots[connection] else { return }
+        parkedSnapshots[connection] = nil
+        // The node's decoder holds the levels of the frame at hand, so the parked one gets its own.
+        var decoder = BinanceDecoder()
+        let decoded = parked.withUnsafeBytes { bytes in
+            Result<BinanceFrame, FrameRejection> { () throws(FrameRejection) in try decoder.decode(bytes) }
+        }
+        guard case .snapshot(_, let id, let event) = try decoded.get() else { return }
+        try symbols[Int(index)].snapshot(decoder, id: id, eventMilliseconds: event, chain: venue.chain, at: now, &shared)
+    }
+
+    private mutating func snapshot(_ index: SymbolIndex, id: Int64, eventMilliseconds: Int64?, at now: Moment) throws(FrameRejection) {
+        try symbols[Int(index)].snapshot(decoder, id: id, eventMilliseconds: eventMilliseconds, chain: venue.chain, at: now, &shared)
+        noteGap(index, at: now)
+    }
+
+    private mutating func depth(_ event: DepthEvent, _ index: SymbolIndex, at now: Moment, readAt: Int64) throws(FrameRejection) {
+        let header = BufferedDiff(
+            first: event.first, last: event.last, previous: event.previous, eventMilliseconds: event.eventMilliseconds, bids: [], asks: [])
+        try symbols[Int(index)].depth(header, decoder, chain: venue.chain, at: now, readAt: readAt, &shared)
+        noteGap(index, at: now)
+    }
+
+    private mutating func noteGap(_ index: SymbolIndex, at now: Moment) {
+        guard let (expected, received) = symbols[Int(index)].takeGap() else { return }
+        if gaps.count < Limits.gapsListedMax { gaps.append(Gap(symbol: index, wall: now.wall, expected: expected, received: received)) }
+    }
+}

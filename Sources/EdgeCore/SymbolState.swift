@@ -1,0 +1,143 @@
+import CalibModel
+import Wire
+
+/// Where a symbol's book stands against the venue's sequence (SPEC 3.1).
+package enum SyncState: Sendable, Equatable {
+    /// No snapshot yet, or a gap: diffs are buffered, nothing is quoted.
+    case unsynced
+    /// A snapshot was applied; the next event must satisfy the first-event rule.
+    case awaitingFirst(snapshotID: Int64)
+    /// Every event so far chained to the one before it.
+    case synced
+}
+
+/// What the frames of one symbol amounted to.
+package struct SymbolCounts: Sendable {
+    package var depthMessages: Int64 = 0
+    package var snapshots: Int64 = 0
+    package var trades: Int64 = 0
+    package var bookTickers: Int64 = 0
+    /// Depth messages that came while the book was not proven.
+    package var unsyncedMessages: Int64 = 0
+    package var sequenceGaps: Int64 = 0
+    package var crossed: Int64 = 0
+    package var ticks: Int64 = 0
+    package var quotes: Int64 = 0
+    package var fills: Int64 = 0
+    package var postOnlyRejections: Int64 = 0
+    package init() {}
+}
+
+/// A depth event kept until its snapshot comes.
+struct BufferedDiff {
+    var first: Int64
+    var last: Int64
+    var previous: Int64?
+    var eventMilliseconds: Int64
+    var bids: [(price: Int64, quantity: Int64)]
+    var asks: [(price: Int64, quantity: Int64)]
+}
+
+/// Everything the edge knows about one symbol. State per symbol, never shared (fault 46 of the first implementation).
+package struct SymbolState: ~Copyable {
+    package let index: SymbolIndex
+    package let instrument: Instrument
+    let symbolHash: Int64
+    let lot: Double
+    let orderLots: Int64
+    let maxPositionLots: Int64
+    let hardLimits: EmitStage.HardLimits
+
+    package internal(set) var book = Book()
+    package internal(set) var sync = SyncState.unsynced
+    var buffered: [BufferedDiff] = []
+    var lastGap: (expected: Int64, received: Int64)?
+    package internal(set) var counts = SymbolCounts()
+    package internal(set) var audit = TopAudit()
+    var cache = MDCache()
+
+    // Pipeline.
+    var features: FeatureSet
+    var previousSpread: BasisPoints?
+    var tightenedAt: Instant?
+    var haltedUntil: Instant?
+    var nudge: (buy: BasisPoints, sell: BasisPoints) = (.zero, .zero)
+    var nudgedAt: (buy: Instant?, sell: Instant?)
+    var sampleCounter: Int64 = 0
+    var previousMidTwice: Int64?
+    var nextIntervalTick: Instant?
+
+    // Orders and position.
+    var bidSide = PaperSide(.buy)
+    var askSide = PaperSide(.sell)
+    /// The newest Emit target per side, in ticks: the `quote_price` of SPEC 1.3.
+    var newestTarget: (buy: Int64?, sell: Int64?)
+    var orderCounter: Int64 = 0
+    package internal(set) var positionLots: Int64 = 0
+    /// Ticks x lots, without fees.
+    var cash: Int64 = 0
+    /// 1e-8 quote currency.
+    var feesPaid: Int64 = 0
+
+    // Time grid and records.
+    var nextSecond: Int64?
+    let accumulator: UnsafeMutablePointer<SnapshotRecord>
+    var accumulatorHasEvents = false
+    var bookedPnL: Int64 = 0
+    var quoteBookedAt: (buy: Instant?, sell: Instant?)
+    var markouts = MarkoutQueue()
+
+    init(index: SymbolIndex, instrument: Instrument, parameters: Parameters) {
+        self.index = index
+        self.instrument = instrument
+        symbolHash = Int64(bitPattern: KeyedHash.hash(instrument.symbol.utf8, key0: 0, key1: 0))
+        let lotE8 = instrument.lotE8
+        lot = Double(lotE8) / 1e8
+        // A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
+        orderLots = max(1, parameters.orderQuantity / lotE8)
+        maxPositionLots = max(orderLots, parameters.maxPosition / lotE8)
+        let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
+        hardLimits = EmitStage.HardLimits(
+            orderLots: max(1, parameters.limits.orderQuantity / lotE8), positionLots: max(1, parameters.limits.position / lotE8),
+            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit), collar: parameters.limits.priceCollar)
+        features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
+        accumulator = .allocate(capacity: 1)
+        accumulator.initialize(to: SnapshotRecord())
+    }
+
+    deinit { accumulator.deallocate() }
+
+    package var isProven: Bool { sync == .synced }
+
+    // MARK: Conversions
+
+    /// Ticks of a venue price; throws when it is not on the grid or not a positive Int64.
+    func ticks(_ price: DecimalText) throws(FrameRejection) -> Int64 {
+        guard let units = price.exact(places: instrument.priceDigits) else { throw .offTick }
+        guard units > 0 else { throw .outOfRange }
+        guard units.isMultiple(of: instrument.tickUnits) else { throw .offTick }
+        return units / instrument.tickUnits
+    }
+
+    /// Lots of a venue quantity; 0 is a removal.
+    func lots(_ quantity: DecimalText) throws(FrameRejection) -> Int64 {
+        guard let units = quantity.exact(places: instrument.quantityDigits) else { throw .offLot }
+        guard units >= 0 else { throw .outOfRange }
+        guard units.isMultiple(of: instrument.lotUnits) else { throw .offLot }
+        return units / instrument.lotUnits
+    }
+
+    /// 1e-8 quote currency of ticks x lots, half to even.
+    func notional(ticksTimesLots: Int128) -> Int64 {
+        let exact = ticksTimesLots * Int128(instrument.tickNano) * Int128(instrument.lotE8)
+        return FixedPoint.divide(exact, by: 1_000_000_000) ?? (exact < 0 ? .min : .max)
+    }
+
+    /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.
+    func profit() -> Int64? {
+        guard let mid = book.top?.midTwice else { return nil }
+        let twice = Int128(positionLots) * Int128(mid) + 2 * Int128(cash)
+        let exact = twice * Int128(instrument.tickNano) * Int128(instrument.lotE8)
+        return FixedPoint.divide(exact, by: 2_000_000_000).map { $0 - feesPaid }
+    }
+}

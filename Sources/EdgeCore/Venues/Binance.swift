@@ -1,0 +1,241 @@
+import CalibModel
+import Wire
+
+/// Why a frame was not used; counted per reason, never silent (SPEC 1.5, 3.1).
+package enum FrameRejection: Int, CaseIterable, Sendable, Error {
+    case notJSON, wrongType, missingField, nonFinite, overflow, tooDeep, offTick, offLot, outOfRange, tooManyLevels, unknownSymbol, badLine
+
+    package var name: StaticString {
+        switch self {
+        case .notJSON: "not_json"
+        case .wrongType: "wrong_type"
+        case .missingField: "missing_field"
+        case .nonFinite: "non_finite"
+        case .overflow: "overflow"
+        case .tooDeep: "too_deep"
+        case .offTick: "off_tick"
+        case .offLot: "off_lot"
+        case .outOfRange: "out_of_range"
+        case .tooManyLevels: "too_many_levels"
+        case .unknownSymbol: "unknown_symbol"
+        case .badLine: "bad_line"
+        }
+    }
+
+    init(_ error: JSONError) {
+        switch error {
+        case .syntax: self = .notJSON
+        case .wrongType: self = .wrongType
+        case .nonFinite: self = .nonFinite
+        case .overflow: self = .overflow
+        case .tooDeep: self = .tooDeep
+        }
+    }
+}
+
+/// How the venue's depth ids chain (SPEC 3.1, venue documentation "How to manage a local order book correctly").
+package enum DepthChain: Sendable {
+    /// First applied event: U <= lastUpdateId + 1 <= u; then U == previous u + 1.
+    case spot
+    /// First applied event: U <= lastUpdateId <= u; then pu == previous u. U says nothing here: ids are shared across symbols.
+    case futures
+}
+
+/// A price level in decimal text, as the venue sent it.
+package struct RawLevel: Sendable {
+    package var price: DecimalText
+    package var quantity: DecimalText
+}
+
+/// What a Binance frame says. Levels are in the decoder's `bids` and `asks`; texts point into the frame.
+package enum BinanceFrame {
+    case depth(symbol: UnsafeRawBufferPointer, first: Int64, last: Int64, previous: Int64?, eventMilliseconds: Int64)
+    case snapshot(symbol: UnsafeRawBufferPointer?, last: Int64, eventMilliseconds: Int64?)
+    case trade(symbol: UnsafeRawBufferPointer, level: RawLevel, buyerIsMaker: Bool, consumesQueue: Bool, eventMilliseconds: Int64)
+    case bookTicker(symbol: UnsafeRawBufferPointer, id: Int64, bid: RawLevel, ask: RawLevel, eventMilliseconds: Int64?)
+    /// Answers to requests and streams we do not use.
+    case other
+}
+
+/// Decodes frames of Binance spot and USD-M, raw or wrapped as `{"stream", "data"}`: fields in any order, unknown ones skipped, decimals exact.
+///
+/// A frame is decoded whole before anything is applied, so a bad one never half-changes a book.
+package struct BinanceDecoder: ~Copyable {
+    package private(set) var bidCount = 0
+    package private(set) var askCount = 0
+    private let levels: UnsafeMutablePointer<RawLevel>
+
+    package init() { levels = .allocate(capacity: 2 * Limits.frameLevelsMax) }
+    deinit { levels.deallocate() }
+
+    package func bid(_ index: Int) -> RawLevel { levels[index] }
+    package func ask(_ index: Int) -> RawLevel { levels[Limits.frameLevelsMax + index] }
+
+    package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+        var reader = JSONReader(bytes)
+        let result: Result<BinanceFrame, FrameRejection>
+        do throws(JSONError) { result = try whole(&reader) } catch { throw FrameRejection(error) }
+        return try result.get()
+    }
+
+    private mutating func whole(_ reader: inout JSONReader) throws(JSONError) -> Result<BinanceFrame, FrameRejection> {
+        var fields = Fields()
+        try reader.beginObject()
+        while let key = try reader.nextKey() {
+            if key.equals("data") {
+                guard try reader.peek() == .object else {
+                    try reader.skip()
+                    continue
+                }
+                fields = Fields()
+                try reader.beginObject()
+                while let inner = try reader.nextKey() { try read(inner, &reader, &fields) }
+                fields.isWrapped = true
+            } else if fields.isWrapped {
+                try reader.skip()
+            } else {
+                try read(key, &reader, &fields)
+            }
+        }
+        try reader.end()
+        return fields.overflowed ? .failure(.tooManyLevels) : frame(fields)
+    }
+
+    /// Everything any of the frames carries; a frame is told by what is present, never by position.
+    private struct Fields {
+        var isWrapped = false
+        var overflowed = false
+        var event: UnsafeRawBufferPointer?
+        var symbol: UnsafeRawBufferPointer?
+        var eventMilliseconds: Int64?
+        var first: Int64?
+        var last: Int64?
+        var previous: Int64?
+        var snapshotLast: Int64?
+        var hasBids = false
+        var hasAsks = false
+        var bidPrice: DecimalText?
+        var bidQuantity: DecimalText?
+        var askPrice: DecimalText?
+        var askQuantity: DecimalText?
+        var price: DecimalText?
+        var quantity: DecimalText?
+        var buyerIsMaker: Bool?
+        var consumesQueue = true
+    }
+
+    private mutating func read(_ key: UnsafeRawBufferPointer, _ reader: inout JSONReader, _ fields: inout Fields) throws(JSONError) {
+        guard key.count == 1 else {
+            if key.equals("pu") {
+                fields.previous = try reader.integer()
+            } else if key.equals("lastUpdateId") {
+                fields.snapshotLast = try reader.integer()
+            } else if key.equals("bids") {
+                bidCount = try readLevels(&reader, side: 0, &fields)
+                fields.hasBids = true
+            } else if key.equals("asks") {
+                askCount = try readLevels(&reader, side: 1, &fields)
+                fields.hasAsks = true
+            } else if key.equals("symbol"), try reader.peek() == .string {
+                fields.symbol = try reader.string()
+            } else {
+                try reader.skip()
+            }
+            return
+        }
+        switch key[0] {
+        case UInt8(ascii: "e") where try reader.peek() == .string: fields.event = try reader.string()
+        case UInt8(ascii: "s") where try reader.peek() == .string: fields.symbol = try reader.string()
+        case UInt8(ascii: "E"): fields.eventMilliseconds = try reader.integer()
+        case UInt8(ascii: "U"): fields.first = try reader.integer()
+        case UInt8(ascii: "u"): fields.last = try reader.integer()
+        case UInt8(ascii: "b"):
+            // Levels in a depth event, a price in a bookTicker, an order id in old spot trades.
+            switch try reader.peek() {
+            case .array:
+                bidCount = try readLevels(&reader, side: 0, &fields)
+                fields.hasBids = true
+            case .string: fields.bidPrice = try decimal(&reader)
+            default: try reader.skip()
+            }
+        case UInt8(ascii: "a"):
+            switch try reader.peek() {
+            case .array:
+                askCount = try readLevels(&reader, side: 1, &fields)
+                fields.hasAsks = true
+            case .string: fields.askPrice = try decimal(&reader)
+            default: try reader.skip()
+            }
+        case UInt8(ascii: "B"): fields.bidQuantity = try decimal(&reader)
+        case UInt8(ascii: "A"): fields.askQuantity = try decimal(&reader)
+        case UInt8(ascii: "p"): fields.price = try decimal(&reader)
+        case UInt8(ascii: "q"): fields.quantity = try decimal(&reader)
+        case UInt8(ascii: "m"): fields.buyerIsMaker = try reader.boolean()
+        case UInt8(ascii: "X"): fields.consumesQueue = try reader.string().equals("MARKET")
+        default: try reader.skip()
+        }
+    }
+
+    private func frame(_ fields: Fields) -> Result<BinanceFrame, FrameRejection> {
+        if let last = fields.snapshotLast {
+            guard fields.hasBids, fields.hasAsks else { return .failure(.missingField) }
+            return .success(.snapshot(symbol: fields.symbol, last: last, eventMilliseconds: fields.eventMilliseconds))
+        }
+        if let event = fields.event {
+            if event.equals("depthUpdate") {
+                guard let symbol = fields.symbol, let first = fields.first, let last = fields.last, let time = fields.eventMilliseconds,
+                    fields.hasBids, fields.hasAsks
+                else { return .failure(.missingField) }
+                return .success(.depth(symbol: symbol, first: first, last: last, previous: fields.previous, eventMilliseconds: time))
+            }
+            if event.equals("trade") {
+                guard let symbol = fields.symbol, let price = fields.price, let quantity = fields.quantity, let time = fields.eventMilliseconds,
+                    let buyerIsMaker = fields.buyerIsMaker
+                else { return .failure(.missingField) }
+                return .success(
+                    .trade(
+                        symbol: symbol, level: RawLevel(price: price, quantity: quantity), buyerIsMaker: buyerIsMaker,
+                        consumesQueue: fields.consumesQueue, eventMilliseconds: time))
+            }
+            guard event.equals("bookTicker") else { return .success(.other) }
+        }
+        // Spot bookTickers carry neither "e" nor "E".
+        if let bid = fields.bidPrice, let ask = fields.askPrice {
+            guard let symbol = fields.symbol, let id = fields.last, let bidQuantity = fields.bidQuantity, let askQuantity = fields.askQuantity
+            else { return .failure(.missingField) }
+            return .success(
+                .bookTicker(
+                    symbol: symbol, id: id, bid: RawLevel(price: bid, quantity: bidQuantity), ask: RawLevel(price: ask, quantity: askQuantity),
+                    eventMilliseconds: fields.eventMilliseconds))
+        }
+        return fields.event == nil ? .success(.other) : .failure(.missingField)
+    }
+
+    private mutating func readLevels(_ reader: inout JSONReader, side: Int, _ fields: inout Fields) throws(JSONError) -> Int {
+        let target = levels + side * Limits.frameLevelsMax
+        var count = 0
+        try reader.beginArray()
+        while try reader.nextElement() {
+            try reader.beginArray()
+            let start = reader.offset
+            guard try reader.nextElement() else { throw .wrongType(at: start) }
+            let price = try decimal(&reader)
+            guard try reader.nextElement() else { throw .wrongType(at: start) }
+            let quantity = try decimal(&reader)
+            while try reader.nextElement() { try reader.skip() }  // Old spot frames end a level with an empty array.
+            if count == Limits.frameLevelsMax {
+                fields.overflowed = true
+            } else {
+                target[count] = RawLevel(price: price, quantity: quantity)
+                count += 1
+            }
+        }
+        return count
+    }
+
+    private func decimal(_ reader: inout JSONReader) throws(JSONError) -> DecimalText {
+        let start = reader.offset
+        guard let decimal = DecimalText(try reader.string()) else { throw .wrongType(at: start) }
+        return decimal
+    }
+}
