@@ -61,8 +61,8 @@ extension SymbolState {
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
         let tickP95 = shared.isRecorded ? 0 : Double(shared.tickP95Nanoseconds) / 1e6
-        let bidDepth = book.volume(.buy, levels: 5, betterThan: .max).total
-        let askDepth = book.volume(.sell, levels: 5, betterThan: .min).total
+        let bidDepth = book.volume(.buy, levels: 5).total
+        let askDepth = book.volume(.sell, levels: 5).total
         let spreadInput = SpreadStage.Input(
             volatilityPerRootMinute: volatility, depthMultiple: Double(bidDepth + askDepth) / 2 / Double(orderLots),
             tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, usedStale: fetched.usedStale)
