@@ -125,6 +125,7 @@ extension SymbolState {
         if let target = emitted.ask { newestTarget.sell = target.price }
         let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.tickDeadlineNanoseconds
         let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
+        let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
         let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
         watch.lap(.emit, &shared.clock)
@@ -133,6 +134,7 @@ extension SymbolState {
             explained.queue = (buyInput, buy, sellInput, sell)
             explained.emit = (emitInput, emitted)
             explained.decisions = (buyDecision, sellDecision)
+            explained.resting = resting
             shared.explanation = explained
         }
         return isLate ? .late : .ordinary
@@ -305,5 +307,7 @@ package struct TickExplanation {
     package var inventory: InventoryStage.Output?
     package var queue: (buyInput: QueueAwareStage.Input, buy: QueueAwareStage.Output, sellInput: QueueAwareStage.Input, sell: QueueAwareStage.Output)?
     package var emit: (input: EmitStage.Input, output: EmitStage.Output)?
+    /// What rested, or was on its way, before the decisions.
+    package var resting: (buy: EmitStage.Target?, sell: EmitStage.Target?)
     package var decisions: (buy: OrderDecision, sell: OrderDecision)?
 }

@@ -93,6 +93,12 @@ struct ConfigurationReader {
         if let text = Self.set(key, node.string ?? "", &configuration) { problem(node, path, text) }
     }
 
+    /// The value as it is listed and hashed: `1`, `1.0` and `1.00` are one value.
+    static func canonical(_ key: ConfigurationKey, _ text: String) -> String {
+        guard case .decimal(let places, _, _) = key.kind, let value = exact(text, places: places) else { return text }
+        return decimal(value, places)
+    }
+
     /// What is wrong with the value, or nil when it was set.
     static func set(_ key: ConfigurationKey, _ text: String, _ configuration: inout EdgeConfiguration) -> String? {
         switch key.kind {

@@ -90,14 +90,16 @@ struct EdgeConfiguration {
     static func load(file: String?, overrides: [String], read: (String) -> String?) throws(ConfigurationError) -> EdgeConfiguration {
         var configuration = EdgeConfiguration()
         var problems: [ConfigurationProblem] = []
-        for key in keys { configuration.effective[key.path] = key.standard }
+        for key in keys { configuration.effective[key.path] = ConfigurationReader.canonical(key, key.standard) }
         if let file {
             var reader = ConfigurationReader(file: file)
             if let text = read(file) {
                 if let root = reader.compose(text) {
                     for (path, node) in reader.flatten(root) {
                         reader.apply(path, node, keys, to: &configuration)
-                        configuration.effective[path] = node.string
+                        if let key = keys.first(where: { $0.path == path }) {
+                            configuration.effective[path] = ConfigurationReader.canonical(key, node.string ?? "")
+                        }
                     }
                 }
             } else {
@@ -105,8 +107,11 @@ struct EdgeConfiguration {
             }
             problems += reader.problems
             let folder = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) + "/" : ""
-            if let name = configuration.instrumentsFile { configuration.loadInstruments(resolve(name, folder), read, &problems) }
-            if let name = configuration.feesFile { configuration.loadFees(resolve(name, folder), read, &problems) }
+            // The two tables under their default names may be absent; one that is named must be there.
+            let instruments = resolve(configuration.instrumentsFile ?? "instruments.yaml", folder)
+            if configuration.instrumentsFile != nil || read(instruments) != nil { configuration.loadInstruments(instruments, read, &problems) }
+            let fees = resolve(configuration.feesFile ?? "fees.yaml", folder)
+            if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
         }
         for text in overrides {
             guard let equals = text.firstIndex(of: "="), let key = keys.first(where: { $0.path == text[..<equals] }) else {
@@ -117,7 +122,7 @@ struct EdgeConfiguration {
             if let wrong = ConfigurationReader.set(key, value, &configuration) {
                 problems.append(ConfigurationProblem(file: "--set", line: 1, column: 1, key: key.path, text: wrong))
             }
-            configuration.effective[key.path] = value
+            configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
         }
         if problems.isEmpty { problems += configuration.relationProblems(file ?? "--set") }
         guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
@@ -145,14 +150,32 @@ struct EdgeConfiguration {
     // MARK: Other files
 
     private mutating func loadInstruments(_ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem]) {
-        loadTable(file, read, &problems, columns: ["tick", "lot"]) { configuration, venue, symbol, values, reader, node in
-            guard let (digits, units) = Self.step(values["tick"], places: Places.price), let (lotDigits, lotUnits) = Self.step(values["lot"], places: Places.quantity)
-            else {
-                reader.problem(node, "\(venue).\(symbol)", "tick and lot must both be positive decimals such as 0.10")
-                return
+        var reader = ConfigurationReader(file: file)
+        defer { problems += reader.problems }
+        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
+        guard let root = reader.compose(text) else { return }
+        guard case .mapping(let venues) = root else { return reader.problem(root, "", "must be a mapping of venues") }
+        for (venueNode, symbolsNode) in venues {
+            let venue = venueNode.string ?? "?"
+            guard Self.venues.contains(venue), case .mapping(let symbols) = symbolsNode else {
+                reader.problem(venueNode, venue, "unknown venue or no mapping of symbols; \(Self.venues.joined(separator: ", ")) are allowed")
+                continue
             }
-            configuration.instruments[venue, default: []].append(
-                Instrument(symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits))
+            for (symbolNode, valuesNode) in symbols {
+                let symbol = symbolNode.string ?? "?"
+                var values: [String: String] = [:]
+                for (key, node) in reader.flatten(valuesNode) {
+                    if key == "tick" || key == "lot" { values[key] = node.string } else { reader.problem(node, key, "unknown key; tick and lot are allowed") }
+                }
+                guard let (digits, units) = Self.step(values["tick"], places: Places.price),
+                    let (lotDigits, lotUnits) = Self.step(values["lot"], places: Places.quantity)
+                else {
+                    reader.problem(symbolNode, "\(venue).\(symbol)", "tick and lot must both be positive decimals such as 0.10")
+                    continue
+                }
+                instruments[venue, default: []].append(
+                    Instrument(symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits))
+            }
         }
     }
 
@@ -180,36 +203,6 @@ struct EdgeConfiguration {
                 continue
             }
             fees[venue] = (maker, taker)
-        }
-    }
-
-    private mutating func loadTable(
-        _ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem], columns: [String],
-        add: (inout EdgeConfiguration, String, String, [String: String], inout ConfigurationReader, Node) -> Void
-    ) {
-        var reader = ConfigurationReader(file: file)
-        defer { problems += reader.problems }
-        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
-        guard let root = reader.compose(text) else { return }
-        guard case .mapping(let venues) = root else { return reader.problem(root, "", "must be a mapping of venues") }
-        for (venueNode, symbolsNode) in venues {
-            let venue = venueNode.string ?? "?"
-            guard Self.venues.contains(venue), case .mapping(let symbols) = symbolsNode else {
-                reader.problem(venueNode, venue, "unknown venue or no mapping of symbols; \(Self.venues.joined(separator: ", ")) are allowed")
-                continue
-            }
-            for (symbolNode, valuesNode) in symbols {
-                let symbol = symbolNode.string ?? "?"
-                var values: [String: String] = [:]
-                for (key, node) in reader.flatten(valuesNode) {
-                    guard columns.contains(key) else {
-                        reader.problem(node, "\(venue).\(symbol).\(key)", "unknown key; \(columns.joined(separator: ", ")) are allowed")
-                        continue
-                    }
-                    values[key] = node.string
-                }
-                add(&self, venue, symbol, values, &reader, symbolNode)
-            }
         }
     }
 

@@ -179,17 +179,18 @@ struct ExplanationText {
             bps("nudge_ask_bps", input.askNudge, &out)
             lots("qty", input.lots, &out)
             lots("position", input.positionLots, &out)
+            for (name, order) in [("resting_bid", explanation.resting.buy), ("resting_ask", explanation.resting.sell)] {
+                out.key(data: name)
+                target(order, &out)
+            }
+            bps("min_price_change_bps", parameters.minimumPriceChange, &out)
+            bps("queue_value_bps", parameters.queueValue, &out)
         } outputs: { out in
             for (name, target, decision) in [("bid", output.bid, decisions.buy), ("ask", output.ask, decisions.sell)] {
                 out.key(data: name)
-                out.beginObject()
-                out.key("price")
-                if let target { out.fixed(target.price * instrument.tickNano, places: Places.price) } else { out.null() }
-                out.key("qty")
-                if let target { out.fixed(target.lots * instrument.lotE8, places: Places.quantity) } else { out.null() }
-                out.key("action")
+                self.target(target, &out)
+                out.key(data: name + "_action")
                 out.string("\(decision)")
-                out.endObject()
             }
         }
     }
@@ -204,6 +205,15 @@ struct ExplanationText {
         out.key("best_ask")
         out.fixed(top.askPrice * instrument.tickNano, places: Places.price)
         lots("best_ask_qty", top.askQuantity, &out)
+    }
+
+    private func target(_ target: EmitStage.Target?, _ out: inout JSONWriter) {
+        guard let target else { return out.null() }
+        out.beginObject()
+        out.key("price")
+        out.fixed(target.price * instrument.tickNano, places: Places.price)
+        lots("qty", target.lots, &out)
+        out.endObject()
     }
 
     private func lots(_ key: StaticString, _ value: Int64, _ out: inout JSONWriter) {

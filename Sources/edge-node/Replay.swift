@@ -55,13 +55,7 @@ struct Replay: ParsableCommand {
     }
 
     func run() throws {
-        let configuration: EdgeConfiguration
-        do throws(ConfigurationError) {
-            configuration = try EdgeConfiguration.load(file: config, overrides: set, read: readText)
-        } catch {
-            printError(error.description)
-            throw ExitCode.badConfiguration
-        }
+        let configuration = try loadOrExit(file: config, overrides: set)
         do {
             try replay(configuration)
         } catch let error as FileError {
