@@ -5,12 +5,10 @@
 public struct Outbox<Record: BitwiseCopyable> {
     @usableFromInline let slots: UnsafeMutablePointer<Record>
     @usableFromInline let mask: Int
-    /// Records committed since the beginning.
-    public private(set) var committed = 0
+    @usableFromInline var committedCount = 0
+    @usableFromInline var refusedCount = 0
     /// The first position that must not be written yet.
     public var limit: Int
-    /// Records refused because the ring was full. What follows from it is the caller's rule (SPEC 2.7).
-    public private(set) var refused = 0
 
     /// `capacity` is a power of two; the memory must outlive the outbox.
     public init(slots: UnsafeMutablePointer<Record>, capacity: Int) {
@@ -20,11 +18,16 @@ public struct Outbox<Record: BitwiseCopyable> {
         self.limit = capacity
     }
 
+    /// Records committed since the beginning.
+    @inlinable public var committed: Int { committedCount }
+    /// Records refused because the ring was full. What follows from it is the caller's rule (SPEC 2.7).
+    @inlinable public var refused: Int { refusedCount }
+
     /// How many records can be committed before the consumer frees a slot.
-    public var room: Int { limit - committed }
+    @inlinable public var room: Int { limit &- committedCount }
 
     /// Copies the record into the next slot; false, and counted, when the ring is full.
-    @discardableResult public mutating func push(_ record: Record) -> Bool {
+    @inlinable @discardableResult public mutating func push(_ record: Record) -> Bool {
         guard let slot = reserve() else { return false }
         slot.initialize(to: record)
         commit()
@@ -32,13 +35,13 @@ public struct Outbox<Record: BitwiseCopyable> {
     }
 
     /// The next slot, to be filled in place and then committed; nil, and counted, when the ring is full.
-    public mutating func reserve() -> UnsafeMutablePointer<Record>? {
-        guard committed < limit else {
-            refused += 1
+    @inlinable public mutating func reserve() -> UnsafeMutablePointer<Record>? {
+        guard committedCount < limit else {
+            refusedCount &+= 1
             return nil
         }
-        return slots + (committed & mask)
+        return slots + (committedCount & mask)
     }
 
-    public mutating func commit() { committed += 1 }
+    @inlinable public mutating func commit() { committedCount &+= 1 }
 }

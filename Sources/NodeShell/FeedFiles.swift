@@ -1,0 +1,346 @@
+package import CalibModel
+import Glibc
+import Wire
+
+/// The feed files of one directory, owned by one process (SPEC 2): `<artifacts>/feeds/<feed>_YYYYMMDD.jsonl`.
+///
+/// Opening locks the directory, makes its epoch once, and repairs what a crash left at the end of any file. At most one file per feed is
+/// open for appending, the newest written. One thread uses it at a time; after any error it must only be closed.
+package final class FeedFiles: @unchecked Sendable {
+    /// What a repair took away.
+    package struct Cut: Sendable, Equatable {
+        package var feed: Feed
+        package var file: String
+        package var offset: Int
+        package var bytes: Int
+        package var rowsSaved: Int
+    }
+
+    package let directory: String
+    /// 16 hex digits, made once per directory.
+    package let epoch: String
+    /// Of every feed, in `Feed.allCases` order, the highest seq in any of its files; 0 for none.
+    package private(set) var highestSeq: [Int64]
+    package private(set) var cuts: [Cut] = []
+
+    private struct OpenFile {
+        var day: CalendarDay
+        var path: String
+        var descriptor: Int32
+        /// Whole rows written: where a row cut short by a full disk is cut off.
+        var length: Int
+    }
+
+    private let lock: Int32
+    private var open: [OpenFile?]
+
+    /// - Parameter artifacts: the directory that holds `feeds/`; made when missing.
+    /// - Throws: `.lock` when another process writes here, else the operation that failed.
+    package init(artifacts: String) throws(FileError) {
+        directory = artifacts + "/feeds"
+        try makeDirectory(directory)
+        try makeDirectory(directory + "/.cut")
+        open = .init(repeating: nil, count: Feed.allCases.count)
+        highestSeq = .init(repeating: 0, count: Feed.allCases.count)
+        lock = try lockFile(directory + "/.lock")
+        do {
+            epoch = try readEpoch(directory)
+        } catch {
+            close(lock)
+            throw error
+        }
+        let names = try listFiles(directory)
+        for (place, feed) in Feed.allCases.enumerated() {
+            for name in names where day(of: name, feed) != nil {
+                let seq = try repair(name, feed)
+                highestSeq[place] = max(highestSeq[place], seq ?? 0)
+            }
+        }
+    }
+
+    deinit {
+        closeFiles()
+        close(lock)
+    }
+
+    /// Appends whole rows to the feed's file of a day. After an error the file ends with a whole row.
+    package func append(_ feed: Feed, _ day: CalendarDay, _ rows: UnsafeRawBufferPointer) throws(FileError) {
+        let place = Feed.allCases.firstIndex(of: feed)!
+        if let file = open[place], file.day != day {
+            close(file.descriptor)
+            open[place] = nil
+        }
+        var file = if let file = open[place] { file } else { try openFile(feed, day) }
+        open[place] = file
+        do {
+            try writeAll(file.descriptor, rows, file.path, .append)
+        } catch {
+            // Best effort: when even this fails, the next start repairs the end.
+            if let whole = wholeRows(of: rows, written: error.written) { _ = ftruncate(file.descriptor, file.length + whole) }
+            throw error.error
+        }
+        file.length += rows.count
+        open[place] = file
+    }
+
+    /// Makes what was appended to the feed's open file durable.
+    package func sync(_ feed: Feed) throws(FileError) {
+        guard let file = open[Feed.allCases.firstIndex(of: feed)!] else { return }
+        guard fdatasync(file.descriptor) == 0 else {
+            throw FileError(.sync, file.path, errorNumber: errno, remedy: "is the disk healthy? rows since the last sync may be lost")
+        }
+    }
+
+    package func closeFiles() {
+        for file in open { if let file { close(file.descriptor) } }
+        open = .init(repeating: nil, count: open.count)
+    }
+
+    private func openFile(_ feed: Feed, _ day: CalendarDay) throws(FileError) -> OpenFile {
+        let path = "\(directory)/\(feed.rawValue)_\(day.compactText).jsonl"
+        let descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
+        guard descriptor >= 0 else { throw FileError(.open, path, "for append", errorNumber: errno, remedy: "is the directory writable?") }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            let code = errno
+            close(descriptor)
+            throw FileError(.open, path, errorNumber: code, remedy: "is the disk healthy?")
+        }
+        // The name is made durable with the file, else a crash could lose a synced file.
+        if status.st_size == 0 { try syncDirectory(directory) }
+        return OpenFile(day: day, path: path, descriptor: descriptor, length: Int(status.st_size))
+    }
+
+    // MARK: Repair
+
+    /// Checks a file's end, repairs it, and returns the highest seq found.
+    ///
+    /// The bytes from the first bad row on are copied to `.cut/<file>.<offset>.<n>.pending` and synced before the file is cut; the name loses
+    /// `.pending` once the rows saved are synced in the file again. So a crash at any moment leaves either the file, or the pending copy, or
+    /// both, and the next start finishes the work: a row already back is known by its identity.
+    private func repair(_ name: String, _ feed: Feed) throws(FileError) -> Int64? {
+        let path = directory + "/" + name
+        let file = try MappedFile(path)
+        let (start, found) = examine(file.bytes)
+        var pending = try listFiles(directory + "/.cut").filter { $0.hasPrefix(name + ".") && $0.hasSuffix(".pending") }
+        let end = start + found.validEnd
+        let bad = file.bytes.count - end
+        if bad > 0 {
+            let number = try listFiles(directory + "/.cut").filter { $0.hasPrefix("\(name).\(end).") }.count
+            let copy = "\(name).\(end).\(number).pending"
+            try writeFile("\(directory)/.cut/\(copy)", UnsafeRawBufferPointer(rebasing: file.bytes[end...]))
+            try syncDirectory(directory + "/.cut")
+            pending.append(copy)
+        }
+        guard bad > 0 || found.needsNewline || !pending.isEmpty else { return found.highestSeq }
+
+        let descriptor = Glibc.open(path, O_WRONLY | O_APPEND | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileError(.open, path, "for repair", errorNumber: errno, remedy: "is the file writable?") }
+        defer { close(descriptor) }
+        if bad > 0, ftruncate(descriptor, end) != 0 {
+            throw FileError(.cut, path, "at byte \(end)", errorNumber: errno, remedy: "is the file writable?")
+        }
+        var back: [UInt8] = found.needsNewline ? [0x0a] : []
+        var highest = found.highestSeq
+        for copy in pending {
+            let copied = try MappedFile("\(directory)/.cut/\(copy)")
+            // What is in the file from the place of that cut on; the rows before it were never touched.
+            let offset = min(end, Self.offset(of: copy, name) ?? 0)
+            var known: Set<RowIdentity> = []
+            _ = FeedRepair.rows(in: UnsafeRawBufferPointer(rebasing: file.bytes[offset..<end]), except: &known)
+            back.withUnsafeBytes { _ = FeedRepair.rows(in: $0, except: &known) }
+            let rows = FeedRepair.rows(in: copied.bytes, except: &known)
+            for row in rows {
+                let line = UnsafeRawBufferPointer(rebasing: copied.bytes[row])
+                if let seq = RowIdentity(line: line)?.seq { highest = max(highest ?? seq, seq) }
+                back += line
+                back.append(0x0a)
+            }
+            let cutAt = Self.offset(of: copy, name) ?? 0
+            cuts.append(Cut(feed: feed, file: name, offset: cutAt, bytes: copied.bytes.count, rowsSaved: rows.count))
+        }
+        do {
+            try back.withUnsafeBufferPointer { bytes throws(PartialWrite) in
+                try writeAll(descriptor, UnsafeRawBufferPointer(bytes), path, .append)
+            }
+        } catch {
+            throw error.error
+        }
+        guard fsync(descriptor) == 0 else { throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?") }
+        for copy in pending {
+            let from = "\(directory)/.cut/\(copy)"
+            guard rename(from, String(from.dropLast(".pending".count))) == 0 else {
+                throw FileError(.rename, from, errorNumber: errno, remedy: "is the directory writable?")
+            }
+        }
+        if !pending.isEmpty { try syncDirectory(directory + "/.cut") }
+        return highest
+    }
+
+    /// Examines the last `Limits.repairTailBytes`, and more of the file as long as not one valid row comes before the damage.
+    private func examine(_ bytes: UnsafeRawBufferPointer) -> (start: Int, FeedRepair) {
+        var size = Limits.repairTailBytes
+        while true {
+            let start = max(0, bytes.count - size)
+            let tail = UnsafeRawBufferPointer(rebasing: bytes[start...])
+            let found = FeedRepair(examining: tail, startsAtRow: start == 0 || bytes[start - 1] == 0x0a)
+            // Without one newline in it, the part skipped as "the row before" is the whole tail.
+            let sawNothing = found.highestSeq == nil && !bytes.isEmpty
+            if start == 0 || !(found.isAllBad || sawNothing) { return (start, found) }
+            size *= 2
+        }
+    }
+
+    /// The offset in `<file>.<offset>.<n>.pending`.
+    private static func offset(of copy: String, _ name: String) -> Int? {
+        copy.dropFirst(name.count + 1).split(separator: ".").first.flatMap { Int($0) }
+    }
+}
+
+// MARK: File operations
+
+/// A file's bytes, read in place. The mapping ends with this object; cutting the file does not touch bytes before the cut.
+private final class MappedFile {
+    let bytes: UnsafeRawBufferPointer
+
+    init(_ path: String) throws(FileError) {
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw FileError(.open, path, "for reading", errorNumber: errno, remedy: "is the file readable?") }
+        defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { throw FileError(.read, path, errorNumber: errno, remedy: "is the disk healthy?") }
+        guard status.st_size > 0 else {
+            bytes = UnsafeRawBufferPointer(start: nil, count: 0)
+            return
+        }
+        let start = mmap(nil, Int(status.st_size), PROT_READ, MAP_PRIVATE, descriptor, 0)
+        guard let start, start != MAP_FAILED else {
+            throw FileError(.read, path, errorNumber: errno, remedy: "is there address space left?")
+        }
+        bytes = UnsafeRawBufferPointer(start: start, count: Int(status.st_size))
+    }
+
+    deinit {
+        if let start = bytes.baseAddress { munmap(UnsafeMutableRawPointer(mutating: start), bytes.count) }
+    }
+}
+
+/// A write that stopped half-way, and after how many bytes.
+private struct PartialWrite: Error {
+    var error: FileError
+    var written: Int
+}
+
+private func writeAll(
+    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ path: String, _ operation: FileError.Operation
+) throws(PartialWrite) {
+    var written = 0
+    while written < bytes.count {
+        let count = write(descriptor, bytes.baseAddress! + written, bytes.count - written)
+        if count > 0 {
+            written += count
+        } else if errno != EINTR {
+            let error = FileError(operation, path, errorNumber: errno, remedy: "is the disk full or failing?")
+            throw PartialWrite(error: error, written: written)
+        }
+    }
+}
+
+/// How many of the bytes written are whole rows.
+private func wholeRows(of rows: UnsafeRawBufferPointer, written: Int) -> Int? {
+    guard written < rows.count else { return nil }
+    return rows[..<written].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+}
+
+/// Makes a directory and its parents; each new name is synced in its parent.
+private func makeDirectory(_ path: String) throws(FileError) {
+    var status = stat()
+    if stat(path, &status) == 0 { return }
+    let parent = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
+    if parent != "/", parent != "." { try makeDirectory(parent) }
+    guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
+        throw FileError(.create, path, errorNumber: errno, remedy: "is the parent directory writable?")
+    }
+    try syncDirectory(parent)
+}
+
+private func syncDirectory(_ path: String) throws(FileError) {
+    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is the directory readable?") }
+    defer { close(descriptor) }
+    guard fsync(descriptor) == 0 else { throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?") }
+}
+
+/// Writes a new file and makes its content durable; the name is the caller's to sync.
+private func writeFile(_ path: String, _ bytes: UnsafeRawBufferPointer) throws(FileError) {
+    let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else { throw FileError(.create, path, errorNumber: errno, remedy: "is the directory writable?") }
+    defer { close(descriptor) }
+    do {
+        try writeAll(descriptor, bytes, path, .write)
+    } catch {
+        throw error.error
+    }
+    guard fsync(descriptor) == 0 else { throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?") }
+}
+
+/// The lock belongs to the open file: it ends with the process, however that ends.
+private func lockFile(_ path: String) throws(FileError) -> Int32 {
+    let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+    guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is the directory writable?") }
+    guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        let code = errno
+        close(descriptor)
+        throw FileError(.lock, path, errorNumber: code, remedy: "does another edge-node write to this directory? give each host its own")
+    }
+    return descriptor
+}
+
+/// Reads `.epoch`, or makes it: once per directory, durable before the first row carries it.
+private func readEpoch(_ directory: String) throws(FileError) -> String {
+    let path = directory + "/.epoch"
+    var status = stat()
+    if stat(path, &status) == 0 {
+        let text = String(decoding: try MappedFile(path).bytes.prefix(17), as: UTF8.self)
+        let digits = text.hasSuffix("\n") ? String(text.dropLast()) : text
+        guard digits.utf8.count == 16, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else {
+            throw FileError(.read, path, remedy: "it must hold 16 lower-case hex digits; restore it, or remove it to begin a new epoch")
+        }
+        return digits
+    }
+    var writer = JSONWriter()
+    // The system's generator, which is getrandom(2) here.
+    writer.hex(UInt64.random(in: .min ... .max))
+    let digits = Array(writer.bytes[1...16])
+    try (digits + [0x0a]).withUnsafeBufferPointer { bytes throws(FileError) in
+        try writeFile(path + ".partial", UnsafeRawBufferPointer(bytes))
+    }
+    guard rename(path + ".partial", path) == 0 else {
+        throw FileError(.rename, path, errorNumber: errno, remedy: "is the directory writable?")
+    }
+    try syncDirectory(directory)
+    return String(decoding: digits, as: UTF8.self)
+}
+
+/// Names in the directory, ascending.
+private func listFiles(_ directory: String) throws(FileError) -> [String] {
+    guard let stream = opendir(directory) else {
+        throw FileError(.list, directory, errorNumber: errno, remedy: "is the directory readable?")
+    }
+    defer { closedir(stream) }
+    var names: [String] = []
+    while let entry = readdir(stream) {
+        withUnsafePointer(to: &entry.pointee.d_name) { name in
+            name.withMemoryRebound(to: CChar.self, capacity: 256) { names.append(String(cString: $0)) }
+        }
+    }
+    return names.sorted()
+}
+
+/// The day in `<feed>_YYYYMMDD.jsonl`, nil for any other name.
+private func day(of name: String, _ feed: Feed) -> CalendarDay? {
+    guard name.hasPrefix(feed.rawValue + "_"), name.hasSuffix(".jsonl") else { return nil }
+    let digits = name.dropFirst(feed.rawValue.utf8.count + 1).dropLast(6)
+    guard digits.utf8.count == 8, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(digits) else { return nil }
+    return CalendarDay(year: number / 10_000, month: number / 100 % 100, day: number % 100)
+}
