@@ -327,7 +327,7 @@ package struct Summary {
         var result = ""
         for scalar in text.unicodeScalars {
             switch scalar {
-            case "|", "\\", "`", "*", "_", "<", ">", "[", "]": result += "\\\(scalar)"
+            case "|", "\\", "`", "*", "<", ">", "[", "]": result += "\\\(scalar)"
             case _ where scalar.value < 0x20: result += " "
             default: result.unicodeScalars.append(scalar)
             }
