@@ -143,10 +143,10 @@ extension SymbolState {
     private func queueInput(
         _ side: PaperSide, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
     ) -> QueueAwareStage.Input {
-        // The order that rests, or the place a new one would have at the back of its level.
-        let price = side.resting?.price ?? EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
+        // The place of the un-nudged target: were it the nudged order's own, a nudge that worked would take itself back.
+        let price = EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
         let (total, better) = book.volume(side.side, levels: 3, betterThan: price)
-        let own = side.resting == nil ? book.quantity(side.side, at: price) : side.queue.ahead
+        let own = side.resting?.price == price ? side.queue.ahead : book.quantity(side.side, at: price)
         return QueueAwareStage.Input(
             ahead: better + own, topThree: total, distanceToBest: distance, previousNudge: nudge, nudgedAt: nudgedAt, now: now)
     }

@@ -291,7 +291,7 @@ package struct Aggregator {
         case .ticks: statistics[cell].addTick(row)
         case .snapshots: statistics[cell].addSnapshot(row)
         case .quotes: statistics[cell].addQuote(row)
-        case .markouts: break  // Taken above.
+        case .markouts, .events: break  // Taken above; not a dataset's input.
         }
     }
 

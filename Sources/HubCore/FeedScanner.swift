@@ -13,17 +13,13 @@ import Wire
 // - `overflow` counts for the fields a dataset reads; a huge number in a field nobody reads is no harm.
 // - `null` in a required field that is not nullable is `wrong_type`; in an optional field it means unknown.
 
-/// The feeds a dataset is built from; the raw value is the file name's first part.
-package enum Feed: String, CaseIterable, Sendable {
-    case fills
-    case ticks = "pipeline_ticks"
-    case snapshots = "feature_snapshots"
-    case markouts
-    case quotes
+extension Feed {
+    /// Whether datasets are built from it; events say what happened to the edge, not to the market.
+    package var isDatasetInput: Bool { self != .events }
 
     /// The feed, day and part of `<feed>_<YYYYMMDD>.jsonl` or `<feed>_<YYYYMMDD>.<n>.jsonl`; nil for any other name.
     package static func parse(fileName: String) -> (feed: Feed, day: CalendarDay)? {
-        for feed in allCases where fileName.hasPrefix(feed.rawValue + "_") {
+        for feed in allCases where feed.isDatasetInput && fileName.hasPrefix(feed.rawValue + "_") {
             let parts = fileName.dropFirst(feed.rawValue.utf8.count + 1).split(separator: ".", omittingEmptySubsequences: false)
             guard parts.count == 2 || parts.count == 3, parts.last == "jsonl", parts[0].utf8.count == 8 else { return nil }
             if parts.count == 3 { guard isNumber(parts[1]) else { return nil } }

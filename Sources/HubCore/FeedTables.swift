@@ -37,6 +37,7 @@ struct FieldSpec: Sendable {
 enum FeedTables {
     static func fields(of feed: Feed) -> [FieldSpec] {
         switch feed {
+        case .events: return []
         case .fills:
             return opening + [
                 .required("side", .side, .text(.side)),

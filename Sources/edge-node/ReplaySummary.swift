@@ -82,7 +82,7 @@ struct ReplaySummary {
             out.string(directory + "/feeds")
             for feed in Feed.allCases {
                 out.key(data: feed.rawValue)
-                out.integer(feeds.rows[feed] ?? 0)
+                out.integer(feeds[feed].rows)
             }
             out.endObject()
         } else {
@@ -120,7 +120,7 @@ struct ReplaySummary {
         hash.hex(node.shared.quotesHash)
         rows.append(("quotes hash", String(decoding: hash.bytes.dropFirst().dropLast(), as: UTF8.self)))
         rows.append(("wall time", "\(Self.text(wallNanoseconds / 1_000_000, 0)) ms"))
-        if let feeds, let directory { rows.append(("feeds", "\(directory)/feeds, \(feeds.rows.values.reduce(0, +)) rows")) }
+        if let feeds, let directory { rows.append(("feeds", "\(directory)/feeds, \(feeds.rows) rows")) }
         let width = rows.map(\.0.count).max() ?? 0
         return rows.map { $0.0 + String(repeating: " ", count: width - $0.0.count + 2) + $0.1 }.joined(separator: "\n")
     }
