@@ -119,16 +119,20 @@ package final class FeedFiles: @unchecked Sendable {
     /// `.pending` once the rows saved are synced in the file again. So a crash at any moment leaves either the file, or the pending copy, or
     /// both, and the next start finishes the work: a row already back is known by its identity.
     private func repair(_ name: String, _ feed: Feed) throws(FileError) -> Int64? {
+        let file = try MappedFile(directory + "/" + name)
+        return try file.withBytes { bytes throws(FileError) in try repair(bytes, name, feed) }
+    }
+
+    private func repair(_ bytes: UnsafeRawBufferPointer, _ name: String, _ feed: Feed) throws(FileError) -> Int64? {
         let path = directory + "/" + name
-        let file = try MappedFile(path)
-        let (start, found) = examine(file.bytes)
+        let (start, found) = examine(bytes)
         var pending = try listFiles(directory + "/.cut").filter { $0.hasPrefix(name + ".") && $0.hasSuffix(".pending") }
         let end = start + found.validEnd
-        let bad = file.bytes.count - end
+        let bad = bytes.count - end
         if bad > 0 {
             let number = try listFiles(directory + "/.cut").filter { $0.hasPrefix("\(name).\(end).") }.count
             let copy = "\(name).\(end).\(number).pending"
-            try writeFile("\(directory)/.cut/\(copy)", UnsafeRawBufferPointer(rebasing: file.bytes[end...]))
+            try writeFile("\(directory)/.cut/\(copy)", UnsafeRawBufferPointer(rebasing: bytes[end...]))
             try syncDirectory(directory + "/.cut")
             pending.append(copy)
         }
@@ -147,17 +151,21 @@ package final class FeedFiles: @unchecked Sendable {
             // What is in the file from the place of that cut on; the rows before it were never touched.
             let offset = min(end, Self.offset(of: copy, name) ?? 0)
             var known: Set<RowIdentity> = []
-            _ = FeedRepair.rows(in: UnsafeRawBufferPointer(rebasing: file.bytes[offset..<end]), except: &known)
+            _ = FeedRepair.rows(in: UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), except: &known)
             back.withUnsafeBytes { _ = FeedRepair.rows(in: $0, except: &known) }
-            let rows = FeedRepair.rows(in: copied.bytes, except: &known)
-            for row in rows {
-                let line = UnsafeRawBufferPointer(rebasing: copied.bytes[row])
-                if let seq = RowIdentity(line: line)?.seq { highest = max(highest ?? seq, seq) }
-                back += line
-                back.append(0x0a)
+            var cut = Cut(feed: feed, file: name, offset: Self.offset(of: copy, name) ?? 0, bytes: 0, rowsSaved: 0)
+            copied.withBytes { copied in
+                let rows = FeedRepair.rows(in: copied, except: &known)
+                for row in rows {
+                    let line = UnsafeRawBufferPointer(rebasing: copied[row])
+                    if let seq = RowIdentity(line: line)?.seq { highest = max(highest ?? seq, seq) }
+                    back += line
+                    back.append(0x0a)
+                }
+                cut.bytes = copied.count
+                cut.rowsSaved = rows.count
             }
-            let cutAt = Self.offset(of: copy, name) ?? 0
-            cuts.append(Cut(feed: feed, file: name, offset: cutAt, bytes: copied.bytes.count, rowsSaved: rows.count))
+            cuts.append(cut)
         }
         do {
             try back.withUnsafeBufferPointer { bytes throws(PartialWrite) in
@@ -201,7 +209,7 @@ package final class FeedFiles: @unchecked Sendable {
 
 /// A file's bytes, read in place. The mapping ends with this object; cutting the file does not touch bytes before the cut.
 private final class MappedFile {
-    let bytes: UnsafeRawBufferPointer
+    private let bytes: UnsafeRawBufferPointer
 
     init(_ path: String) throws(FileError) {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
@@ -218,6 +226,12 @@ private final class MappedFile {
             throw FileError(.read, path, errorNumber: errno, remedy: "is there address space left?")
         }
         bytes = UnsafeRawBufferPointer(start: start, count: Int(status.st_size))
+    }
+
+    /// The bytes are valid inside `body` only.
+    func withBytes<Value, Failure: Error>(_ body: (UnsafeRawBufferPointer) throws(Failure) -> Value) throws(Failure) -> Value {
+        defer { withExtendedLifetime(self) {} }
+        return try body(bytes)
     }
 
     deinit {
@@ -301,7 +315,7 @@ private func readEpoch(_ directory: String) throws(FileError) -> String {
     let path = directory + "/.epoch"
     var status = stat()
     if stat(path, &status) == 0 {
-        let text = String(decoding: try MappedFile(path).bytes.prefix(17), as: UTF8.self)
+        let text = try MappedFile(path).withBytes { String(decoding: $0.prefix(17), as: UTF8.self) }
         let digits = text.hasSuffix("\n") ? String(text.dropLast()) : text
         guard digits.utf8.count == 16, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) || (0x61...0x66).contains($0) }) else {
             throw FileError(.read, path, remedy: "it must hold 16 lower-case hex digits; restore it, or remove it to begin a new epoch")

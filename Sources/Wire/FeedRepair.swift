@@ -7,9 +7,10 @@ package struct RowIdentity: Hashable, Sendable {
     package var seq: Int64
 
     /// Reads one line, its newline not included. Nil unless it is a valid row: valid UTF-8 of at most `Limits.rowBytesMax` bytes, one strict JSON
-    /// object, with `v` and `seq` whole numbers above zero, `host` and `epoch` non-empty strings, each exactly once.
+    /// object without white space around it, with `v` and `seq` whole numbers above zero, `host` and `epoch` non-empty strings, each exactly once.
     package init?(line: UnsafeRawBufferPointer) {
-        guard !line.isEmpty, line.count < Limits.rowBytesMax, line.firstByte == 0x7b, UTF8Check.isValid(line) else { return nil }
+        guard !line.isEmpty, line.count < Limits.rowBytesMax, line.firstByte == 0x7b, line[line.count - 1] == 0x7d, UTF8Check.isValid(line)
+        else { return nil }
         do throws(JSONError) {
             guard let identity = try Self.read(line) else { return nil }
             self = identity
