@@ -41,7 +41,8 @@ struct FeedRandom: RandomNumberGenerator {
     func otherTextIsRefused(_ text: String) { #expect(Self.refusal(of: Array(text.utf8)) != nil) }
 
     /// Mutated JSON: never a trap, and the verdict is Foundation's, except where the two differ by design: depth above 16, numbers beyond
-    /// a Double, and `\u` escapes of unpaired surrogates, which we leave to whoever resolves the text.
+    /// a Double, `\u` escapes of unpaired surrogates, which we leave to whoever resolves the text, and a comma before a closing bracket,
+    /// which Foundation lets pass.
     @Test func verdictIsFoundations_onMutatedText() {
         let corpus = [
             #"{"ts":1704067200000,"symbol":"BTCUSDT","side":"BUY","price":50000.0,"qty":0.1,"taker":false,"x":null}"#,
@@ -66,7 +67,7 @@ struct FeedRandom: RandomNumberGenerator {
             if ours != nil { refused += 1 }
             if case .tooDeep = ours { continue }
             let string = String(decoding: text, as: UTF8.self)
-            if string.contains("\\u") || string.contains(/[eE][+]?[0-9]{3}/) { continue }
+            if string.contains("\\u") || string.contains(/,[ \n\t\r]*[\]}]/) || string.contains(/[eE][+]?[0-9]{3}/) { continue }
             let theirs = (try? JSONSerialization.jsonObject(with: Data(text), options: .fragmentsAllowed)) != nil
             #expect((ours == nil) == theirs, "\(string)")
         }
