@@ -24,7 +24,8 @@ import Testing
             MemoryFile(path: "host=edge-1/\(feed.rawValue)_20250101.jsonl", feed: feed, host: "edge-1", lines: lines)
         }
         return [
-            file(.fills, [fill, "{torn"]), file(.ticks, ticks), file(.snapshots, [snapshot]), file(.markouts, [markout]), file(.quotes, [quote]),
+            file(.fills, [fill, "{torn"]), file(.ticks, ticks), file(.snapshots, [snapshot]), file(.markouts, [markout]),
+            file(.quotes, [quote]),
         ]
     }
 

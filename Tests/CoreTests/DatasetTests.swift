@@ -35,7 +35,8 @@ func buildDataset(_ files: [MemoryFile], _ arguments: DatasetArguments, chunk: I
     return try build.finish()
 }
 
-/// The parts of a dataset the tests look at; decimals stay decimals.
+/// The parts of a dataset the tests look at; decimals stay decimals. Named like the JSON, so that no coding keys stand between.
+// swift-format-ignore: AlwaysUseLowerCamelCase
 struct DecodedDataset: Decodable, Equatable {
     struct Interval: Decodable, Equatable {
         var symbol: String
@@ -74,7 +75,9 @@ struct FeedWorld {
         var random = FeedRandom(seed: seed)
         for (number, host) in ["edge-a", "edge-b"].enumerated() {
             let epoch = "00000000000000a\(number)"
-            func common(_ seq: Int) -> String { #""arm":"A","v":1,"source":"sim","venue":"sim","host":"\#(host)","epoch":"\#(epoch)","seq":\#(seq)}"# }
+            func common(_ seq: Int) -> String {
+                #""arm":"A","v":1,"source":"sim","venue":"sim","host":"\#(host)","epoch":"\#(epoch)","seq":\#(seq)}"#
+            }
             func time(_ random: inout FeedRandom) -> Int64 {
                 // Often right on an interval's or the range's edge.
                 if Int.random(in: 0..<5, using: &random) == 0 {
@@ -86,7 +89,8 @@ struct FeedWorld {
                 let value = Int.random(in: range, using: &random)
                 let scale = (0..<places).reduce(1) { scale, _ in scale * 10 }
                 let fraction = String(value.magnitude % UInt(scale))
-                return "\(value < 0 ? "-" : "")\(value.magnitude / UInt(scale)).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
+                return
+                    "\(value < 0 ? "-" : "")\(value.magnitude / UInt(scale)).\(String(repeating: "0", count: places - fraction.count))\(fraction)"
             }
             var lines: [Feed: [String]] = [:]
             var markoutSeq = 0
@@ -111,7 +115,8 @@ struct FeedWorld {
                 lines[.ticks, default: []].append(
                     #"{"ts":\#(ts),"symbol":"\#(["BTCUSDT", "ETHUSDT"].randomElement(using: &random)!)","stage_latencies":{"FetchMDStage":0.1},"tick_total_ms":\#(decimal(1000...400_000_000, 6)),"#
                         + #""cache_hit":\#(Bool.random(using: &random)),"cache_age_ms":\#(age),"used_stale":\#(Bool.random(using: &random)),"#
-                        + #""deadline_miss":\#(Int.random(in: 0..<25, using: &random) == 0),"weight":\#(Int.random(in: 1...10, using: &random)),\#(common(seq))"#)
+                        + #""deadline_miss":\#(Int.random(in: 0..<25, using: &random) == 0),"weight":\#(Int.random(in: 1...10, using: &random)),\#(common(seq))"#
+                )
             }
             for seq in 0..<80 {
                 let from = Self.start + Int64.random(in: -6..<366, using: &random) * 10_000
@@ -121,7 +126,8 @@ struct FeedWorld {
                         + #""features":{"vol_realized":\#(vol),"liq_top_depth":\#(decimal(0...5_000_000, 4)),"pnl_dev":\#(decimal(-50_000...50_000, 3)),"queue_absorb_rate":null,"queue_eta_ms":null},"#
                         + #""counts":{"quotes":\#(Int.random(in: 0...50, using: &random)),"fills":3,"filled_orders":\#(Int.random(in: 0...5, using: &random)),"taker_fills":1},"#
                         + #""sums":{"fill_notional":\#(decimal(0...5_000_000, 8)),"slip_x_notional":\#(decimal(-500_000...500_000, 9)),"markout_notional":\#(decimal(0...5_000_000, 8)),"adverse_x_notional":\#(decimal(-500_000...500_000, 9))},"#
-                        + #""tick_ns_histogram":[[\#(Int.random(in: 0...3000, using: &random)),\#(Int.random(in: 1...9, using: &random))],[7,2]],\#(common(seq))"#)
+                        + #""tick_ns_histogram":[[\#(Int.random(in: 0...3000, using: &random)),\#(Int.random(in: 1...9, using: &random))],[7,2]],\#(common(seq))"#
+                )
             }
             for (feed, rows) in lines {
                 var rows = rows
@@ -136,12 +142,16 @@ struct FeedWorld {
                 if Bool.random(using: &random) { rows.shuffle(using: &random) }
                 let half = rows.count / 2
                 let folder = "host=\(host)/\(feed.rawValue)"
-                files.append(MemoryFile(path: "\(folder)_20250101.jsonl", feed: feed, host: host, lines: Array(rows[..<half]), ending: "\r\n", tail: "{\"ts\":17"))
+                files.append(
+                    MemoryFile(
+                        path: "\(folder)_20250101.jsonl", feed: feed, host: host, lines: Array(rows[..<half]), ending: "\r\n",
+                        tail: "{\"ts\":17"))
                 files.append(MemoryFile(path: "\(folder)_20250102.jsonl", feed: feed, host: host, lines: Array(rows[half...])))
             }
         }
     }
 
+    // swift-format-ignore: AlwaysUseLowerCamelCase
     private struct Row: Decodable {
         var ts: Int64
         var symbol: String
@@ -225,7 +235,9 @@ struct FeedWorld {
             }
             func counts(_ name: String) -> Decimal { sum(snapshots.map { Decimal($0.counts![name]!) }) }
             func sums(_ name: String) -> Decimal { sum(snapshots.map { $0.sums![name]! }) }
-            let edges = snapshots.flatMap { $0.tick_ns_histogram! }.flatMap { Array(repeating: LatencyBuckets.upperEdge(of: $0[0]), count: $0[1]) }.sorted()
+            let edges = snapshots.flatMap { $0.tick_ns_histogram! }.flatMap {
+                Array(repeating: LatencyBuckets.upperEdge(of: $0[0]), count: $0[1])
+            }.sorted()
             var flags: [String] = []
             if group.contains(where: { seen[$0.identity]!.count > 1 }) { flags.append("seq_conflict") }
             if nets.count < fills.count { flags.append("markouts_missing") }
@@ -247,12 +259,15 @@ struct FeedWorld {
                     "deadline_miss_rate": ratio(misses, all), "stale_rate": ratio(sum(ticks.filter { $0.used_stale! }.map(weight)), all),
                     "vol_realized": mean("vol_realized"), "liq_top_depth": mean("liq_top_depth"), "pnl_dev": mean("pnl_dev"),
                     "queue_absorb_rate": mean("queue_absorb_rate"), "queue_eta_ms": mean("queue_eta_ms"),
-                    "fill_rate": ratio(counts("filled_orders"), counts("quotes")), "taker_share": ratio(counts("taker_fills"), counts("fills")),
+                    "fill_rate": ratio(counts("filled_orders"), counts("quotes")),
+                    "taker_share": ratio(counts("taker_fills"), counts("fills")),
                     "slippage_bps": ratio(sums("slip_x_notional"), sums("fill_notional")),
                     "adverse_move_bps": ratio(sums("adverse_x_notional"), sums("markout_notional")),
                     "latency_p95": edges.isEmpty ? nil : Decimal(edges[min(edges.count - 1, edges.count * 95 / 100)]) / 1_000_000,
                 ],
-                sample_count: ["fills": fills.count, "ticks": ticks.count, "markouts": nets.count, "snapshots": snapshots.count, "quotes": 0],
+                sample_count: [
+                    "fills": fills.count, "ticks": ticks.count, "markouts": nets.count, "snapshots": snapshots.count, "quotes": 0,
+                ],
                 actions: [:], flags: flags)
         }
     }
@@ -309,7 +324,11 @@ struct FeedWorld {
         let interval = try #require(dataset.intervals.first)
         #expect(dataset.source == "seed" && dataset.hosts == ["local"] && dataset.watermarks.isEmpty)
         // (50002 - 50000) / 50002 * 1e4 and (50000 - 50001) / 50001 * 1e4, to 1e-6.
-        #expect(interval.targets == ["net_bps": Decimal(string: "0.399984"), "slippage_bps": Decimal(string: "-0.199996"), "fill_rate": Decimal(string: "0.1"), "taker_share": 0])
+        #expect(
+            interval.targets == [
+                "net_bps": Decimal(string: "0.399984"), "slippage_bps": Decimal(string: "-0.199996"), "fill_rate": Decimal(string: "0.1"),
+                "taker_share": 0,
+            ])
         #expect(interval.flags == ["basis:ticks", "basis:mid_now"])
         #expect(interval.sample_count["fills"] == 2)
         #expect(interval.features.filter { $0.value == nil }.count == 10)
@@ -323,7 +342,8 @@ struct FeedWorld {
 
     @Test func mixedSourcesAreRefused_untilOneIsChosen() throws {
         let lines = ["live", "replay"].enumerated().map {
-            String(FeedScannerTests.fill.dropLast()) + #","v":1,"source":"\#($0.element)","host":"a","epoch":"0000000000000001","seq":\#($0.offset)}"#
+            String(FeedScannerTests.fill.dropLast())
+                + #","v":1,"source":"\#($0.element)","host":"a","epoch":"0000000000000001","seq":\#($0.offset)}"#
         }
         let files = [MemoryFile(path: "f", feed: .fills, lines: lines)]
         #expect(throws: DatasetRefusal.mixedSources(["live", "replay"])) { try buildDataset(files, Self.arguments) }
@@ -368,7 +388,10 @@ struct FeedWorld {
     @Test func summaryTellsWhatTheDatasetHolds() throws {
         let documents = try buildDataset(FeedWorld(seed: 4).files, DatasetTests.arguments)
         let text = String(decoding: try documents.dataset.withUnsafeBytes { try Summary.markdown(of: $0, stem: "calib_x") }, as: UTF8.self)
-        for heading in ["# Calibration Summary: calib_x", "## Overview", "## Intervals by symbol", "## Target distributions", "## Feature distributions", "## Data quality"] {
+        for heading in [
+            "# Calibration Summary: calib_x", "## Overview", "## Intervals by symbol", "## Target distributions",
+            "## Feature distributions", "## Data quality",
+        ] {
             #expect(text.contains(heading + "\n"))
         }
         for name in ["net_bps", "latency_p95_ms", "adverse_move_bps"] { #expect(text.contains("| \(name) |")) }
@@ -376,7 +399,8 @@ struct FeedWorld {
 
     @Test func distributionsFollowTheOneQuantileRule() throws {
         let intervals = [1, 2, 3, 4, 5].map { #"{"symbol":"A","targets":{"net_bps":0.\#($0)},"features":{},"flags":[]}"# }
-        let text = #"{"from_ts":"a","to_ts":"b","interval_sec":300,"total_intervals":5,"filtered_count":0,"intervals":[\#(intervals.joined(separator: ",")),"#
+        let text =
+            #"{"from_ts":"a","to_ts":"b","interval_sec":300,"total_intervals":5,"filtered_count":0,"intervals":[\#(intervals.joined(separator: ",")),"#
             + #"{"symbol":"A","targets":{"net_bps":null},"features":{},"flags":[]},{"symbol":"B","targets":{"net_bps":9.0},"flags":["filtered:min_samples"]}]}"#
         let report = String(decoding: try Array(text.utf8).withUnsafeBytes { try Summary.markdown(of: $0, stem: "s") }, as: UTF8.self)
         // n = 5: places 2, 1, 3 and 4; variance 0.025.

@@ -75,7 +75,10 @@ struct FeedRandom: RandomNumberGenerator {
     }
 
     @Test func nonFiniteWordsAreConsumedWhole() {
-        let words = [("NaN", true), ("Infinity", true), ("-Infinity", true), ("-NaN", false), ("Nan", false), ("Inf", false), ("-", false), ("", false)]
+        let words = [
+            ("NaN", true), ("Infinity", true), ("-Infinity", true), ("-NaN", false), ("Nan", false), ("Inf", false), ("-", false),
+            ("", false),
+        ]
         for (text, isWord) in words {
             let isConsumed = Array(text.utf8).withUnsafeBytes { bytes in
                 var reader = JSONReader(bytes)
@@ -120,11 +123,13 @@ struct FeedRandom: RandomNumberGenerator {
         return value
     }
 
-    @Test(arguments: [
-        ("0.5", 0, 0), ("1.5", 0, 2), ("2.5", 0, 2), ("-2.5", 0, -2), ("-3.5", 0, -4), ("2.50000000000000000000000001", 0, 3),
-        ("0.0000000005", 9, 0), ("0.0000000015", 9, 2), ("61659.7", 9, 61_659_700_000_000), ("1e3", 0, 1000), ("1.5e-1", 1, 2), ("-0", 3, 0),
-        ("1E2", 2, 10_000), ("0.00000000050000000000000000000000001", 9, 1),
-    ] as [(String, Int, Int64)])
+    @Test(
+        arguments: [
+            ("0.5", 0, 0), ("1.5", 0, 2), ("2.5", 0, 2), ("-2.5", 0, -2), ("-3.5", 0, -4), ("2.50000000000000000000000001", 0, 3),
+            ("0.0000000005", 9, 0), ("0.0000000015", 9, 2), ("61659.7", 9, 61_659_700_000_000), ("1e3", 0, 1000), ("1.5e-1", 1, 2),
+            ("-0", 3, 0),
+            ("1E2", 2, 10_000), ("0.00000000050000000000000000000000001", 9, 1),
+        ] as [(String, Int, Int64)])
     func roundsHalfToEven(_ text: String, places: Int, expected: Int64) {
         #expect(Self.fixed(text, places: places) == expected)
         #expect(Self.oracle(text, places: places) == expected)

@@ -41,7 +41,8 @@ import Testing
         let result = try #require(try JSONSerialization.jsonObject(with: Data(built.standardOutput.utf8)) as? [String: Any])
         #expect(result["status"] as? String == "written" && result["rejected_lines"] as? Int == 1)
         #expect(try feeds.names == ["\(Self.stem).json", "\(Self.stem).manifest.json"])
-        let manifest = try #require(try JSONSerialization.jsonObject(with: Data(feeds.read("datasets/\(Self.stem).manifest.json").utf8)) as? [String: Any])
+        let manifest = try #require(
+            try JSONSerialization.jsonObject(with: Data(feeds.read("datasets/\(Self.stem).manifest.json").utf8)) as? [String: Any])
         #expect(manifest["sha256"] as? String == result["sha256"] as? String)
         let listed = ((manifest["rejects"] as? [String: Any])?["listed"] as? [[String: Any]])?.first
         #expect(listed?["file"] as? String == "pipeline_ticks_20250101.jsonl" && listed?["line"] as? Int == 21)
@@ -94,10 +95,11 @@ import Testing
         #expect(outcome.standardError.components(separatedBy: "UTC").count == 2)
     }
 
-    @Test(arguments: [
-        (["--interval-sec", "15"], 64), (["--max-deadline-miss", "5"], 64), (["--no-such-flag"], 64), (["--from-ts", "yesterday"], 64),
-        (["--feeds-dir", "nowhere"], 1), (["--symbols", "NONE"], 1),
-    ] as [([String], Int32)])
+    @Test(
+        arguments: [
+            (["--interval-sec", "15"], 64), (["--max-deadline-miss", "5"], 64), (["--no-such-flag"], 64), (["--from-ts", "yesterday"], 64),
+            (["--feeds-dir", "nowhere"], 1), (["--symbols", "NONE"], 1),
+        ] as [([String], Int32)])
     func troubleHasItsStatus(_ arguments: [String], status: Int32) throws {
         let feeds = try Feeds()
         let outcome = try feeds.build(arguments)
