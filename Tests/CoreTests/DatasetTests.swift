@@ -380,6 +380,41 @@ struct FeedWorld {
         #expect(dataset.watermarks == [.init(host: "a", feed: "pipeline_ticks", seq: 9, missing: 3, conflicts: 0)])
     }
 
+    /// Three rows under one identity, one of them outside the range: counts and flags are the same in any order.
+    @Test func conflictsCountTheSame_inAnyOrder() throws {
+        func row(_ ts: Int64) -> String {
+            FeedScannerTests.tick.replacing("1735689600000", with: "\(ts)").dropLast()
+                + #","v":1,"source":"sim","host":"a","epoch":"0000000000000001","seq":1}"#
+        }
+        let rows = [row(FeedWorld.start), row(FeedWorld.start - 1), row(FeedWorld.start + 300_000)]
+        for order in [[0, 1, 2], [1, 2, 0], [2, 1, 0], [1, 0, 2]] {
+            let lines = order.map { String(rows[$0]) }
+            let dataset = try DecodedDataset(try buildDataset([MemoryFile(path: "t", feed: .ticks, lines: lines)], Self.arguments).dataset)
+            #expect(dataset.watermarks.map(\.conflicts) == [2])
+            #expect(dataset.intervals.map { $0.flags.contains("seq_conflict") } == [true, true])
+        }
+    }
+
+    @Test func armBIsLeftOut_unlessAskedFor() throws {
+        let lines = ["A", "B", "B"].map { (arm: String) -> String in FeedScannerTests.tick.dropLast() + #","arm":"\#(arm)"}"# }
+        for (arm, ticks) in [(DatasetArguments.Arm.a, 1), (.b, 2), (nil, 3)] as [(DatasetArguments.Arm?, Int)] {
+            var arguments = Self.arguments
+            arguments.arm = arm
+            let dataset = try DecodedDataset(try buildDataset([MemoryFile(path: "t", feed: .ticks, lines: lines)], arguments).dataset)
+            #expect(dataset.intervals.map { $0.sample_count["ticks"] } == [ticks])
+        }
+    }
+
+    @Test func hostsStayApart_whenAskedFor() throws {
+        let files = ["b", "a"].map { (host: String) -> MemoryFile in
+            MemoryFile(path: "host=\(host)/t", feed: .ticks, host: host, lines: [FeedScannerTests.tick])
+        }
+        var arguments = Self.arguments
+        #expect(try DecodedDataset(try buildDataset(files, arguments).dataset).intervals.map(\.host) == [nil])
+        arguments.isPerHost = true
+        #expect(try DecodedDataset(try buildDataset(files, arguments).dataset).intervals.map(\.host) == ["a", "b"])
+    }
+
     @Test func everyFileNameStem() {
         #expect(DatasetFormat.stem(from: FeedWorld.start, to: FeedWorld.start + 86_400_000) == "calib_20250101_000000_20250102_000000")
     }
