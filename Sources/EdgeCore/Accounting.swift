@@ -29,7 +29,9 @@ extension SymbolState {
         applyRequests(at: now, &shared)
         captureMarkouts(at: now, &shared)
         if case .interval(let nanoseconds) = shared.parameters.trigger { tickOnInterval(nanoseconds, upTo: now, &shared) }
-        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, shared.parameters.cache) { pull(at: now, &shared) }
+        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, shared.parameters.cache) {
+            pull(at: now, &shared)
+        }
     }
 
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {
@@ -61,7 +63,8 @@ extension SymbolState {
         let grid = now.wall.milliseconds.flooredDivision(by: 10_000) * 10_000
         if grid > accumulator.pointee.fromMilliseconds {
             let boundary = Moment(
-                instant: now.instant.advanced(nanoseconds: grid * 1_000_000 - now.wall.nanoseconds), wall: WallTime(nanoseconds: grid * 1_000_000))
+                instant: now.instant.advanced(nanoseconds: grid * 1_000_000 - now.wall.nanoseconds),
+                wall: WallTime(nanoseconds: grid * 1_000_000))
             cutSnapshot(at: boundary, &shared)
         }
         accumulatorHasEvents = true
@@ -122,7 +125,8 @@ extension SymbolState {
                 wall: now.wall, symbol: index, side: order.side, orderID: order.id, price: order.price, quantity: order.lots,
                 depth: BasisPoints(micro: FixedPoint.divide(distance, by: Int128(order.midAtQuoteTwice)) ?? 0),
                 halfSpread: BasisPoints(micro: order.spread.micro / 2), skew: order.skew, nudge: order.nudge, queueAhead: queueAhead,
-                restingNanoseconds: resting, outcome: outcome, volRealizedNano: order.volRealizedNano, weight: order.hasFilled ? 1 : order.weight))
+                restingNanoseconds: resting, outcome: outcome, volRealizedNano: order.volRealizedNano,
+                weight: order.hasFilled ? 1 : order.weight))
     }
 
     /// Adds the time both orders rested since it was last booked.
@@ -227,7 +231,9 @@ extension SymbolState {
         if let ended = askSide.cancelAll(at: now.instant) { end(ended, at: now, &shared) }
         while shared.outboxes.markouts.room > 0, let pending = markouts.removeFirst() { write(pending, at: now, &shared) }
         guard markouts.isEmpty else { return }
-        let end = Moment(instant: now.instant, wall: WallTime(nanoseconds: max(now.wall.nanoseconds, (accumulator.pointee.fromMilliseconds + 1) * 1_000_000)))
+        let end = Moment(
+            instant: now.instant,
+            wall: WallTime(nanoseconds: max(now.wall.nanoseconds, (accumulator.pointee.fromMilliseconds + 1) * 1_000_000)))
         if accumulatorHasEvents { cutSnapshot(at: end, &shared) }
     }
 }

@@ -9,7 +9,8 @@ extension SymbolState {
 
     /// A REST snapshot: the base that buffered diffs are applied to. One older than the proven book changes nothing.
     mutating func snapshot(
-        _ decoder: borrowing BinanceDecoder, id: Int64, eventMilliseconds: Int64?, chain: DepthChain, at now: Moment, _ shared: inout SharedState
+        _ decoder: borrowing BinanceDecoder, id: Int64, eventMilliseconds: Int64?, chain: DepthChain, at now: Moment,
+        _ shared: inout SharedState
     ) throws(FrameRejection) {
         let bids = try levels(decoder.bidCount) { decoder.bid($0) }
         let asks = try levels(decoder.askCount) { decoder.ask($0) }
@@ -45,7 +46,8 @@ extension SymbolState {
 
     /// A depth event. `header` has no levels: they are the decoder's.
     mutating func depth(
-        _ header: BufferedDiff, _ decoder: borrowing BinanceDecoder, chain: DepthChain, at now: Moment, readAt: Int64, _ shared: inout SharedState
+        _ header: BufferedDiff, _ decoder: borrowing BinanceDecoder, chain: DepthChain, at now: Moment, readAt: Int64,
+        _ shared: inout SharedState
     ) throws(FrameRejection) {
         if sync == .unsynced {
             // Decoded before anything changes: a bad frame leaves no trace but its count.
@@ -134,7 +136,10 @@ extension SymbolState {
         return lastGap
     }
 
-    private enum Verdict { case old, next, gap(expected: Int64) }
+    private enum Verdict {
+        case old, next
+        case gap(expected: Int64)
+    }
 
     private func verdict(on diff: BufferedDiff, _ chain: DepthChain) -> Verdict {
         switch (sync, chain) {

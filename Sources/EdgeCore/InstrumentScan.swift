@@ -31,7 +31,8 @@ package struct InstrumentScan: ~Copyable {
         do throws(FrameRejection) { frame = try decoder.decode(bytes) } catch { return }
         switch frame {
         case .depth(let symbol, _, _, _, _): useLevels(index(of: symbol, on: connection), connection)
-        case .snapshot(let symbol, _, _): useLevels(symbol.map { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
+        case .snapshot(let symbol, _, _):
+            useLevels(symbol.map { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
         case .trade(let symbol, let level, _, _, _): use(level, index(of: symbol, on: connection), connection)
         case .bookTicker(let symbol, _, let bid, let ask, _):
             let index = index(of: symbol, on: connection)

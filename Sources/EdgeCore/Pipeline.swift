@@ -38,7 +38,8 @@ extension SymbolState {
     private enum Outcome { case ordinary, halted, late }
 
     private mutating func decide(
-        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool, _ shared: inout SharedState
+        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
+        _ shared: inout SharedState
     ) -> Outcome {
         let parameters = shared.parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
@@ -101,7 +102,8 @@ extension SymbolState {
 
         // QueueAwareStage, per side. `offset` is the distance of the un-nudged target from the mid.
         let marketSpread =
-            FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)).map(BasisPoints.init(micro:)) ?? .zero
+            FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)).map(BasisPoints.init(micro:))
+            ?? .zero
         let halfSpread = BasisPoints(micro: guarded.spread.micro / 2)
         let halfMarket = BasisPoints(micro: marketSpread.micro / 2)
         let buyInput = queueInput(
@@ -119,7 +121,8 @@ extension SymbolState {
         // EmitStage
         let emitInput = EmitStage.Input(
             top: top, spread: guarded.spread, skew: inventory.skew, bidNudge: buy.nudge, askNudge: sell.nudge,
-            lots: orderLots * guarded.sizeNumerator / 2, positionLots: positionLots, pullsBuy: guarded.pullsBuy, pullsSell: guarded.pullsSell)
+            lots: orderLots * guarded.sizeNumerator / 2, positionLots: positionLots, pullsBuy: guarded.pullsBuy,
+            pullsSell: guarded.pullsSell)
         let emitted = EmitStage.run(emitInput, hardLimits)
         if let target = emitted.bid { newestTarget.buy = target.price }
         if let target = emitted.ask { newestTarget.sell = target.price }
@@ -175,7 +178,9 @@ extension SymbolState {
             if !mayPlace {
                 // What stands closer to the market than we want now is taken away all the same; cancels are not rate-limited.
                 decision = .keep
-                if let target, let intended, (target.price - intended.price) * side.sign < 0 || target.lots < intended.lots { decision = .cancel }
+                if let target, let intended, (target.price - intended.price) * side.sign < 0 || target.lots < intended.lots {
+                    decision = .cancel
+                }
             }
         }
         switch decision {
@@ -305,7 +310,8 @@ package struct TickExplanation {
     package var spread: (input: SpreadStage.Input, output: SpreadStage.Output)?
     package var guards: (input: GuardsStage.Input, output: GuardsStage.Output)?
     package var inventory: InventoryStage.Output?
-    package var queue: (buyInput: QueueAwareStage.Input, buy: QueueAwareStage.Output, sellInput: QueueAwareStage.Input, sell: QueueAwareStage.Output)?
+    package var queue:
+        (buyInput: QueueAwareStage.Input, buy: QueueAwareStage.Output, sellInput: QueueAwareStage.Input, sell: QueueAwareStage.Output)?
     package var emit: (input: EmitStage.Input, output: EmitStage.Output)?
     /// What rested, or was on its way, before the decisions.
     package var resting: (buy: EmitStage.Target?, sell: EmitStage.Target?)

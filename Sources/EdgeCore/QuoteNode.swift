@@ -73,7 +73,8 @@ package struct Gap: Sendable {
 /// 3. Decisions depend on frames, their receive times and parameters only; measured durations go into rows, never into a decision of replay.
 package struct QuoteNode: ~Copyable {
     package enum Venue: String, Sendable, CaseIterable {
-        case binanceUSDM = "binance-usdm", binanceSpot = "binance-spot"
+        case binanceUSDM = "binance-usdm"
+        case binanceSpot = "binance-spot"
         var chain: DepthChain { self == .binanceSpot ? .spot : .futures }
     }
 
@@ -99,13 +100,15 @@ package struct QuoteNode: ~Copyable {
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
     package init(
-        venue: Venue, instruments: [Instrument], parameters: Parameters, isRecorded: Bool, connections: Int, runNumber: Int64, firstFillID: Int64,
+        venue: Venue, instruments: [Instrument], parameters: Parameters, isRecorded: Bool, connections: Int, runNumber: Int64,
+        firstFillID: Int64,
         outboxes: consuming Outboxes, clock: StopClock
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
         shared = SharedState(
-            parameters: parameters, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock, firstFillID: firstFillID)
+            parameters: parameters, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock, firstFillID: firstFillID
+        )
         symbols = .allocate(capacity: max(1, instruments.count))
         for instrument in instruments {
             (symbols + symbolCount).initialize(
@@ -213,7 +216,8 @@ package struct QuoteNode: ~Copyable {
             let known = feed == .ticks ? droppedTicks : droppedQuotes
             guard refused > known, shared.outboxes.events.room > 0 else { continue }
             shared.outboxes.events.push(
-                EventRecord(wall: now.wall, kind: .dropped, first: Int64(refused - known), second: Int64(Feed.allCases.firstIndex(of: feed)!)))
+                EventRecord(
+                    wall: now.wall, kind: .dropped, first: Int64(refused - known), second: Int64(Feed.allCases.firstIndex(of: feed)!)))
             if feed == .ticks { droppedTicks = refused } else { droppedQuotes = refused }
         }
     }

@@ -113,7 +113,8 @@ package struct SymbolState: ~Copyable {
         let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
         hardLimits = EmitStage.HardLimits(
             orderLots: max(1, parameters.limits.orderQuantity / lotE8), positionLots: max(1, parameters.limits.position / lotE8),
-            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit), collar: parameters.limits.priceCollar)
+            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
+            collar: parameters.limits.priceCollar)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
         accumulator = .allocate(capacity: 1)
         accumulator.initialize(to: SnapshotRecord())

@@ -104,7 +104,9 @@ package struct JSONWriter {
     package mutating func hex(_ value: UInt64) {
         separate()
         bytes.append(0x22)
-        for shift in stride(from: UInt64(60), through: 0, by: -4) { bytes.append(Self.hexDigit(UInt8(truncatingIfNeeded: value >> shift) & 15)) }
+        for shift in stride(from: UInt64(60), through: 0, by: -4) {
+            bytes.append(Self.hexDigit(UInt8(truncatingIfNeeded: value >> shift) & 15))
+        }
         bytes.append(0x22)
         needsComma = true
     }

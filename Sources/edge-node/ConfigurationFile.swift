@@ -43,7 +43,8 @@ struct ConfigurationReader {
     init(file: String) { self.file = file }
 
     mutating func problem(_ node: Node?, _ key: String, _ text: String) {
-        problems.append(ConfigurationProblem(file: file, line: node?.mark?.line ?? 1, column: node?.mark?.column ?? 1, key: key, text: text))
+        problems.append(
+            ConfigurationProblem(file: file, line: node?.mark?.line ?? 1, column: node?.mark?.column ?? 1, key: key, text: text))
     }
 
     /// The document's root; nil, and a problem, when the text is not YAML. An empty document is an empty mapping.
@@ -53,7 +54,8 @@ struct ConfigurationReader {
         } catch let error as YamlError {
             switch error {
             case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _), .composer(_, let problem, let mark, _):
-                problems.append(ConfigurationProblem(file: file, line: mark.line, column: mark.column, key: "", text: "not YAML: \(problem)"))
+                problems.append(
+                    ConfigurationProblem(file: file, line: mark.line, column: mark.column, key: "", text: "not YAML: \(problem)"))
             default: problems.append(ConfigurationProblem(file: file, line: 1, column: 1, key: "", text: "not YAML: \(error)"))
             }
         } catch {
@@ -106,7 +108,9 @@ struct ConfigurationReader {
             guard text == "true" || text == "false" else { return "'\(text)' is neither true nor false" }
             set(&configuration, text == "true")
         case .integer(let range, let set):
-            guard let value = Int64(text) else { return "'\(text)' is not a whole number; \(range.lowerBound)...\(range.upperBound) is allowed" }
+            guard let value = Int64(text) else {
+                return "'\(text)' is not a whole number; \(range.lowerBound)...\(range.upperBound) is allowed"
+            }
             guard range.contains(value) else { return "\(text) is outside \(range.lowerBound)...\(range.upperBound)" }
             set(&configuration, value)
         case .decimal(let places, let range, let set):

@@ -20,9 +20,9 @@ struct EdgeConfiguration {
     /// Every key, with its default as the annotated file gives it. A test compares the two, and the defaults with `Parameters`.
     static let keys: [ConfigurationKey] = [
         text("host", "local", "letters, digits, '.', '_' and '-', at most 64", isName) { $0.host = $1 },
-        text("artifacts_dir", "artifacts/edge", "a path", { !$0.isEmpty }) { $0.artifactsDirectory = $1 },
-        text("instruments_file", "instruments.yaml", "a path", { !$0.isEmpty }) { $0.instrumentsFile = $1 },
-        text("fees_file", "fees.yaml", "a path", { !$0.isEmpty }) { $0.feesFile = $1 },
+        text("artifacts_dir", "artifacts/edge", "a path", isPath) { $0.artifactsDirectory = $1 },
+        text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
+        text("fees_file", "fees.yaml", "a path", isPath) { $0.feesFile = $1 },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
@@ -34,8 +34,12 @@ struct EdgeConfiguration {
         bps("md_cache.invalidate_on_jump_bps", "50", 1...10_000) { $0.parameters.cache.invalidateOnJump = $1 },
         milliseconds("md_cache.topic_proof_ms", "30000", 100...600_000) { $0.parameters.cache.topicProofNanoseconds = $1 },
 
-        text("pipeline.trigger", "book", "book or interval", { $0 == "book" || $0 == "interval" }) {
-            if $1 == "book" { $0.parameters.trigger = .bookChange } else { $0.parameters.trigger = .interval(nanoseconds: $0.intervalNanoseconds) }
+        text("pipeline.trigger", "book", "book or interval", isTrigger) {
+            if $1 == "book" {
+                $0.parameters.trigger = .bookChange
+            } else {
+                $0.parameters.trigger = .interval(nanoseconds: $0.intervalNanoseconds)
+            }
         },
         milliseconds("pipeline.interval_ms", "50", 1...60_000) {
             $0.intervalNanoseconds = $1
@@ -109,7 +113,9 @@ struct EdgeConfiguration {
             let folder = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) + "/" : ""
             // The two tables under their default names may be absent; one that is named must be there.
             let instruments = resolve(configuration.instrumentsFile ?? "instruments.yaml", folder)
-            if configuration.instrumentsFile != nil || read(instruments) != nil { configuration.loadInstruments(instruments, read, &problems) }
+            if configuration.instrumentsFile != nil || read(instruments) != nil {
+                configuration.loadInstruments(instruments, read, &problems)
+            }
             let fees = resolve(configuration.feesFile ?? "fees.yaml", folder)
             if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
         }
@@ -142,7 +148,9 @@ struct EdgeConfiguration {
     /// SipHash over all effective values of one venue (SPEC 2: `config_hash`). Where files lie and what the host is called does not count.
     func hash(for venue: String) -> UInt64 {
         let fees = parameters(for: venue)
-        var lines = effective.filter { !["host", "artifacts_dir", "instruments_file", "fees_file"].contains($0.key) }.map { "\($0.key)=\($0.value)" }
+        var lines = effective.filter { !["host", "artifacts_dir", "instruments_file", "fees_file"].contains($0.key) }.map {
+            "\($0.key)=\($0.value)"
+        }
         lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
         return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
     }
@@ -158,14 +166,19 @@ struct EdgeConfiguration {
         for (venueNode, symbolsNode) in venues {
             let venue = venueNode.string ?? "?"
             guard Self.venues.contains(venue), case .mapping(let symbols) = symbolsNode else {
-                reader.problem(venueNode, venue, "unknown venue or no mapping of symbols; \(Self.venues.joined(separator: ", ")) are allowed")
+                reader.problem(
+                    venueNode, venue, "unknown venue or no mapping of symbols; \(Self.venues.joined(separator: ", ")) are allowed")
                 continue
             }
             for (symbolNode, valuesNode) in symbols {
                 let symbol = symbolNode.string ?? "?"
                 var values: [String: String] = [:]
                 for (key, node) in reader.flatten(valuesNode) {
-                    if key == "tick" || key == "lot" { values[key] = node.string } else { reader.problem(node, key, "unknown key; tick and lot are allowed") }
+                    if key == "tick" || key == "lot" {
+                        values[key] = node.string
+                    } else {
+                        reader.problem(node, key, "unknown key; tick and lot are allowed")
+                    }
                 }
                 guard let (digits, units) = Self.step(values["tick"], places: Places.price),
                     let (lotDigits, lotUnits) = Self.step(values["lot"], places: Places.quantity)
@@ -188,10 +201,13 @@ struct EdgeConfiguration {
         for (path, node) in reader.flatten(root) {
             let parts = path.split(separator: ".", maxSplits: 1).map(String.init)
             guard parts.count == 2, ["maker_bps", "taker_bps"].contains(parts[1]), Self.venues.contains(parts[0]) else {
-                reader.problem(node, path, "unknown key; a venue (\(Self.venues.joined(separator: ", "))) with maker_bps and taker_bps is allowed")
+                reader.problem(
+                    node, path, "unknown key; a venue (\(Self.venues.joined(separator: ", "))) with maker_bps and taker_bps is allowed")
                 continue
             }
-            guard let micro = ConfigurationReader.exact(node.string ?? "", places: Places.bps), (-1_000_000_000...1_000_000_000).contains(micro) else {
+            guard let micro = ConfigurationReader.exact(node.string ?? "", places: Places.bps),
+                (-1_000_000_000...1_000_000_000).contains(micro)
+            else {
                 reader.problem(node, path, "'\(node.string ?? "")' is not a number; -1000...1000 is allowed, a rebate is negative")
                 continue
             }
@@ -230,9 +246,13 @@ struct EdgeConfiguration {
 
     private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
 
+    @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
+    @Sendable private static func isTrigger(_ text: String) -> Bool { text == "book" || text == "interval" }
     @Sendable private static func isName(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.count <= 64
-            && text.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 45 || $0 == 46 || $0 == 95 }
+            && text.utf8.allSatisfy {
+                (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 45 || $0 == 46 || $0 == 95
+            }
     }
 
     private static func resolve(_ name: String, _ folder: String) -> String { name.hasPrefix("/") ? name : folder + name }
@@ -248,7 +268,9 @@ struct EdgeConfiguration {
         return (digits, units)
     }
 
-    private static func flag(_ path: String, _ standard: Bool, _ set: @escaping @Sendable (inout EdgeConfiguration, Bool) -> Void) -> ConfigurationKey {
+    private static func flag(_ path: String, _ standard: Bool, _ set: @escaping @Sendable (inout EdgeConfiguration, Bool) -> Void)
+        -> ConfigurationKey
+    {
         ConfigurationKey(path: path, standard: "\(standard)", kind: .boolean(set))
     }
 
@@ -268,21 +290,27 @@ struct EdgeConfiguration {
     }
 
     private static func bps(
-        _ path: String, _ standard: String, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, BasisPoints) -> Void
+        _ path: String, _ standard: String, _ range: ClosedRange<Int64>,
+        _ set: @escaping @Sendable (inout EdgeConfiguration, BasisPoints) -> Void
     ) -> ConfigurationKey {
         ConfigurationKey(
             path: path, standard: standard,
-            kind: .decimal(places: Places.bps, range.lowerBound * 1_000_000...range.upperBound * 1_000_000) { set(&$0, BasisPoints(micro: $1)) })
+            kind: .decimal(places: Places.bps, range.lowerBound * 1_000_000...range.upperBound * 1_000_000) {
+                set(&$0, BasisPoints(micro: $1))
+            })
     }
 
     /// 1e-8 units, above 0.
-    private static func quantity(_ path: String, _ standard: String, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void) -> ConfigurationKey {
+    private static func quantity(_ path: String, _ standard: String, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void)
+        -> ConfigurationKey
+    {
         ConfigurationKey(path: path, standard: standard, kind: .decimal(places: Places.quantity, 1...1_000_000_000 * 100_000_000, set))
     }
 
     /// A plain number, six decimal places.
     private static func number(
-        _ path: String, _ standard: String, _ range: ClosedRange<Double>, _ set: @escaping @Sendable (inout EdgeConfiguration, Double) -> Void
+        _ path: String, _ standard: String, _ range: ClosedRange<Double>,
+        _ set: @escaping @Sendable (inout EdgeConfiguration, Double) -> Void
     ) -> ConfigurationKey {
         ConfigurationKey(
             path: path, standard: standard,

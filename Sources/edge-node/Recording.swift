@@ -58,7 +58,9 @@ final class RecordingSource {
             index += 1
         }
         // 18 digits at most cannot overflow; 19 are today's nanoseconds and fit until 2262.
-        guard index >= 18, index < line.count, line[index] == 0x20, nanoseconds > 0, nanoseconds < 4_102_444_800_000_000_000 else { return .badLine }
+        guard index >= 18, index < line.count, line[index] == 0x20, nanoseconds > 0, nanoseconds < 4_102_444_800_000_000_000 else {
+            return .badLine
+        }
         latest = max(latest, WallTime(nanoseconds: nanoseconds))
         return .frame(RecordedFrame(wall: latest, frame: UnsafeRawBufferPointer(rebasing: line[(index + 1)...])))
     }

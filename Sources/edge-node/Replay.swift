@@ -28,10 +28,14 @@ struct Replay: ParsableCommand {
     @Flag(help: "Write no feeds.")
     var noFeeds = false
 
-    @Option(help: ArgumentHelp("The configuration, such as config/edge.yaml (default: built-in defaults, instruments inferred).", valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "The configuration, such as config/edge.yaml (default: built-in defaults, instruments inferred).", valueName: "file"))
     var config: String?
 
-    @Option(help: ArgumentHelp("Overrides one key of the configuration, e.g. spread.base_bps=1.2; may be given several times.", valueName: "key=value"))
+    @Option(
+        help: ArgumentHelp(
+            "Overrides one key of the configuration, e.g. spread.base_bps=1.2; may be given several times.", valueName: "key=value"))
     var set: [String] = []
 
     @Option(help: ArgumentHelp("Also print every stage's inputs and outputs of this tick.", valueName: "n"))
@@ -102,7 +106,9 @@ struct Replay: ParsableCommand {
         let statistics = try sink.finish(&node.shared.outboxes)
 
         if explainTick != nil, node.shared.explanation == nil {
-            printError("edge-node replay: tick \(explainTick!) was not reached; the run had \(node.withSymbol(Int(explained)) { $0.counts.ticks })")
+            printError(
+                "edge-node replay: tick \(explainTick!) was not reached; the run had \(node.withSymbol(Int(explained)) { $0.counts.ticks })"
+            )
             throw ExitCode.badSubject
         }
         let summary = ReplaySummary(

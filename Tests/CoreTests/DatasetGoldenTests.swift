@@ -1,5 +1,5 @@
-import Foundation
 import CalibModel
+import Foundation
 import HubCore
 import Testing
 

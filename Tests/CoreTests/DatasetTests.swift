@@ -1,6 +1,5 @@
 import CalibModel
 import Foundation
-import CalibModel
 import HubCore
 import Testing
 

@@ -146,7 +146,9 @@ import Testing
                 let place = Int.random(in: 0..<line.count, using: &random)
                 if Bool.random(using: &random) { line[place] = alphabet.randomElement(using: &random)! } else { line.remove(at: place) }
             }
-            if Self.reason(line, feed: Feed.allCases.filter(\.isDatasetInput).randomElement(using: &random)!, isTerminated: Bool.random(using: &random)) == nil {
+            if Self.reason(
+                line, feed: Feed.allCases.filter(\.isDatasetInput).randomElement(using: &random)!, isTerminated: Bool.random(using: &random)
+            ) == nil {
                 taken += 1
             }
         }

@@ -11,9 +11,9 @@ import Testing
     }
 
     @Test func readsFollowTheAge() {
-        for (age, outcome) in [(0, MDCache.Outcome.hit), (60, .hit), (61, .stale), (100, .stale), (101, .miss), (29_000, .miss), (31_000, .refused)] as [
-            (Int64, MDCache.Outcome)
-        ] {
+        for (age, outcome) in [
+            (0, MDCache.Outcome.hit), (60, .hit), (61, .stale), (100, .stale), (101, .miss), (29_000, .miss), (31_000, .refused),
+        ] as [(Int64, MDCache.Outcome)] {
             var cache = MDCache()
             cache.prove(at: at(1_000), venueMilliseconds: nil)
             #expect(cache.read(at: at(1_000 + age).instant, answers: true, parameters).outcome == outcome, "\(age) ms")

@@ -18,7 +18,8 @@ import Testing
             memory = OutboxMemory()
             let instrument = Instrument(symbol: "BTCUSDT", priceDigits: 1, tickUnits: 1, quantityDigits: 3, lotUnits: 1)
             node = QuoteNode(
-                venue: venue, instruments: [instrument], parameters: parameters, isRecorded: true, connections: 1, runNumber: 1, firstFillID: 1,
+                venue: venue, instruments: [instrument], parameters: parameters, isRecorded: true, connections: 1, runNumber: 1,
+                firstFillID: 1,
                 outboxes: memory.makeOutboxes(), clock: StopClock { 0 })
         }
 
@@ -30,13 +31,18 @@ import Testing
             text.withUTF8 { node.frame(UnsafeRawBufferPointer($0), on: 0, at: now) }
         }
 
-        func depth(_ first: Int64, _ last: Int64, previous: Int64? = nil, bids: String = "", asks: String = "", after milliseconds: Int64 = 1) {
+        func depth(
+            _ first: Int64, _ last: Int64, previous: Int64? = nil, bids: String = "", asks: String = "", after milliseconds: Int64 = 1
+        ) {
             let pu = previous.map { ",\"pu\":\($0)" } ?? ""
-            send("{\"e\":\"depthUpdate\",\"E\":\(clock),\"s\":\"BTCUSDT\",\"U\":\(first),\"u\":\(last)\(pu),\"b\":[\(bids)],\"a\":[\(asks)]}", after: milliseconds)
+            send(
+                "{\"e\":\"depthUpdate\",\"E\":\(clock),\"s\":\"BTCUSDT\",\"U\":\(first),\"u\":\(last)\(pu),\"b\":[\(bids)],\"a\":[\(asks)]}",
+                after: milliseconds)
         }
 
         func snapshot(_ id: Int64) {
-            send("{\"lastUpdateId\":\(id),\"bids\":[[\"100.0\",\"5.000\"],[\"99.0\",\"7\"]],\"asks\":[[\"100.2\",\"4\"],[\"101.0\",\"6\"]]}")
+            send(
+                "{\"lastUpdateId\":\(id),\"bids\":[[\"100.0\",\"5.000\"],[\"99.0\",\"7\"]],\"asks\":[[\"100.2\",\"4\"],[\"101.0\",\"6\"]]}")
         }
 
         func ticker(_ id: Int64, _ bid: String, _ ask: String, after milliseconds: Int64 = 1) {
@@ -123,8 +129,12 @@ import Testing
 
     /// Whatever is wrong with a frame, nothing but its counter changes; the sequence then shows what is missing.
     @Test(arguments: [
-        ("{\"e\":\"depthUpdate\"", FrameRejection.notJSON), ("", .notJSON), ("[]", .wrongType), ("{\"e\":\"depthUpdate\",\"s\":\"BTCUSDT\"}", .missingField),
-        ("{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":12,\"pu\":11,\"b\":[[\"100.0\",\"1\"],[\"100.05\",\"1\"]],\"a\":[]}", .offTick),
+        ("{\"e\":\"depthUpdate\"", FrameRejection.notJSON), ("", .notJSON), ("[]", .wrongType),
+        ("{\"e\":\"depthUpdate\",\"s\":\"BTCUSDT\"}", .missingField),
+        (
+            "{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":12,\"pu\":11,\"b\":[[\"100.0\",\"1\"],[\"100.05\",\"1\"]],\"a\":[]}",
+            .offTick
+        ),
         ("{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":12,\"pu\":11,\"b\":[[\"100.0\",\"0.0001\"]],\"a\":[]}", .offLot),
         ("{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":12,\"pu\":11,\"b\":[[\"NaN\",\"1\"]],\"a\":[]}", .wrongType),
         ("{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":NaN,\"pu\":11,\"b\":[],\"a\":[]}", .nonFinite),
@@ -200,7 +210,11 @@ import Testing
             return it.node.shared.quotesHash
         }
         #expect(hash() == hash())
-        #expect(hash { $0.spread.base = BasisPoints(60)!; $0.spread.maximum = BasisPoints(60)! } != hash())
+        #expect(
+            hash {
+                $0.spread.base = BasisPoints(60)!
+                $0.spread.maximum = BasisPoints(60)!
+            } != hash())
     }
 
     /// Markouts at 1, 5 and 30 s after the fill, by the mid that held then; the rest is null when the run ends.

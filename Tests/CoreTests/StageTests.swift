@@ -30,13 +30,15 @@ import Testing
     // MARK: Guards
 
     private func input(
-        vol: Double = 0, lat: Double = 0, z: Double = 0, inventory: Double = 0, takers: Int64 = 0, spread: Double = 1, previous: Double? = nil,
+        vol: Double = 0, lat: Double = 0, z: Double = 0, inventory: Double = 0, takers: Int64 = 0, spread: Double = 1,
+        previous: Double? = nil,
         tightened: Int64? = nil, halted: Int64? = nil, now: Int64 = 10_000
     ) -> GuardsStage.Input {
         GuardsStage.Input(
             volatilityPerRootMinute: vol, tickP95Milliseconds: lat, pnlZ: z, inventoryPercent: inventory, takerFills: takers,
             spread: BasisPoints(spread)!, previousSpread: previous.map { BasisPoints($0)! },
-            tightenedAt: tightened.map { Instant(nanoseconds: $0 * 1_000_000) }, haltedUntil: halted.map { Instant(nanoseconds: $0 * 1_000_000) },
+            tightenedAt: tightened.map { Instant(nanoseconds: $0 * 1_000_000) },
+            haltedUntil: halted.map { Instant(nanoseconds: $0 * 1_000_000) },
             now: Instant(nanoseconds: now * 1_000_000))
     }
 
@@ -108,7 +110,8 @@ import Testing
         #expect(run(ahead: 31, distance: 1, previous: 0.1, at: 851).nudge == BasisPoints(0.1), "149 ms: held")
         #expect(run(ahead: 31, distance: 1, previous: 0.1, at: 850).nudge == BasisPoints(0.5))
         #expect(run(ahead: 31, distance: 0.05, previous: 0.5, at: 999).nudge == BasisPoints(0.05), "never past the best, also while held")
-        #expect(run(ahead: 31, distance: 0.505, previous: 0.5, at: 1).nudgedAt == Instant(nanoseconds: 1_000_000), "0.005 bps is not worth it")
+        #expect(
+            run(ahead: 31, distance: 0.505, previous: 0.5, at: 1).nudgedAt == Instant(nanoseconds: 1_000_000), "0.005 bps is not worth it")
         #expect(run(ahead: 500, distance: 1).percentileAhead == 100)
     }
 
@@ -138,13 +141,16 @@ import Testing
     }
 
     private func emit(
-        bid: Int64 = 9_999, ask: Int64 = 10_001, spread: Double = 2, skew: Double = 0, nudge: Double = 0, lots: Int64 = 10, position: Int64 = 0,
+        bid: Int64 = 9_999, ask: Int64 = 10_001, spread: Double = 2, skew: Double = 0, nudge: Double = 0, lots: Int64 = 10,
+        position: Int64 = 0,
         limits: EmitStage.HardLimits = EmitStage.HardLimits(orderLots: 100, positionLots: 100, notional: .max, collar: BasisPoints(100)!)
     ) -> EmitStage.Output {
         EmitStage.run(
             EmitStage.Input(
-                top: TopOfBook(bidPrice: bid, bidQuantity: 1, askPrice: ask, askQuantity: 1), spread: BasisPoints(spread)!, skew: BasisPoints(skew)!,
-                bidNudge: BasisPoints(nudge)!, askNudge: BasisPoints(nudge)!, lots: lots, positionLots: position, pullsBuy: false, pullsSell: false),
+                top: TopOfBook(bidPrice: bid, bidQuantity: 1, askPrice: ask, askQuantity: 1), spread: BasisPoints(spread)!,
+                skew: BasisPoints(skew)!,
+                bidNudge: BasisPoints(nudge)!, askNudge: BasisPoints(nudge)!, lots: lots, positionLots: position, pullsBuy: false,
+                pullsSell: false),
             limits)
     }
 
@@ -175,7 +181,9 @@ import Testing
     }
 
     @Test func ordersMoveOnlyWhenItPays() {
-        func decide(_ side: Side, _ target: Int64?, _ resting: Int64?, lots: Int64 = 10, minimum: Int64 = 3, keep: Int64 = 0) -> OrderDecision {
+        func decide(_ side: Side, _ target: Int64?, _ resting: Int64?, lots: Int64 = 10, minimum: Int64 = 3, keep: Int64 = 0)
+            -> OrderDecision
+        {
             OrderDecision.decide(
                 side: side, target: target.map { EmitStage.Target(price: $0, lots: 10) },
                 resting: resting.map { EmitStage.Target(price: $0, lots: lots) }, minimumTicks: minimum, keepTicks: keep)
@@ -198,7 +206,8 @@ import Testing
         var rate = OrderRate(perSecond: 10, burst: 3)
         func at(_ milliseconds: Int64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }
         for (milliseconds, isAllowed) in [
-            (0, true), (0, true), (0, true), (0, false), (99, false), (100, true), (100, false), (10_000, true), (10_000, true), (10_000, true),
+            (0, true), (0, true), (0, true), (0, false), (99, false), (100, true), (100, false), (10_000, true), (10_000, true),
+            (10_000, true),
             (10_000, false),
         ] as [(Int64, Bool)] {
             let taken = rate.take(at: at(milliseconds))

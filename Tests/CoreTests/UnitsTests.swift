@@ -20,7 +20,8 @@ import Testing
 
     /// Appendix A of the SipHash paper: key 00..0f, message 00..0e.
     @Test func keyedHashGivesThePapersVector() {
-        #expect(KeyedHash.hash((0..<15).map { UInt8($0) }, key0: 0x0706_0504_0302_0100, key1: 0x0f0e_0d0c_0b0a_0908) == 0xa129_ca61_49be_45e5)
+        #expect(
+            KeyedHash.hash((0..<15).map { UInt8($0) }, key0: 0x0706_0504_0302_0100, key1: 0x0f0e_0d0c_0b0a_0908) == 0xa129_ca61_49be_45e5)
         var words = KeyedHash(key0: 1, key1: 2)
         words.combine(UInt64(0x0807_0605_0403_0201))
         #expect(words.finalized() == KeyedHash.hash((1...8).map { UInt8($0) }, key0: 1, key1: 2))
@@ -34,7 +35,9 @@ import Testing
                 let index = LatencyBuckets.index(of: probe)
                 let edge = LatencyBuckets.upperEdge(of: index)
                 #expect(edge >= probe && Double(edge - probe) / Double(probe) <= 1.0 / 128, "\(probe) -> \(edge)")
-                #expect(LatencyBuckets.index(of: edge) == index && LatencyBuckets.index(of: edge + 1) != index || edge == LatencyBuckets.longest)
+                #expect(
+                    LatencyBuckets.index(of: edge) == index && LatencyBuckets.index(of: edge + 1) != index || edge == LatencyBuckets.longest
+                )
             }
             value *= 2
         }
@@ -62,13 +65,16 @@ import Testing
         #expect(TimeText.stamp(1_735_689_600_000) == "20250101_000000")
         #expect(CalendarDay(containing: WallTime(nanoseconds: 1_723_161_599_999_999_999)).compactText == "20240808")
         for (text, expected, naive) in [
-            ("2025-01-01T00:00:00Z", 1_735_689_600_000, false), ("2025-01-01T00:00:00", 1_735_689_600_000, true), ("2025-01-01", 1_735_689_600_000, true),
+            ("2025-01-01T00:00:00Z", 1_735_689_600_000, false), ("2025-01-01T00:00:00", 1_735_689_600_000, true),
+            ("2025-01-01", 1_735_689_600_000, true),
             ("2025-01-01T01:00:00.5+01:00", 1_735_689_600_500, false), ("2024-02-29T23:59:59.999999999Z", 1_709_251_199_999, false),
         ] as [(String, Int64, Bool)] {
             let parsed = TimeText.parse(text)
             #expect(parsed?.milliseconds == expected && parsed?.isNaive == naive, "\(text)")
         }
-        for text in ["", "2025", "2025-13-01", "2025-02-29", "2025-01-01T24:00:00Z", "2025-01-01T00:00:00X", "2025-01-01T00:00:00.1234567891Z"] {
+        for text in [
+            "", "2025", "2025-13-01", "2025-02-29", "2025-01-01T24:00:00Z", "2025-01-01T00:00:00X", "2025-01-01T00:00:00.1234567891Z",
+        ] {
             #expect(TimeText.parse(text) == nil, "\(text)")
         }
         for day in stride(from: Int64(-200_000), to: 200_000, by: 37) {

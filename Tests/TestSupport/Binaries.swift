@@ -8,7 +8,9 @@ package enum Binaries {
 
     /// Looks beside the running test bundle, whose path is an argument or the process itself under `swift test` whatever
     /// `--scratch-path` says, then in the package's `.build`.
+    /// An absolute path is taken as it is.
     package static func path(of name: String, file: StaticString = #filePath) throws -> String {
+        if name.hasPrefix("/") { return name }
         var directories = CommandLine.arguments.flatMap { argument -> [String] in
             guard argument.hasSuffix(".xctest") || argument == CommandLine.arguments.first else { return [] }
             return [URL(fileURLWithPath: argument).deletingLastPathComponent().path]

@@ -36,18 +36,22 @@ package enum EmitStage {
 
     package static func run(_ input: Input, _ limits: HardLimits) -> Output {
         let buy = price(
-            midTwice: input.top.midTwice, offsetTwice: -(input.spread.micro + 2 * input.skew.micro - 2 * input.bidNudge.micro), roundingUp: false)
+            midTwice: input.top.midTwice, offsetTwice: -(input.spread.micro + 2 * input.skew.micro - 2 * input.bidNudge.micro),
+            roundingUp: false)
         let sell = price(
-            midTwice: input.top.midTwice, offsetTwice: input.spread.micro - 2 * input.skew.micro - 2 * input.askNudge.micro, roundingUp: true)
+            midTwice: input.top.midTwice, offsetTwice: input.spread.micro - 2 * input.skew.micro - 2 * input.askNudge.micro,
+            roundingUp: true)
         return Output(
             bid: input.pullsBuy
                 ? nil
                 : checked(
-                    min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits),
+                    min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits
+                ),
             ask: input.pullsSell
                 ? nil
                 : checked(
-                    max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice, limits))
+                    max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice,
+                    limits))
     }
 
     /// mid * (1 + offset/1e4), exactly, rounded down or up to the tick. The mid comes doubled, and the offset in 1e-6 bps doubled too:

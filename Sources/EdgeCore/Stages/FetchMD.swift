@@ -14,7 +14,9 @@ package enum FetchMDStage {
         _ cache: inout MDCache, book: borrowing Book, at now: Instant, answers: Bool, _ parameters: Parameters.Cache
     ) -> Output {
         let (outcome, age) = cache.read(at: now, answers: answers, parameters)
-        guard outcome != .refused, let top = book.top, !top.isCrossed else { return Output(outcome: .refused, ageNanoseconds: age, top: nil) }
+        guard outcome != .refused, let top = book.top, !top.isCrossed else {
+            return Output(outcome: .refused, ageNanoseconds: age, top: nil)
+        }
         return Output(outcome: outcome, ageNanoseconds: age, top: top)
     }
 }

@@ -189,7 +189,8 @@ package struct BinanceDecoder: ~Copyable {
                 return .success(.depth(symbol: symbol, first: first, last: last, previous: fields.previous, eventMilliseconds: time))
             }
             if event.equals("trade") {
-                guard let symbol = fields.symbol, let price = fields.price, let quantity = fields.quantity, let time = fields.eventMilliseconds,
+                guard let symbol = fields.symbol, let price = fields.price, let quantity = fields.quantity,
+                    let time = fields.eventMilliseconds,
                     let buyerIsMaker = fields.buyerIsMaker
                 else { return .failure(.missingField) }
                 return .success(
@@ -201,11 +202,13 @@ package struct BinanceDecoder: ~Copyable {
         }
         // Spot bookTickers carry neither "e" nor "E".
         if let bid = fields.bidPrice, let ask = fields.askPrice {
-            guard let symbol = fields.symbol, let id = fields.last, let bidQuantity = fields.bidQuantity, let askQuantity = fields.askQuantity
+            guard let symbol = fields.symbol, let id = fields.last, let bidQuantity = fields.bidQuantity,
+                let askQuantity = fields.askQuantity
             else { return .failure(.missingField) }
             return .success(
                 .bookTicker(
-                    symbol: symbol, id: id, bid: RawLevel(price: bid, quantity: bidQuantity), ask: RawLevel(price: ask, quantity: askQuantity),
+                    symbol: symbol, id: id, bid: RawLevel(price: bid, quantity: bidQuantity),
+                    ask: RawLevel(price: ask, quantity: askQuantity),
                     eventMilliseconds: fields.eventMilliseconds))
         }
         return fields.event == nil ? .success(.other) : .failure(.missingField)
