@@ -19,6 +19,7 @@ let package = Package(
     targets: [
         // System libraries.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
         // Cores: pure, deterministic.
@@ -30,7 +31,7 @@ let package = Package(
             name: "Simulation", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore"], swiftSettings: strict),
 
         // Shells.
-        .target(name: "NodeShell", dependencies: ["CalibModel", "Wire", "CZlib", "CZstd"], swiftSettings: strict),
+        .target(name: "NodeShell", dependencies: ["CalibModel", "Wire", "COpenSSL", "CZlib", "CZstd"], swiftSettings: strict),
         .executableTarget(
             name: "edge-node",
             dependencies: [

@@ -150,12 +150,12 @@ package struct Book: ~Copyable {
         return side == .buy ? bids.quantity(at: price) : asks.quantity(at: price)
     }
 
-    /// Total quantity of the best `levels` levels, and how much of it is at prices strictly better than `price`.
-    package func volume(_ side: Side, levels: Int, betterThan price: Int64) -> (total: Int64, better: Int64) {
+    /// Total quantity of the best `levels` levels, and how much of it is at prices strictly better than `price` (0 when nil).
+    package func volume(_ side: Side, levels: Int, betterThan price: Int64? = nil) -> (total: Int64, better: Int64) {
         side == .buy ? volume(of: bids, levels, price) : volume(of: asks, levels, price)
     }
 
-    private func volume(of book: borrowing BookSide, _ levels: Int, _ price: Int64) -> (total: Int64, better: Int64) {
+    private func volume(of book: borrowing BookSide, _ levels: Int, _ price: Int64?) -> (total: Int64, better: Int64) {
         let sign = book.side.sign
         var total: Int64 = 0
         var better: Int64 = 0
@@ -163,7 +163,7 @@ package struct Book: ~Copyable {
         var rank = 0
         func add(_ levelPrice: Int64, _ quantity: Int64) {
             total &+= quantity
-            if (levelPrice - price) * sign > 0 { better &+= quantity }
+            if let price, (levelPrice - price) * sign > 0 { better &+= quantity }
             left -= 1
         }
         if let ticker {

@@ -1,12 +1,12 @@
 /// The feeds of SPEC 2; the raw value is the file name's first part.
 package enum Feed: String, CaseIterable, Sendable {
-    case fills, markouts, events, featureSnapshots = "feature_snapshots", quotes, pipelineTicks = "pipeline_ticks"
+    case fills, markouts, events, snapshots = "feature_snapshots", quotes, ticks = "pipeline_ticks"
 
     /// Synced within 20 ms instead of 1 s (SPEC 2.7).
     package var isUrgent: Bool {
         switch self {
         case .fills, .markouts, .events: true
-        case .featureSnapshots, .quotes, .pipelineTicks: false
+        case .snapshots, .quotes, .ticks: false
         }
     }
 }

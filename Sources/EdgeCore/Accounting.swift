@@ -187,7 +187,7 @@ extension SymbolState {
 
     private mutating func captureMarkouts(at now: Moment, _ shared: inout SharedState) {
         let mid = isProven ? book.top?.midTwice : nil
-        while let due = markouts.next(at: now.instant, midTwice: mid) {
+        while let due = markouts.next(at: now.instant, midTwice: mid, canComplete: shared.outboxes.markouts.room > 0) {
             switch due {
             case .after1s: break
             case .after5s(let position): bookMarkout(at: position, midTwice: mid, now, &shared)

@@ -30,7 +30,7 @@ package struct FeedStatistics: Sendable, Equatable {
 
 extension Feed {
     /// The order in which rows are written: what others refer to comes first, so that a run number or a fill id on disk has its row there too.
-    package static let writingOrder: [Feed] = [.events, .fills, .markouts, .featureSnapshots, .quotes, .pipelineTicks]
+    package static let writingOrder: [Feed] = [.events, .fills, .markouts, .snapshots, .quotes, .ticks]
 
     /// The feed's place in `allCases`.
     package var place: Int {
@@ -38,9 +38,9 @@ extension Feed {
         case .fills: 0
         case .markouts: 1
         case .events: 2
-        case .featureSnapshots: 3
+        case .snapshots: 3
         case .quotes: 4
-        case .pipelineTicks: 5
+        case .ticks: 5
         }
     }
 }
@@ -112,8 +112,8 @@ package struct FeedWriter {
     }
 
     package mutating func append(_ record: UnsafePointer<SnapshotRecord>, at now: Instant) {
-        let seq = nextSeq(.featureSnapshots)
-        append(.featureSnapshots, record.pointee.wall, now) { lines, row in lines.snapshot(record, seq: seq, into: &row) }
+        let seq = nextSeq(.snapshots)
+        append(.snapshots, record.pointee.wall, now) { lines, row in lines.snapshot(record, seq: seq, into: &row) }
     }
 
     package mutating func append(_ record: QuoteRecord, at now: Instant) {
@@ -122,8 +122,8 @@ package struct FeedWriter {
     }
 
     package mutating func append(_ record: TickRecord, at now: Instant) {
-        let seq = nextSeq(.pipelineTicks)
-        append(.pipelineTicks, record.wall, now) { lines, row in lines.tick(record, seq: seq, into: &row) }
+        let seq = nextSeq(.ticks)
+        append(.ticks, record.wall, now) { lines, row in lines.tick(record, seq: seq, into: &row) }
     }
 
     // MARK: Effects

@@ -43,8 +43,10 @@ struct MarkoutQueue: ~Copyable {
         case complete(Pending)
     }
 
-    /// `mid`: twice the mid that held until `now`, nil when the book was not proven.
-    mutating func next(at now: Instant, midTwice: Int64?) -> Due? {
+    /// - Parameters:
+    ///   - midTwice: twice the mid that held until `now`, nil when the book was not proven.
+    ///   - canComplete: whether a completed row has a place to go; one that has not waits.
+    mutating func next(at now: Instant, midTwice: Int64?, canComplete: Bool) -> Due? {
         if after1s < end, now.since(entries[after1s % Self.capacity].filledAt) >= Self.horizons.first {
             let index = after1s % Self.capacity
             entries[index].record.midTwiceAfter1s = midTwice
@@ -57,7 +59,7 @@ struct MarkoutQueue: ~Copyable {
             after5s += 1
             return .after5s(index)
         }
-        if start < after5s, now.since(entries[start % Self.capacity].filledAt) >= Self.horizons.last {
+        if canComplete, start < after5s, now.since(entries[start % Self.capacity].filledAt) >= Self.horizons.last {
             entries[start % Self.capacity].record.midTwiceAfter30s = midTwice
             return removeFirst().map(Due.complete)
         }

@@ -10,10 +10,11 @@ package struct Outboxes {
     package var ticks: Outbox<TickRecord>
 
     /// Slots per ring. Each is at least one frame's records (`SharedState.recordsPerFrame`, 136), and holds what comes in the 5 ms between two
-    /// drains: 4,096 quotes or ticks are 800,000 a second. A snapshot is 16 KB, so 256 of them are 4 MB.
+    /// drains: 4,096 quotes or ticks are 800,000 a second. A snapshot is 16 KB, so 256 of them are 4 MB. After a pause one frame may complete
+    /// every pending markout of a symbol (`Limits.pendingMarkoutsMax`, 4,096).
     package enum Capacity {
         package static let fills = 1024
-        package static let markouts = 1024
+        package static let markouts = 8192
         package static let events = 1024
         package static let snapshots = 256
         package static let quotes = 4096
@@ -33,10 +34,11 @@ package struct Outboxes {
         self.ticks = ticks
     }
 
-    /// Whether one more frame's records fit for certain: a frame fills at most both sides' orders a few times, and a pause before it may
-    /// close up to `silenceSecondsMax` seconds and complete every pending markout in batches of this size.
+    /// Whether one more frame's records fit: a frame fills at most both sides' orders a few times, and a pause before it may close up to
+    /// `silenceSecondsMax` seconds and complete a symbol's pending markouts.
     package func hasRoom(for records: Int) -> Bool {
-        min(fills.room, markouts.room, events.room, min(snapshots.room, quotes.room, ticks.room)) >= records
+        min(fills.room, events.room, snapshots.room, min(quotes.room, ticks.room)) >= records
+            && markouts.room >= Limits.pendingMarkoutsMax + records
     }
 }
 

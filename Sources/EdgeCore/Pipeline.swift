@@ -61,8 +61,8 @@ extension SymbolState {
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
         let tickP95 = shared.isRecorded ? 0 : Double(shared.tickP95Nanoseconds) / 1e6
-        let bidDepth = book.volume(.buy, levels: 5, betterThan: .max).total
-        let askDepth = book.volume(.sell, levels: 5, betterThan: .min).total
+        let bidDepth = book.volume(.buy, levels: 5).total
+        let askDepth = book.volume(.sell, levels: 5).total
         let spreadInput = SpreadStage.Input(
             volatilityPerRootMinute: volatility, depthMultiple: Double(bidDepth + askDepth) / 2 / Double(orderLots),
             tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, usedStale: fetched.usedStale)
@@ -125,6 +125,7 @@ extension SymbolState {
         if let target = emitted.ask { newestTarget.sell = target.price }
         let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.tickDeadlineNanoseconds
         let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
+        let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
         let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
         watch.lap(.emit, &shared.clock)
@@ -133,6 +134,7 @@ extension SymbolState {
             explained.queue = (buyInput, buy, sellInput, sell)
             explained.emit = (emitInput, emitted)
             explained.decisions = (buyDecision, sellDecision)
+            explained.resting = resting
             shared.explanation = explained
         }
         return isLate ? .late : .ordinary
@@ -141,10 +143,10 @@ extension SymbolState {
     private func queueInput(
         _ side: PaperSide, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
     ) -> QueueAwareStage.Input {
-        // The order that rests, or the place a new one would have at the back of its level.
-        let price = side.resting?.price ?? EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
+        // The place of the un-nudged target: were it the nudged order's own, a nudge that worked would take itself back.
+        let price = EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
         let (total, better) = book.volume(side.side, levels: 3, betterThan: price)
-        let own = side.resting == nil ? book.quantity(side.side, at: price) : side.queue.ahead
+        let own = side.resting?.price == price ? side.queue.ahead : book.quantity(side.side, at: price)
         return QueueAwareStage.Input(
             ahead: better + own, topThree: total, distanceToBest: distance, previousNudge: nudge, nudgedAt: nudgedAt, now: now)
     }
@@ -305,5 +307,7 @@ package struct TickExplanation {
     package var inventory: InventoryStage.Output?
     package var queue: (buyInput: QueueAwareStage.Input, buy: QueueAwareStage.Output, sellInput: QueueAwareStage.Input, sell: QueueAwareStage.Output)?
     package var emit: (input: EmitStage.Input, output: EmitStage.Output)?
+    /// What rested, or was on its way, before the decisions.
+    package var resting: (buy: EmitStage.Target?, sell: EmitStage.Target?)
     package var decisions: (buy: OrderDecision, sell: OrderDecision)?
 }

@@ -87,6 +87,8 @@ package struct QuoteNode: ~Copyable {
     private var decoder = BinanceDecoder()
     private var rejections: InlineArray<12, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
+    private var droppedTicks = 0
+    private var droppedQuotes = 0
     /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
@@ -202,6 +204,18 @@ package struct QuoteNode: ~Copyable {
         if let nextSweep, now.instant < nextSweep { return }
         nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
         for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
+        noteDrops(at: now)
+    }
+
+    /// Rows that a full ring refused are an event (SPEC 2.7). Snapshots run on instead of being dropped, and are not counted.
+    private mutating func noteDrops(at now: Moment) {
+        for (feed, refused) in [(Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused)] {
+            let known = feed == .ticks ? droppedTicks : droppedQuotes
+            guard refused > known, shared.outboxes.events.room > 0 else { continue }
+            shared.outboxes.events.push(
+                EventRecord(wall: now.wall, kind: .dropped, first: Int64(refused - known), second: Int64(Feed.allCases.firstIndex(of: feed)!)))
+            if feed == .ticks { droppedTicks = refused } else { droppedQuotes = refused }
+        }
     }
 
     private func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {

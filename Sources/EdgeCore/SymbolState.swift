@@ -26,6 +26,20 @@ package struct SymbolCounts: Sendable {
     package var fills: Int64 = 0
     package var postOnlyRejections: Int64 = 0
     package init() {}
+
+    package mutating func add(_ other: SymbolCounts) {
+        depthMessages += other.depthMessages
+        snapshots += other.snapshots
+        trades += other.trades
+        bookTickers += other.bookTickers
+        unsyncedMessages += other.unsyncedMessages
+        sequenceGaps += other.sequenceGaps
+        crossed += other.crossed
+        ticks += other.ticks
+        quotes += other.quotes
+        fills += other.fills
+        postOnlyRejections += other.postOnlyRejections
+    }
 }
 
 /// A depth event kept until its snapshot comes.
@@ -114,7 +128,7 @@ package struct SymbolState: ~Copyable {
     /// Ticks of a venue price; throws when it is not on the grid or not a positive Int64.
     func ticks(_ price: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = price.exact(places: instrument.priceDigits) else { throw .offTick }
-        guard units > 0 else { throw .outOfRange }
+        guard units > 0, units / instrument.tickUnits <= Limits.priceTicksMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.tickUnits) else { throw .offTick }
         return units / instrument.tickUnits
     }
@@ -122,7 +136,7 @@ package struct SymbolState: ~Copyable {
     /// Lots of a venue quantity; 0 is a removal.
     func lots(_ quantity: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = quantity.exact(places: instrument.quantityDigits) else { throw .offLot }
-        guard units >= 0 else { throw .outOfRange }
+        guard units >= 0, units / instrument.lotUnits <= Limits.quantityLotsMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.lotUnits) else { throw .offLot }
         return units / instrument.lotUnits
     }

@@ -154,6 +154,14 @@ public struct JSONReader {
         return value
     }
 
+    /// Consumes `NaN`, `Infinity` or `-Infinity`, for a caller who wants to know whether the text is JSON but for them.
+    package mutating func nonFinite() throws(JSONError) {
+        skipSpace()
+        let isNegative = current == 0x2d
+        if isNegative { index &+= 1 }
+        try literal(!isNegative && current == 0x4e ? "NaN" : "Infinity")
+    }
+
     /// Skips one value of any kind, checking its syntax.
     @inlinable public mutating func skip() throws(JSONError) {
         switch try peek() {

@@ -194,7 +194,7 @@ private final class FeedSpooler: @unchecked Sendable {
         count += rings.fills.drain(max: rings.fills.capacity) { writer.append($0.pointee, at: now) }
         count += rings.events.drain(max: rings.events.capacity) { writer.append($0.pointee, at: now) }
         reportDropped(.quotes, rings.quotes.refusedCount, &reported.quotes, at: now)
-        reportDropped(.pipelineTicks, rings.ticks.refusedCount, &reported.ticks, at: now)
+        reportDropped(.ticks, rings.ticks.refusedCount, &reported.ticks, at: now)
         if count > 0 { reportCuts(writer.latestWall, at: now) }
         return count
     }

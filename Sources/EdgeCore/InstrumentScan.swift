@@ -1,0 +1,83 @@
+import CalibModel
+import Wire
+
+/// Infers the tick and lot of every symbol in a recording from the finest decimal step seen (SPEC 3.1).
+///
+/// The step is a power of ten: a tick of 0.5 is read as 0.1, which is never too coarse. Inferred instruments are flagged.
+package struct InstrumentScan: ~Copyable {
+    private struct Finest {
+        var symbol: String
+        var price = 0
+        var quantity = 0
+    }
+
+    private var decoder = BinanceDecoder()
+    private var found: [Finest] = []
+    private var connectionSymbols: [Int?]
+    /// What the snapshots of a connection used before its symbol was known.
+    private var parked: [(price: Int, quantity: Int)]
+
+    package init(connections: Int) {
+        connectionSymbols = .init(repeating: nil, count: connections)
+        parked = .init(repeating: (0, 0), count: connections)
+    }
+
+    /// The symbols met, in the order of their first frame.
+    package var symbols: [String] { found.map(\.symbol) }
+
+    /// Frames that do not decode are left to the replay, which counts them.
+    package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
+        let frame: BinanceFrame
+        do throws(FrameRejection) { frame = try decoder.decode(bytes) } catch { return }
+        switch frame {
+        case .depth(let symbol, _, _, _, _): useLevels(index(of: symbol, on: connection), connection)
+        case .snapshot(let symbol, _, _): useLevels(symbol.map { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
+        case .trade(let symbol, let level, _, _, _): use(level, index(of: symbol, on: connection), connection)
+        case .bookTicker(let symbol, _, let bid, let ask, _):
+            let index = index(of: symbol, on: connection)
+            use(bid, index, connection)
+            use(ask, index, connection)
+        case .other: break
+        }
+    }
+
+    package func instruments() -> [Instrument] {
+        found.map { finest in
+            Instrument(
+                symbol: finest.symbol, priceDigits: min(finest.price, Places.price), tickUnits: 1,
+                quantityDigits: min(finest.quantity, Places.quantity), lotUnits: 1, isInferred: true)
+        }
+    }
+
+    private mutating func index(of symbol: UnsafeRawBufferPointer, on connection: Int) -> Int {
+        let index =
+            found.firstIndex { $0.symbol.utf8.elementsEqual(symbol) }
+            ?? {
+                found.append(Finest(symbol: String(decoding: symbol, as: UTF8.self)))
+                return found.count - 1
+            }()
+        if connectionSymbols[connection] == nil {
+            connectionSymbols[connection] = index
+            found[index].price = max(found[index].price, parked[connection].price)
+            found[index].quantity = max(found[index].quantity, parked[connection].quantity)
+        }
+        return index
+    }
+
+    private mutating func useLevels(_ index: Int?, _ connection: Int) {
+        for position in 0..<decoder.bidCount { use(decoder.bid(position), index, connection) }
+        for position in 0..<decoder.askCount { use(decoder.ask(position), index, connection) }
+    }
+
+    private mutating func use(_ level: RawLevel, _ index: Int?, _ connection: Int) {
+        let price = level.price.placesUsed
+        let quantity = level.quantity.placesUsed
+        if let index {
+            found[index].price = max(found[index].price, price)
+            found[index].quantity = max(found[index].quantity, quantity)
+        } else {
+            parked[connection].price = max(parked[connection].price, price)
+            parked[connection].quantity = max(parked[connection].quantity, quantity)
+        }
+    }
+}

@@ -1,0 +1,298 @@
+import CalibModel
+import EdgeCore
+import Yams
+
+/// The configuration of an edge: `config/edge.yaml` and the two files it names.
+struct EdgeConfiguration {
+    var host = "local"
+    var artifactsDirectory = "artifacts/edge"
+    var parameters = Parameters()
+    /// Configured instruments by venue; others are inferred in replay (SPEC 3.1).
+    var instruments: [String: [Instrument]] = [:]
+    /// Maker and taker fees by venue; the parameters' own when the venue is not listed.
+    var fees: [String: (maker: BasisPoints, taker: BasisPoints)] = [:]
+    private var instrumentsFile: String?
+    private var feesFile: String?
+
+    /// `key=value` of every effective value, sorted by key: what `config_hash` is computed from.
+    private(set) var effective: [String: String] = [:]
+
+    /// Every key, with its default as the annotated file gives it. A test compares the two, and the defaults with `Parameters`.
+    static let keys: [ConfigurationKey] = [
+        text("host", "local", "letters, digits, '.', '_' and '-', at most 64", isName) { $0.host = $1 },
+        text("artifacts_dir", "artifacts/edge", "a path", { !$0.isEmpty }) { $0.artifactsDirectory = $1 },
+        text("instruments_file", "instruments.yaml", "a path", { !$0.isEmpty }) { $0.instrumentsFile = $1 },
+        text("fees_file", "fees.yaml", "a path", { !$0.isEmpty }) { $0.feesFile = $1 },
+
+        flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
+        milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
+        milliseconds("md_cache.fresh_ms_for_pricing", "60", 10...5000) { $0.parameters.cache.freshForPricingNanoseconds = $1 },
+        flag("md_cache.stale_ok", true) { $0.parameters.cache.staleIsOK = $1 },
+        flag("md_cache.skip_pricing_on_stale", false) { $0.parameters.cache.skipsPricingOnStale = $1 },
+        milliseconds("md_cache.max_stale_ms", "1000", 10...60_000) { $0.parameters.cache.maxStaleNanoseconds = $1 },
+        bps("md_cache.stale_widen_bps", "0.5", 0...100) { $0.parameters.cache.staleWiden = $1 },
+        bps("md_cache.invalidate_on_jump_bps", "50", 1...10_000) { $0.parameters.cache.invalidateOnJump = $1 },
+        milliseconds("md_cache.topic_proof_ms", "30000", 100...600_000) { $0.parameters.cache.topicProofNanoseconds = $1 },
+
+        text("pipeline.trigger", "book", "book or interval", { $0 == "book" || $0 == "interval" }) {
+            if $1 == "book" { $0.parameters.trigger = .bookChange } else { $0.parameters.trigger = .interval(nanoseconds: $0.intervalNanoseconds) }
+        },
+        milliseconds("pipeline.interval_ms", "50", 1...60_000) {
+            $0.intervalNanoseconds = $1
+            if case .interval = $0.parameters.trigger { $0.parameters.trigger = .interval(nanoseconds: $1) }
+        },
+        milliseconds("pipeline.tick_deadline_ms", "150", 1...60_000) { $0.parameters.tickDeadlineNanoseconds = $1 },
+        integer("pipeline.pipeline_sample_rate", 10, 1...10_000) { $0.parameters.tickSampleRate = $1 },
+
+        bps("spread.base_bps", "1.0", 0...1000) { $0.parameters.spread.base = $1 },
+        bps("spread.min_bps", "0.6", 0...1000) { $0.parameters.spread.minimum = $1 },
+        bps("spread.max_bps", "2.5", 0...1000) { $0.parameters.spread.maximum = $1 },
+        bps("spread.tighten_step_bps", "0.2", 0...1000) { $0.parameters.spread.tightenStep = $1 },
+        milliseconds("spread.tighten_ms", "200", 1...60_000) { $0.parameters.spread.tightenNanoseconds = $1 },
+
+        number("guards.volatility_soft", "15", 0...10_000) { $0.parameters.guards.volatility.soft = $1 },
+        number("guards.volatility_hard", "25", 0...10_000) { $0.parameters.guards.volatility.hard = $1 },
+        number("guards.latency_soft_ms", "300", 0...60_000) { $0.parameters.guards.latency.soft = $1 },
+        number("guards.latency_hard_ms", "450", 0...60_000) { $0.parameters.guards.latency.hard = $1 },
+        number("guards.pnl_z_soft", "-1.5", -100...0) { $0.parameters.guards.pnlZ.soft = $1 },
+        number("guards.pnl_z_hard", "-2.5", -100...0) { $0.parameters.guards.pnlZ.hard = $1 },
+        number("guards.inventory_soft_pct", "6", 0...100) { $0.parameters.guards.inventory.soft = $1 },
+        number("guards.inventory_hard_pct", "10", 0...100) { $0.parameters.guards.inventory.hard = $1 },
+        number("guards.taker_fills_soft", "12", 0...10_000) { $0.parameters.guards.takerFills.soft = $1 },
+        number("guards.taker_fills_hard", "20", 0...10_000) { $0.parameters.guards.takerFills.hard = $1 },
+        bps("guards.soft_widen_bps", "0.3", 0...100) { $0.parameters.guards.softWiden = $1 },
+        milliseconds("guards.halt_ms", "2000", 1...600_000) { $0.parameters.guards.haltNanoseconds = $1 },
+
+        quantity("quoting.order_qty", "0.01") { $0.parameters.orderQuantity = $1 },
+        quantity("quoting.max_position", "1.0") { $0.parameters.maxPosition = $1 },
+        bps("quoting.min_price_change_bps", "0.05", 0...100) { $0.parameters.minimumPriceChange = $1 },
+        bps("quoting.queue_value_bps", "0.2", 0...100) { $0.parameters.queueValue = $1 },
+        bps("quoting.nudge_max_bps", "0.5", 0...100) { $0.parameters.nudgeMaximum = $1 },
+        milliseconds("quoting.nudge_ms", "150", 1...60_000) { $0.parameters.nudgeNanoseconds = $1 },
+        integer("quoting.orders_per_second", 30, 1...100_000) { $0.parameters.orderRatePerSecond = $1 },
+        integer("quoting.orders_burst", 300, 1...100_000) { $0.parameters.orderBurst = $1 },
+
+        quantity("limits.order_qty", "1.0") { $0.parameters.limits.orderQuantity = $1 },
+        quantity("limits.position", "2.0") { $0.parameters.limits.position = $1 },
+        quantity("limits.order_notional", "100000") { $0.parameters.limits.notional = $1 },
+        bps("limits.price_collar_bps", "100", 0...10_000) { $0.parameters.limits.priceCollar = $1 },
+
+        milliseconds("paper.order_latency_ms", "5", 0...10_000) { $0.parameters.paperLatencyNanoseconds = $1 },
+
+        number("features.ema_alpha", "0.1", 0.000_001...1) { $0.parameters.emaAlpha = $1 },
+        bps("features.target_pnl_bps", "0", -10_000...10_000) { $0.parameters.targetPnL = $1 },
+    ]
+
+    private var intervalNanoseconds: Int64 = 50_000_000
+
+    /// Defaults, then the file when given, then `overrides` (`key=value`). Throws all mistakes at once.
+    /// `read` returns a file's text, or nil when it cannot be read.
+    static func load(file: String?, overrides: [String], read: (String) -> String?) throws(ConfigurationError) -> EdgeConfiguration {
+        var configuration = EdgeConfiguration()
+        var problems: [ConfigurationProblem] = []
+        for key in keys { configuration.effective[key.path] = ConfigurationReader.canonical(key, key.standard) }
+        if let file {
+            var reader = ConfigurationReader(file: file)
+            if let text = read(file) {
+                if let root = reader.compose(text) {
+                    for (path, node) in reader.flatten(root) {
+                        reader.apply(path, node, keys, to: &configuration)
+                        if let key = keys.first(where: { $0.path == path }) {
+                            configuration.effective[path] = ConfigurationReader.canonical(key, node.string ?? "")
+                        }
+                    }
+                }
+            } else {
+                reader.problem(nil, "", "cannot be read; does it exist?")
+            }
+            problems += reader.problems
+            let folder = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) + "/" : ""
+            // The two tables under their default names may be absent; one that is named must be there.
+            let instruments = resolve(configuration.instrumentsFile ?? "instruments.yaml", folder)
+            if configuration.instrumentsFile != nil || read(instruments) != nil { configuration.loadInstruments(instruments, read, &problems) }
+            let fees = resolve(configuration.feesFile ?? "fees.yaml", folder)
+            if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
+        }
+        for text in overrides {
+            guard let equals = text.firstIndex(of: "="), let key = keys.first(where: { $0.path == text[..<equals] }) else {
+                problems.append(ConfigurationProblem(file: "--set", line: 1, column: 1, key: text, text: "is not a known key=value"))
+                continue
+            }
+            let value = String(text[text.index(after: equals)...])
+            if let wrong = ConfigurationReader.set(key, value, &configuration) {
+                problems.append(ConfigurationProblem(file: "--set", line: 1, column: 1, key: key.path, text: wrong))
+            }
+            configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
+        }
+        if problems.isEmpty { problems += configuration.relationProblems(file ?? "--set") }
+        guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
+        return configuration
+    }
+
+    /// The parameters for one venue: its fees applied.
+    func parameters(for venue: String) -> Parameters {
+        var result = parameters
+        if let (maker, taker) = fees[venue] {
+            result.makerFee = maker
+            result.takerFee = taker
+        }
+        return result
+    }
+
+    /// SipHash over all effective values of one venue (SPEC 2: `config_hash`). Where files lie and what the host is called does not count.
+    func hash(for venue: String) -> UInt64 {
+        let fees = parameters(for: venue)
+        var lines = effective.filter { !["host", "artifacts_dir", "instruments_file", "fees_file"].contains($0.key) }.map { "\($0.key)=\($0.value)" }
+        lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
+        return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
+    }
+
+    // MARK: Other files
+
+    private mutating func loadInstruments(_ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem]) {
+        var reader = ConfigurationReader(file: file)
+        defer { problems += reader.problems }
+        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
+        guard let root = reader.compose(text) else { return }
+        guard case .mapping(let venues) = root else { return reader.problem(root, "", "must be a mapping of venues") }
+        for (venueNode, symbolsNode) in venues {
+            let venue = venueNode.string ?? "?"
+            guard Self.venues.contains(venue), case .mapping(let symbols) = symbolsNode else {
+                reader.problem(venueNode, venue, "unknown venue or no mapping of symbols; \(Self.venues.joined(separator: ", ")) are allowed")
+                continue
+            }
+            for (symbolNode, valuesNode) in symbols {
+                let symbol = symbolNode.string ?? "?"
+                var values: [String: String] = [:]
+                for (key, node) in reader.flatten(valuesNode) {
+                    if key == "tick" || key == "lot" { values[key] = node.string } else { reader.problem(node, key, "unknown key; tick and lot are allowed") }
+                }
+                guard let (digits, units) = Self.step(values["tick"], places: Places.price),
+                    let (lotDigits, lotUnits) = Self.step(values["lot"], places: Places.quantity)
+                else {
+                    reader.problem(symbolNode, "\(venue).\(symbol)", "tick and lot must both be positive decimals such as 0.10")
+                    continue
+                }
+                instruments[venue, default: []].append(
+                    Instrument(symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits))
+            }
+        }
+    }
+
+    private mutating func loadFees(_ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem]) {
+        var reader = ConfigurationReader(file: file)
+        defer { problems += reader.problems }
+        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
+        guard let root = reader.compose(text) else { return }
+        var found: [String: [String: BasisPoints]] = [:]
+        for (path, node) in reader.flatten(root) {
+            let parts = path.split(separator: ".", maxSplits: 1).map(String.init)
+            guard parts.count == 2, ["maker_bps", "taker_bps"].contains(parts[1]), Self.venues.contains(parts[0]) else {
+                reader.problem(node, path, "unknown key; a venue (\(Self.venues.joined(separator: ", "))) with maker_bps and taker_bps is allowed")
+                continue
+            }
+            guard let micro = ConfigurationReader.exact(node.string ?? "", places: Places.bps), (-1_000_000_000...1_000_000_000).contains(micro) else {
+                reader.problem(node, path, "'\(node.string ?? "")' is not a number; -1000...1000 is allowed, a rebate is negative")
+                continue
+            }
+            found[parts[0], default: [:]][parts[1]] = BasisPoints(micro: micro)
+        }
+        for venue in found.keys.sorted() {
+            guard let maker = found[venue]?["maker_bps"], let taker = found[venue]?["taker_bps"] else {
+                reader.problem(root, venue, "needs both maker_bps and taker_bps")
+                continue
+            }
+            fees[venue] = (maker, taker)
+        }
+    }
+
+    private func relationProblems(_ file: String) -> [ConfigurationProblem] {
+        func problem(_ key: String, _ text: String) -> ConfigurationProblem {
+            ConfigurationProblem(file: file, line: 1, column: 1, key: key, text: text)
+        }
+        var result: [ConfigurationProblem] = []
+        let parameters = parameters
+        if parameters.cache.freshForPricingNanoseconds > parameters.cache.ttlNanoseconds {
+            result.append(problem("md_cache.fresh_ms_for_pricing", "is above md_cache.ttl_ms; 10...ttl_ms is allowed"))
+        }
+        if parameters.spread.minimum > parameters.spread.maximum { result.append(problem("spread.min_bps", "is above spread.max_bps")) }
+        for (key, limits, rises) in [
+            ("guards.volatility", parameters.guards.volatility, true), ("guards.latency", parameters.guards.latency, true),
+            ("guards.pnl_z", parameters.guards.pnlZ, false), ("guards.inventory", parameters.guards.inventory, true),
+            ("guards.taker_fills", parameters.guards.takerFills, true),
+        ] where rises ? limits.soft > limits.hard : limits.soft < limits.hard {
+            result.append(problem(key, "its soft threshold is beyond its hard one"))
+        }
+        return result
+    }
+
+    // MARK: Table leaves
+
+    private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
+
+    @Sendable private static func isName(_ text: String) -> Bool {
+        !text.isEmpty && text.utf8.count <= 64
+            && text.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || $0 == 45 || $0 == 46 || $0 == 95 }
+    }
+
+    private static func resolve(_ name: String, _ folder: String) -> String { name.hasPrefix("/") ? name : folder + name }
+
+    /// Decimal places and units of a step such as 0.10: (1, 1).
+    private static func step(_ text: String?, places: Int) -> (digits: Int, units: Int64)? {
+        guard let text, var units = ConfigurationReader.exact(text, places: places), units > 0 else { return nil }
+        var digits = places
+        while digits > 0, units.isMultiple(of: 10) {
+            units /= 10
+            digits -= 1
+        }
+        return (digits, units)
+    }
+
+    private static func flag(_ path: String, _ standard: Bool, _ set: @escaping @Sendable (inout EdgeConfiguration, Bool) -> Void) -> ConfigurationKey {
+        ConfigurationKey(path: path, standard: "\(standard)", kind: .boolean(set))
+    }
+
+    private static func integer(
+        _ path: String, _ standard: Int64, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void
+    ) -> ConfigurationKey {
+        ConfigurationKey(path: path, standard: "\(standard)", kind: .integer(range, set))
+    }
+
+    /// Set in nanoseconds.
+    private static func milliseconds(
+        _ path: String, _ standard: String, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void
+    ) -> ConfigurationKey {
+        ConfigurationKey(
+            path: path, standard: standard,
+            kind: .decimal(places: Places.milliseconds, range.lowerBound * 1_000_000...range.upperBound * 1_000_000, set))
+    }
+
+    private static func bps(
+        _ path: String, _ standard: String, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, BasisPoints) -> Void
+    ) -> ConfigurationKey {
+        ConfigurationKey(
+            path: path, standard: standard,
+            kind: .decimal(places: Places.bps, range.lowerBound * 1_000_000...range.upperBound * 1_000_000) { set(&$0, BasisPoints(micro: $1)) })
+    }
+
+    /// 1e-8 units, above 0.
+    private static func quantity(_ path: String, _ standard: String, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void) -> ConfigurationKey {
+        ConfigurationKey(path: path, standard: standard, kind: .decimal(places: Places.quantity, 1...1_000_000_000 * 100_000_000, set))
+    }
+
+    /// A plain number, six decimal places.
+    private static func number(
+        _ path: String, _ standard: String, _ range: ClosedRange<Double>, _ set: @escaping @Sendable (inout EdgeConfiguration, Double) -> Void
+    ) -> ConfigurationKey {
+        ConfigurationKey(
+            path: path, standard: standard,
+            kind: .decimal(places: 6, Int64(range.lowerBound * 1e6)...Int64(range.upperBound * 1e6)) { set(&$0, Double($1) / 1e6) })
+    }
+
+    private static func text(
+        _ path: String, _ standard: String, _ allowed: String, _ isAllowed: @escaping @Sendable (String) -> Bool,
+        _ set: @escaping @Sendable (inout EdgeConfiguration, String) -> Void
+    ) -> ConfigurationKey {
+        ConfigurationKey(path: path, standard: standard, kind: .text(allowed: "\(allowed) is allowed", isAllowed: isAllowed, set))
+    }
+}

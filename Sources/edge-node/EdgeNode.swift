@@ -1,0 +1,16 @@
+import ArgumentParser
+
+@main
+struct EdgeNode: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "edge-node",
+        abstract: "Quotes on one trading host, measures and logs.",
+        subcommands: [Replay.self, Config.self])
+}
+
+/// The exit statuses of every binary (SPEC 9.3); ArgumentParser itself answers 64 to wrong usage.
+extension ExitCode {
+    /// The thing asked about is bad.
+    static let badSubject = ExitCode(2)
+    static let badConfiguration = ExitCode(78)
+}

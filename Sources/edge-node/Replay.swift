@@ -1,0 +1,246 @@
+import ArgumentParser
+import CalibModel
+import EdgeCore
+import Glibc
+import NodeShell
+import Wire
+
+/// `edge-node replay`: a recording through the very node that quotes live (SPEC 3.7).
+struct Replay: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Replays recorded frames: books, quotes on paper, feeds.",
+        discussion: """
+            The clock is the recorded receive time, so the same files and configuration give the same quotes_hash. Several inputs are merged by \
+            receive time; a file may continue another one of the same symbol. Lines are '<receive unix ns> <frame>', plain, gzip or zstd.
+
+            Exit status: 0 done; 1 a file cannot be read or written; 2 the tick to explain does not exist; 64 usage; 78 configuration.
+            """)
+
+    @Option(help: "The wire format: \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", ")).")
+    var venue: String
+
+    @Option(help: ArgumentHelp("A recording; may be given several times.", valueName: "file"))
+    var input: [String]
+
+    @Option(help: ArgumentHelp("Where feeds/ is written (default: artifacts_dir of the configuration, artifacts/edge).", valueName: "dir"))
+    var artifacts: String?
+
+    @Flag(help: "Write no feeds.")
+    var noFeeds = false
+
+    @Option(help: ArgumentHelp("The configuration, such as config/edge.yaml (default: built-in defaults, instruments inferred).", valueName: "file"))
+    var config: String?
+
+    @Option(help: ArgumentHelp("Overrides one key of the configuration, e.g. spread.base_bps=1.2; may be given several times.", valueName: "key=value"))
+    var set: [String] = []
+
+    @Option(help: ArgumentHelp("Also print every stage's inputs and outputs of this tick.", valueName: "n"))
+    var explainTick: Int64?
+
+    @Option(help: "The symbol that --explain-tick means (default: the first one in the recording).")
+    var symbol: String?
+
+    @Option(name: .shortAndLong, help: "table or json.")
+    var output = OutputForm.table
+
+    enum OutputForm: String, ExpressibleByArgument, CaseIterable { case table, json }
+
+    func validate() throws {
+        guard QuoteNode.Venue(rawValue: venue) != nil else {
+            throw ValidationError("--venue '\(venue)' is not one of \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        guard !input.isEmpty else { throw ValidationError("--input is needed at least once") }
+        if let explainTick, explainTick < 1 { throw ValidationError("--explain-tick \(explainTick): ticks count from 1") }
+        if noFeeds, artifacts != nil { throw ValidationError("--no-feeds and --artifacts exclude each other") }
+    }
+
+    func run() throws {
+        let configuration = try loadOrExit(file: config, overrides: set)
+        do {
+            try replay(configuration)
+        } catch let error as FileError {
+            printError("edge-node replay: \(error)")
+            throw ExitCode.failure
+        }
+    }
+
+    // MARK: Steps
+
+    private func replay(_ configuration: EdgeConfiguration) throws {
+        let venue = QuoteNode.Venue(rawValue: venue)!  // Checked by validate().
+        let instruments = try instruments(configuration.instruments[venue.rawValue] ?? [])
+        guard !instruments.isEmpty else {
+            printError("edge-node replay: no frame of any symbol in \(input.joined(separator: ", ")); is --venue \(venue.rawValue) right?")
+            throw ExitCode.failure
+        }
+        let inferred = instruments.filter(\.isInferred).map(\.symbol)
+        if !inferred.isEmpty { printError("note: tick and lot of \(inferred.joined(separator: ", ")) are inferred from the recording") }
+        var explained: SymbolIndex = 0
+        if let symbol {
+            guard let index = instruments.firstIndex(where: { $0.symbol == symbol }) else {
+                printError("edge-node replay: --symbol \(symbol) is not in the recording")
+                throw ExitCode.badSubject
+            }
+            explained = SymbolIndex(index)
+        }
+
+        let sink = try FeedSink(
+            directory: noFeeds ? nil : artifacts ?? configuration.artifactsDirectory, venue: venue.rawValue, configuration: configuration,
+            instruments: instruments)
+        var node = QuoteNode(
+            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue), isRecorded: true,
+            connections: input.count, runNumber: sink.runNumber, firstFillID: sink.firstFillID, outboxes: sink.makeOutboxes(),
+            clock: StopClock(monotonicNanoseconds))
+        node.shared.explainTick = explainTick
+        node.shared.explainSymbol = explained
+
+        let startedAt = monotonicNanoseconds()
+        let recording = try Recording(paths: input)
+        let span = try feed(recording, to: &node, sink)
+        while !node.finish() { try sink.makeRoom(&node.shared.outboxes) }
+        let elapsed = monotonicNanoseconds() - startedAt
+        let statistics = try sink.finish(&node.shared.outboxes)
+
+        if explainTick != nil, node.shared.explanation == nil {
+            printError("edge-node replay: tick \(explainTick!) was not reached; the run had \(node.withSymbol(Int(explained)) { $0.counts.ticks })")
+            throw ExitCode.badSubject
+        }
+        let summary = ReplaySummary(
+            span: span, wallNanoseconds: elapsed, oversizedLines: recording.oversizedLines, feeds: statistics, directory: sink.directory)
+        switch output {
+        case .json: print(summary.json(node))
+        case .table: print(summary.table(node))
+        }
+        if node.rejected(.unknownSymbol) > 0 {
+            printError("note: \(node.rejected(.unknownSymbol)) frames of symbols that only appear late in the recording were not used")
+        }
+    }
+
+    /// Feeds every line in the order of time; returns the first and the last receive time.
+    private func feed(_ recording: Recording, to node: inout QuoteNode, _ sink: FeedSink) throws -> (first: WallTime, last: WallTime)? {
+        var span: (first: WallTime, last: WallTime)?
+        var progress = Progress()
+        while let index = recording.next() {
+            let source = recording.sources[index]
+            try sink.makeRoom(&node.shared.outboxes)
+            switch source.head {
+            case .frame(let recorded):
+                span = (span?.first ?? recorded.wall, recorded.wall)
+                let now = Moment(instant: Instant(nanoseconds: recorded.wall.nanoseconds), wall: recorded.wall)
+                node.frame(recorded.frame, on: index, at: now)
+            case .badLine: node.badLine()
+            case .end: break
+            }
+            sink.publish(&node.shared.outboxes)
+            progress.report(node.messages)
+            try source.advance()
+        }
+        progress.clear()
+        return span
+    }
+
+    /// The instruments of the symbols in the recording: configured ones, the others inferred.
+    ///
+    /// A first look at the beginning of every file tells the symbols; only when one of them is not configured the whole is read for its
+    /// finest decimal step.
+    private func instruments(_ configured: [Instrument]) throws -> [Instrument] {
+        var scan = try scan(linesMax: 2000)
+        let known = Dictionary(configured.map { ($0.symbol, $0) }) { first, _ in first }
+        if scan.symbols.contains(where: { known[$0] == nil }) || scan.symbols.isEmpty { scan = try self.scan(linesMax: .max) }
+        return scan.instruments().prefix(Limits.symbolsMax).map { known[$0.symbol] ?? $0 }
+    }
+
+    private func scan(linesMax: Int) throws -> InstrumentScan {
+        var scan = InstrumentScan(connections: input.count)
+        for (connection, path) in input.enumerated() {
+            let source = try RecordingSource(path: path)
+            var lines = 0
+            while source.time != nil, lines < linesMax {
+                if case .frame(let recorded) = source.head { scan.frame(recorded.frame, on: connection) }
+                lines += 1
+                try source.advance()
+            }
+        }
+        return scan
+    }
+}
+
+/// Feeds on disk, or nowhere.
+struct FeedSink {
+    let directory: String?
+    private let spool: FeedSpool?
+    private let memory: OutboxMemory?
+
+    init(directory: String?, venue: String, configuration: EdgeConfiguration, instruments: [Instrument]) throws(FileError) {
+        self.directory = directory
+        guard let directory else {
+            spool = nil
+            memory = OutboxMemory()
+            return
+        }
+        let spool = try FeedSpool(
+            directory: directory, source: "replay", venue: venue, host: configuration.host, configHash: configuration.hash(for: venue),
+            instruments: instruments)
+        if spool.existingRows { printError("note: \(directory)/feeds already holds rows; this replay appends to them") }
+        self.spool = spool
+        memory = nil
+    }
+
+    var runNumber: Int64 { spool?.runNumber ?? 1 }
+    var firstFillID: Int64 { spool?.firstFillID ?? 1 }
+
+    func makeOutboxes() -> Outboxes { spool?.makeOutboxes() ?? memory!.makeOutboxes() }
+
+    /// A replay is not in a hurry: it waits for the writer instead of dropping rows.
+    func makeRoom(_ outboxes: inout Outboxes) throws(FileError) {
+        try spool?.waitForRoom(&outboxes, records: SharedState.recordsPerFrame)
+    }
+
+    func publish(_ outboxes: inout Outboxes) {
+        spool?.publish(&outboxes)
+        memory?.discard(&outboxes)
+    }
+
+    func finish(_ outboxes: inout Outboxes) throws(FileError) -> FeedStatistics? { try spool?.finish(&outboxes) }
+}
+
+/// A line on the terminal while a long replay runs.
+private struct Progress {
+    private let isOn = isatty(2) == 1
+    private var nextAt: Int64 = 0
+
+    mutating func report(_ messages: Int64) {
+        guard isOn, messages & 0x3fff == 0, monotonicNanoseconds() >= nextAt else { return }
+        nextAt = monotonicNanoseconds() + 200_000_000
+        printError("\r\(messages) messages", terminator: "")
+    }
+
+    func clear() {
+        if isOn { printError("\r\u{1B}[K", terminator: "") }
+    }
+}
+
+func monotonicNanoseconds() -> Int64 {
+    var time = timespec()
+    clock_gettime(CLOCK_MONOTONIC, &time)
+    return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
+}
+
+/// A small text file, or nil when it cannot be read.
+func readText(_ path: String) -> String? {
+    guard let file = fopen(path, "r") else { return nil }
+    defer { fclose(file) }
+    var bytes: [UInt8] = []
+    var chunk = [UInt8](repeating: 0, count: 65_536)
+    while true {
+        let count = fread(&chunk, 1, chunk.count, file)
+        bytes += chunk[..<count]
+        if count < chunk.count { break }
+    }
+    return ferror(file) == 0 ? String(validating: bytes, as: UTF8.self) : nil
+}
+
+func printError(_ text: String, terminator: String = "\n") {
+    var bytes = Array((text + terminator).utf8)
+    _ = write(2, &bytes, bytes.count)
+}

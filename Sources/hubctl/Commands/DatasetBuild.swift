@@ -1,0 +1,179 @@
+import ArgumentParser
+import CalibModel
+import HubCore
+import NodeShell
+import Wire
+
+extension RowSource: ExpressibleByArgument {
+    public init?(argument: String) {
+        guard let source = RowSource.allCases.first(where: { $0.name == argument }) else { return nil }
+        self = source
+    }
+    public static var allValueStrings: [String] { allCases.map(\.name) }
+}
+
+enum ArmChoice: String, ExpressibleByArgument, CaseIterable { case A, B, all }
+
+struct DatasetBuildCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "build", abstract: "Builds a calibration dataset from feed files.",
+        discussion: """
+            Writes calib_{from}_{to}.json and calib_{from}_{to}.manifest.json, each at once or not at all. Building again gives the same \
+            bytes from the same rows ('unchanged'); other bytes are refused unless --replace is given.
+            """)
+
+    @Option(help: "Directory of <feed>_YYYYMMDD.jsonl files, flat or in host=<host> folders.") var feedsDir = "artifacts/edge/feeds"
+    @Option(help: "Directory the dataset is written to.") var outputDir = "artifacts/edge/datasets"
+    @Option(help: "Begin, inclusive: RFC 3339 in whole seconds; without an offset it is UTC.") var fromTs: String
+    @Option(help: "End, exclusive.") var toTs: String
+    @Option(help: "Length of an interval in seconds, a multiple of 10.") var intervalSec: Int64 = 300
+    @Option(parsing: .upToNextOption, help: "Symbols to keep; all when absent.") var symbols: [String] = []
+    @Option(help: "Rows to take where feeds hold several sources: live, sim, replay, seed or unknown.") var source: RowSource?
+    @Option(help: "Arm of an experiment: A, B or all.") var arm: ArmChoice = .A
+    @Option(help: "Largest deadline_miss_rate kept, a ratio from 0 to 1 (0.05 is 5 %).") var maxDeadlineMiss = "0.05"
+    @Option(help: "Fewest tick rows an interval needs to be kept.") var minSamplesPerInterval: Int64 = 10
+    @Flag(help: "Keep filtered intervals, flagged.") var keepFiltered = false
+    @Flag(help: "One row per host instead of hosts merged.") var perHost = false
+    @Flag(help: "Replace a dataset of the same name that has other bytes.") var replace = false
+    @Flag(help: "Read files instead of asking a hub (the only way so far).") var offline = false
+    @Option(name: .shortAndLong, help: "table or json.") var output: OutputForm = .table
+
+    func validate() throws {
+        guard let from = TimeText.parse(fromTs) else { throw ValidationError("--from-ts: '\(fromTs)' is no RFC 3339 time") }
+        guard let to = TimeText.parse(toTs) else { throw ValidationError("--to-ts: '\(toTs)' is no RFC 3339 time") }
+        guard from.milliseconds.isMultiple(of: 1000), to.milliseconds.isMultiple(of: 1000) else {
+            throw ValidationError("--from-ts and --to-ts are whole seconds")
+        }
+        guard from.milliseconds < to.milliseconds else { throw ValidationError("--from-ts must be before --to-ts") }
+        guard from.milliseconds >= 0, to.milliseconds <= RowLimits.timeMax else { throw ValidationError("times lie between 1970 and 2100") }
+        guard intervalSec >= 10, intervalSec <= 86_400, intervalSec.isMultiple(of: 10) else {
+            throw ValidationError("--interval-sec is a multiple of 10 from 10 to 86400")
+        }
+        guard missMax != nil else { throw ValidationError("--max-deadline-miss is a ratio from 0 to 1, such as 0.05") }
+        guard minSamplesPerInterval >= 0 else { throw ValidationError("--min-samples-per-interval is 0 or more") }
+    }
+
+    func run() throws {
+        guard let from = TimeText.parse(fromTs), let to = TimeText.parse(toTs), let missMax else { throw Exit.failed }
+        if from.isNaive || to.isNaive {
+            Console.note("note: times without an offset are UTC: \(TimeText.seconds(from.milliseconds)) to \(TimeText.seconds(to.milliseconds))")
+        }
+        let arguments = DatasetArguments(
+            from: from.milliseconds, to: to.milliseconds, intervalSeconds: intervalSec, symbols: symbols, source: source,
+            arm: DatasetArguments.Arm(rawValue: arm.rawValue), deadlineMissMax: missMax, ticksMin: minSamplesPerInterval,
+            keepsFiltered: keepFiltered, isPerHost: perHost)
+        do {
+            let documents = try build(arguments)
+            try save(documents, stem: DatasetFormat.stem(from: arguments.from, to: arguments.to))
+        } catch let error as AtomicFileError {
+            throw Console.failure(error.description, Exit.failed, output)
+        } catch let refusal as DatasetRefusal {
+            throw explain(refusal)
+        }
+    }
+
+    /// In 1e-9.
+    private var missMax: Int64? {
+        let ratio = Array(maxDeadlineMiss.utf8).withUnsafeBytes { DecimalText($0)?.exact(places: 9) }
+        return ratio.flatMap { (0...1_000_000_000).contains($0) ? $0 : nil }
+    }
+
+    private func build(_ arguments: DatasetArguments) throws -> DatasetDocuments {
+        let files = try FeedFiles.find(in: feedsDir, from: arguments.from, to: arguments.to)
+        if files.isEmpty {
+            throw Console.failure(
+                "no feed files of these days in '\(feedsDir)'", hint: "feeds are named like fills_20250101.jsonl, in it or in host=<host> folders",
+                Exit.failed, output)
+        }
+        let isShown = Console.isErrorTerminal
+        let total = max(1, files.reduce(0) { $0 + $1.byteCount })
+        var done: Int64 = 0
+        var shown: Int64 = -1
+        var build = DatasetBuild(arguments)
+        for file in files {
+            try FeedFiles.read(file, in: feedsDir, into: &build) { count in
+                done += count
+                let percent = min(100, done * 100 / total)
+                guard isShown, percent != shown, total > 1 << 24 else { return }
+                shown = percent
+                Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
+            }
+        }
+        if shown >= 0 { Console.progress("") }
+        return try build.finish()
+    }
+
+    private func save(_ documents: DatasetDocuments, stem: String) throws {
+        let name = "\(stem).json"
+        let path = "\(outputDir)/\(name)"
+        let sha256 = Digest.sha256(documents.dataset)
+        try AtomicFile.makeDirectory(outputDir)
+        var status = "written"
+        if let old = try AtomicFile.read(path) {
+            if old == documents.dataset {
+                status = "unchanged"
+            } else if replace {
+                status = "replaced"
+            } else {
+                throw Console.failure(
+                    "'\(path)' exists and has other bytes", hint: "the feeds or the options differ from those it was built with; --replace overwrites it",
+                    Exit.failed, output)
+            }
+        }
+        if status != "unchanged" { try AtomicFile.write(documents.dataset, to: path) }
+        // The manifest follows its dataset; a build that stopped in between is completed by the next one.
+        let manifest = documents.manifest(datasetName: name, sha256: sha256)
+        let manifestPath = "\(outputDir)/\(stem).manifest.json"
+        if try AtomicFile.read(manifestPath) != manifest { try AtomicFile.write(manifest, to: manifestPath) }
+        if documents.keptIntervals == 0 { Console.note("note: every interval was filtered; see --keep-filtered") }
+        if documents.rejectedLines > 0 { Console.note("note: \(documents.rejectedLines) lines are no rows; the manifest lists them") }
+        report(status, path, manifestPath, sha256, documents)
+    }
+
+    private func report(_ status: String, _ path: String, _ manifestPath: String, _ sha256: String, _ documents: DatasetDocuments) {
+        switch output {
+        case .table:
+            let lines = [
+                ("status", status), ("dataset", path), ("manifest", manifestPath), ("sha256", sha256), ("kept", "\(documents.keptIntervals)"),
+                ("filtered", "\(documents.filteredIntervals)"), ("rejected lines", "\(documents.rejectedLines)"),
+            ]
+            for (name, value) in lines { Console.data(Array((name + String(repeating: " ", count: 16 - name.count) + value + "\n").utf8)) }
+        case .json:
+            var json = JSONWriter()
+            json.beginObject()
+            json.key("status")
+            json.string(status)
+            json.key("dataset")
+            json.string(path)
+            json.key("manifest")
+            json.string(manifestPath)
+            json.key("sha256")
+            json.string(sha256)
+            json.key("kept_intervals")
+            json.integer(documents.keptIntervals)
+            json.key("filtered_intervals")
+            json.integer(documents.filteredIntervals)
+            json.key("rejected_lines")
+            json.integer(documents.rejectedLines)
+            json.endObject()
+            json.newline()
+            Console.data(json.take())
+        }
+    }
+
+    private func explain(_ refusal: DatasetRefusal) -> ExitCode {
+        switch refusal {
+        case .mixedForms(let ours, let seed):
+            Console.failure(
+                "the range mixes rows with 'v' (\(ours)) and rows of the first program's form without it (\(seed))",
+                hint: "build them apart: another --feeds-dir or another range", Exit.badSubject, output)
+        case .mixedSources(let names):
+            Console.failure(
+                "the range mixes sources: \(names.joined(separator: ", "))", hint: "choose one with --source \(names[0])", Exit.badSubject, output)
+        case .noRows:
+            Console.failure(
+                "no row of the range, symbols, arm and source in '\(feedsDir)'", hint: "nothing was written; check --from-ts, --to-ts and --symbols",
+                Exit.failed, output)
+        }
+    }
+}

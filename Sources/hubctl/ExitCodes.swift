@@ -1,0 +1,58 @@
+import ArgumentParser
+import Glibc
+import Wire
+
+/// Exit statuses (SPEC 9.3). 64 is ArgumentParser's own.
+enum Exit {
+    static let failed = ExitCode(1)
+    static let badSubject = ExitCode(2)
+    static let all = "0 ok, 1 failed, 2 the thing asked about is bad, 64 usage"
+}
+
+enum OutputForm: String, ExpressibleByArgument, CaseIterable { case table, json }
+
+enum Console {
+    static var isErrorTerminal: Bool { isatty(STDERR_FILENO) == 1 }
+
+    static func note(_ text: String) { write(text + "\n", to: STDERR_FILENO) }
+    static func data(_ bytes: [UInt8]) { write(bytes, to: STDOUT_FILENO) }
+
+    /// Rewrites the line a terminal shows; empty text clears it.
+    static func progress(_ text: String) { write("\r\u{1b}[K" + text, to: STDERR_FILENO) }
+
+    /// Says what went wrong in the form that was asked for, and gives the status to leave with.
+    static func failure(_ message: String, hint: String? = nil, _ code: ExitCode, _ form: OutputForm) -> ExitCode {
+        switch form {
+        case .table:
+            note("hubctl: \(message)")
+            if let hint { note("hint: \(hint)") }
+        case .json:
+            var json = JSONWriter()
+            json.beginObject()
+            json.key("error")
+            json.string(message)
+            json.key("hint")
+            if let hint { json.string(hint) } else { json.null() }
+            json.key("exit_code")
+            json.integer(Int(code.rawValue))
+            json.endObject()
+            json.newline()
+            write(json.take(), to: STDERR_FILENO)
+        }
+        return code
+    }
+
+    private static func write(_ text: String, to file: Int32) { write(Array(text.utf8), to: file) }
+
+    private static func write(_ bytes: [UInt8], to file: Int32) {
+        var start = 0
+        while start < bytes.count {
+            let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress! + start, bytes.count - start) }
+            if count < 0 {
+                if errno == EINTR { continue }
+                return  // Nobody listens any more; the status still says how it went.
+            }
+            start += count
+        }
+    }
+}

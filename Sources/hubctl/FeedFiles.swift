@@ -1,0 +1,78 @@
+import CalibModel
+import Glibc
+import HubCore
+import NodeShell
+
+/// Feed files of a directory: `<feed>_<day>.jsonl` and parts, flat and in `host=<host>/`.
+struct FeedFile {
+    /// Relative to the feeds directory.
+    var path: String
+    var feed: Feed
+    var day: CalendarDay
+    /// That of the `host=` folder.
+    var host: String?
+    var byteCount: Int64
+}
+
+enum FeedFiles {
+    /// The files that may hold rows of `from ..< to` (milliseconds), by path. A clock step keeps a row in a file of another day
+    /// (SPEC 1.1), so per folder and feed the day before, the day after and then one more later file are read, too.
+    static func find(in directory: String, from: Int64, to: Int64) throws(AtomicFileError) -> [FeedFile] {
+        var found = try files(in: directory, prefix: "", host: nil)
+        for name in try names(in: directory) where name.hasPrefix("host=") && name.utf8.count > 5 {
+            found += try files(in: "\(directory)/\(name)", prefix: name + "/", host: String(name.dropFirst(5)))
+        }
+        let first = from.flooredDivision(by: 86_400_000) - 1
+        let last = (to + DatasetArguments.markoutGrace - 1).flooredDivision(by: 86_400_000)
+        var next: [String: Int64] = [:]
+        func group(_ file: FeedFile) -> String { "\(file.host ?? "")/\(file.feed.rawValue)" }
+        for file in found where file.day.number > last { next[group(file)] = min(next[group(file)] ?? .max, file.day.number) }
+        return found.filter { file in
+            (file.day.number >= first && file.day.number <= last) || file.day.number == next[group(file)]
+        }.sorted { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
+    }
+
+    /// Hands the file's bytes to `build` in chunks, whatever its size.
+    static func read(_ file: FeedFile, in directory: String, into build: inout DatasetBuild, progress: (Int64) -> Void) throws(AtomicFileError) {
+        let path = "\(directory)/\(file.path)"
+        let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { throw AtomicFileError(operation: "open feed", path: path, code: errno) }
+        defer { close(descriptor) }
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
+        defer { buffer.deallocate() }
+        build.open(path: file.path, feed: file.feed, host: file.host)
+        var filled = 0
+        while true {
+            let count = Glibc.read(descriptor, buffer.baseAddress! + filled, buffer.count - filled)
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw AtomicFileError(operation: "read feed", path: path, code: errno)
+            }
+            filled += count
+            let taken = build.consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), isEnd: count == 0)
+            if count == 0 { return }
+            memmove(buffer.baseAddress!, buffer.baseAddress! + taken, filled - taken)
+            filled -= taken
+            progress(Int64(count))
+        }
+    }
+
+    private static func files(in directory: String, prefix: String, host: String?) throws(AtomicFileError) -> [FeedFile] {
+        try names(in: directory).compactMap { name in
+            guard let (feed, day) = Feed.parse(fileName: name) else { return nil }
+            var status = stat()
+            guard stat("\(directory)/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
+            return FeedFile(path: prefix + name, feed: feed, day: day, host: host, byteCount: Int64(status.st_size))
+        }
+    }
+
+    private static func names(in directory: String) throws(AtomicFileError) -> [String] {
+        guard let handle = opendir(directory) else { throw AtomicFileError(operation: "list feeds in", path: directory, code: errno) }
+        defer { closedir(handle) }
+        var names: [String] = []
+        while let entry = readdir(handle) {
+            names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
+        }
+        return names
+    }
+}

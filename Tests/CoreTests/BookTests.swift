@@ -1,0 +1,73 @@
+import CalibModel
+import Testing
+
+/// The book against a dictionary, under random updates near and far from the touch.
+@Suite struct BookTests {
+    @Test(arguments: [Side.buy, .sell]) func sideEqualsADictionary(side: Side) {
+        var random = SystemlessRandom(seed: side == .buy ? 1 : 2)
+        var book = BookSide(side)
+        var oracle: [Int64: Int64] = [:]
+        for step in 0..<20_000 {
+            let isFar = random.next(below: 10) == 0
+            let price = 10_000 + Int64(random.next(below: isFar ? 9_000 : 60)) - (isFar ? 4_500 : 30)
+            let quantity = random.next(below: 3) == 0 ? 0 : Int64(random.next(below: 1000)) + 1
+            book.set(price: price, quantity: quantity)
+            oracle[price] = quantity == 0 ? nil : quantity
+            guard step.isMultiple(of: 97) else { continue }
+            let sorted = oracle.sorted { side == .buy ? $0.key > $1.key : $0.key < $1.key }
+            #expect(book.count == sorted.count)
+            for (rank, level) in sorted.enumerated() {
+                #expect(book.level(rank)?.price == level.key && book.level(rank)?.quantity == level.value)
+                #expect(book.rank(of: level.key) == rank)
+            }
+            #expect(book.quantity(at: price) == oracle[price] ?? 0)
+        }
+        #expect(book.level(book.count) == nil && book.level(-1) == nil)
+    }
+
+    @Test func aFullSideForgetsTheFarthestLevel() {
+        var book = BookSide(.buy, capacity: 3)
+        for price in [Int64(10), 11, 12, 13] { book.set(price: price, quantity: 1) }
+        #expect(book.count == 3 && book.forgottenLevels == 1 && book.quantity(at: 10) == 0 && book.level(0)?.price == 13)
+        book.set(price: 5, quantity: 1)
+        #expect(book.count == 3 && book.quantity(at: 5) == 0 && book.forgottenLevels == 2)
+    }
+
+    @Test func aNewerTickerReplacesTheTop_untilTheDepthCatchesUp() {
+        var book = Book()
+        for (price, quantity) in [(Int64(100), Int64(5)), (99, 7), (98, 9)] { book.bids.set(price: price, quantity: quantity) }
+        for (price, quantity) in [(Int64(101), Int64(4)), (102, 6)] { book.asks.set(price: price, quantity: quantity) }
+        book.applied(depthID: 10)
+        let same = book.merge(TopOfBook(bidPrice: 90, bidQuantity: 1, askPrice: 91, askQuantity: 1), id: 10)
+        #expect(!same, "the same id says nothing new")
+
+        // The bid at 100 was eaten, the ask at 101 too.
+        let newer = book.merge(TopOfBook(bidPrice: 99, bidQuantity: 6, askPrice: 102, askQuantity: 2), id: 12)
+        #expect(newer)
+        #expect(book.top == TopOfBook(bidPrice: 99, bidQuantity: 6, askPrice: 102, askQuantity: 2))
+        #expect(book.quantity(.buy, at: 100) == 0 && book.quantity(.buy, at: 99) == 6 && book.quantity(.buy, at: 98) == 9)
+        #expect(book.volume(.buy, levels: 5).total == 15)
+        #expect(book.volume(.buy, levels: 3, betterThan: 98) == (15, 6))
+        #expect(book.volume(.sell, levels: 3, betterThan: 103) == (2, 2))
+        let older = book.merge(TopOfBook(bidPrice: 100, bidQuantity: 1, askPrice: 101, askQuantity: 1), id: 11)
+        #expect(!older, "older than the last ticker")
+
+        book.bids.set(price: 100, quantity: 0)
+        book.applied(depthID: 12)
+        #expect(book.top == book.depthTop)
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): random numbers that a seed repeats.
+struct SystemlessRandom: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed }
+    mutating func next() -> UInt64 {
+        state &+= 0x9e37_79b9_7f4a_7c15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
+        return z ^ (z >> 31)
+    }
+    mutating func next(below bound: Int) -> Int { Int(next() % UInt64(bound)) }
+}
