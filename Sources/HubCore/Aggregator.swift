@@ -30,10 +30,13 @@ package struct DatasetArguments: Sendable, Equatable {
     package var keepsFiltered: Bool
     package var isPerHost: Bool
 
-    package enum Arm: String, Sendable, CaseIterable { case A, B }
+    package enum Arm: String, Sendable {
+        case a = "A"
+        case b = "B"
+    }
 
     package init(
-        from: Int64, to: Int64, intervalSeconds: Int64 = 300, symbols: [String] = [], source: RowSource? = nil, arm: Arm? = .A,
+        from: Int64, to: Int64, intervalSeconds: Int64 = 300, symbols: [String] = [], source: RowSource? = nil, arm: Arm? = .a,
         deadlineMissMax: Int64 = 50_000_000, ticksMin: Int64 = 10, keepsFiltered: Bool = false, isPerHost: Bool = false
     ) {
         precondition(from < to && from >= 0 && to <= RowLimits.timeMax, "BUG: range \(from)..<\(to)")
@@ -134,7 +137,6 @@ struct Stream {
     var first = Int64.max
     var last = Int64.min
     var duplicates: Int64 = 0
-    var conflicts: Int64 = 0
     /// Seq -> hash and cell of the row seen first. Pages of 1024, so that dense seqs cost 12 bytes a row.
     private var pages: [Int64: Page] = [:]
     /// Further rows of a conflicting seq.
@@ -145,10 +147,15 @@ struct Stream {
         var cells = [Int32](repeating: -1, count: 1024)
     }
 
+    /// Where a row counts: an interval's index, or one of these.
+    static let outside: Int32 = -1
+    /// A markout: it counts, but its interval is its fill's.
+    static let inRange: Int32 = -2
+
     enum Sight {
         case new
         case duplicate
-        /// Other bytes under this seq, first seen in these cells (-1: outside the range).
+        /// Other bytes under this seq, first seen in these cells.
         case conflict(cells: [Int32])
     }
 
@@ -166,6 +173,14 @@ struct Stream {
         if earlier.contains(where: { $0.hash == hash }) { return .duplicate }
         others[seq, default: []].append((hash, cell))
         return .conflict(cells: [pages[seq >> 10]!.cells[place]] + earlier.map(\.cell))
+    }
+
+    /// Rows beyond the first under a seq of which at least one counts: the same whatever came first.
+    var conflicts: Int64 {
+        others.reduce(0) { sum, other in
+            let cells = [pages[other.key >> 10]!.cells[Int(other.key & 1023)]] + other.value.map(\.cell)
+            return cells.contains { $0 != Self.outside } ? sum + Int64(other.value.count) : sum
+        }
     }
 
     /// Seqs between `first` and `last` that no row had.
@@ -239,7 +254,9 @@ package struct Aggregator {
     }
 
     /// Takes one row. `line` is its text without the line end; `folderHost` stands in for a host the row does not name.
-    package mutating func add(_ row: borrowing FeedRow, line: UnsafeRawBufferPointer, folderHost: String?, at position: @autoclosure () -> String) {
+    package mutating func add(
+        _ row: borrowing FeedRow, line: UnsafeRawBufferPointer, folderHost: String?, at position: @autoclosure () -> String
+    ) {
         let isMarkout = row.feed == .markouts
         // A snapshot belongs to where its span began; a markout is read by its own time and joined later.
         let time = row.feed == .snapshots ? row.value(.fromTs) : row.value(.ts)
@@ -250,14 +267,16 @@ package struct Aggregator {
         let symbol = symbols.id(of: row.symbol)
         let host = row.host.isEmpty ? hosts.id(of: folderHost ?? "local") : hosts.id(of: row.host)
         let source = row.isOurs ? row[.source] ?? RowSource.unknown.rawValue : RowSource.seed.rawValue
-        let arm: DatasetArguments.Arm = row[.arm] == 1 ? .B : .A
+        let arm: DatasetArguments.Arm = row[.arm] == 1 ? .b : .a
         if !wanted.isEmpty && !wanted.contains(symbol) { isInside = false }
         if let wantedArm = arguments.arm, arm != wantedArm { isInside = false }
         if isInside, !isMarkout { sources.insert(source) }
         if let wantedSource = arguments.source, source != wantedSource.rawValue { isInside = false }
 
-        var cell = -1
-        if isInside, !isMarkout { cell = index(of: CellKey(interval: interval(of: time), symbol: symbol, host: arguments.isPerHost ? host : -1)) }
+        var cell = isInside ? Int(Stream.inRange) : Int(Stream.outside)
+        if isInside, !isMarkout {
+            cell = index(of: CellKey(interval: interval(of: time), symbol: symbol, host: arguments.isPerHost ? host : -1))
+        }
         var epoch: UInt64?
         if row.isOurs, !row.host.isEmpty, let value = row[.epoch], let seq = row[.seq] {
             epoch = UInt64(bitPattern: value)
@@ -269,7 +288,6 @@ package struct Aggregator {
                 return
             case .conflict(let others):
                 for other in others + [Int32(cell)] where other >= 0 { statistics[Int(other)].hasConflict = true }
-                if isInside || others.contains(where: { $0 >= 0 }) { streamStates[stream].conflicts += 1 }
             }
             // A markout past `to` is read for its fill's sake and leaves no mark on the watermark.
             if isInside, time < arguments.to { streamStates[stream].count(seq: seq) }
@@ -323,7 +341,9 @@ package struct Aggregator {
             guard let join = fill.join, let known = markouts[join]?.mid else { return nil }
             mid = known
         }
-        guard let fee = fill.fee, let gross = FeedScanner.costBps(sign: fill.sign, from: fill.price, to: mid, per: fill.midNow) else { return nil }
+        guard let fee = fill.fee, let gross = FeedScanner.costBps(sign: fill.sign, from: fill.price, to: mid, per: fill.midNow) else {
+            return nil
+        }
         return gross - fee
     }
 

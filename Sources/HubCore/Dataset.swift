@@ -95,7 +95,8 @@ package struct DatasetBuild: ~Copyable {
         rejects.sort { $0.path == $1.path ? $0.line < $1.line : $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
         return DatasetDocuments(
             dataset: dataset, keptIntervals: document.kept, filteredIntervals: document.filtered,
-            rejectedLines: files.reduce(0) { $0 + $1.rejected }, manifestHead: document.manifestHead(), manifestTail: manifestTail(document))
+            rejectedLines: files.reduce(0) { $0 + $1.rejected }, manifestHead: document.manifestHead(), manifestTail: manifestTail(document)
+        )
     }
 
     private func manifestTail(_ document: borrowing DatasetWriter) -> [UInt8] {
@@ -210,7 +211,8 @@ private struct DatasetWriter {
             let reasons = filterReasons(statistics)
             if let first = reasons.first {
                 filtered += 1
-                removed[Removal(symbol: aggregator.symbols.text(key.symbol), host: hostText(key.host) ?? "", reason: first), default: 0] += 1
+                removed[Removal(symbol: aggregator.symbols.text(key.symbol), host: hostText(key.host) ?? "", reason: first), default: 0] +=
+                    1
                 if !arguments.keepsFiltered { continue }
             } else {
                 kept += 1
@@ -287,7 +289,9 @@ private struct DatasetWriter {
         var reasons: [FilterReason] = []
         if statistics.tickRows < arguments.ticksMin { reasons.append(.minSamples) }
         // miss/weight > max, without a division.
-        if statistics.missWeight * 1_000_000_000 > Int128(arguments.deadlineMissMax) * statistics.tickWeight { reasons.append(.deadlineMiss) }
+        if statistics.missWeight * 1_000_000_000 > Int128(arguments.deadlineMissMax) * statistics.tickWeight {
+            reasons.append(.deadlineMiss)
+        }
         return reasons
     }
 

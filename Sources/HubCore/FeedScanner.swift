@@ -468,7 +468,8 @@ package enum JSONText {
                 guard var code = unit(index) else { return nil }
                 index += 4
                 if code & 0xfc00 == 0xd800 {
-                    guard index + 6 <= raw.count, raw[index] == 0x5c, raw[index + 1] == 0x75, let low = unit(index + 2), low & 0xfc00 == 0xdc00
+                    guard index + 6 <= raw.count, raw[index] == 0x5c, raw[index + 1] == 0x75, let low = unit(index + 2),
+                        low & 0xfc00 == 0xdc00
                     else { return nil }
                     code = 0x10000 + (code & 0x3ff) << 10 + (low & 0x3ff)
                     index += 6

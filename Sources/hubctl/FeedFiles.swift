@@ -33,7 +33,9 @@ enum FeedFiles {
     }
 
     /// Hands the file's bytes to `build` in chunks, whatever its size.
-    static func read(_ file: FeedFile, in directory: String, into build: inout DatasetBuild, progress: (Int64) -> Void) throws(AtomicFileError) {
+    static func read(_ file: FeedFile, in directory: String, into build: inout DatasetBuild, progress: (Int64) -> Void)
+        throws(AtomicFileError)
+    {
         let path = "\(directory)/\(file.path)"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw AtomicFileError(operation: "open feed", path: path, code: errno) }
@@ -71,7 +73,9 @@ enum FeedFiles {
         defer { closedir(handle) }
         var names: [String] = []
         while let entry = readdir(handle) {
-            names.append(withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } })
+            names.append(
+                withUnsafePointer(to: &entry.pointee.d_name) { $0.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) } }
+            )
         }
         return names
     }

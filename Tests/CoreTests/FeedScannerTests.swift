@@ -120,7 +120,8 @@ import Testing
                     var start = 0
                     while let piece = cutter.next(in: bytes, from: &start, isEnd: isEnd) {
                         switch piece {
-                        case .line(let line, let number, let isTerminated): seen.append("\(number) \(line.count) \(line.first!) \(isTerminated)")
+                        case .line(let line, let number, let isTerminated):
+                            seen.append("\(number) \(line.count) \(line.first!) \(isTerminated)")
                         case .tooLong(let number, let isTerminated): seen.append("\(number) long \(isTerminated)")
                         }
                     }
@@ -129,7 +130,9 @@ import Testing
                 pending.removeFirst(taken)
                 #expect(pending.count <= 65_537)
             }
-            #expect(seen == ["1 3 111 true", "4 3 116 true", "5 long true", "6 5 116 true", "7 65536 122 true", "8 4 108 false"], "chunks of \(size)")
+            #expect(
+                seen == ["1 3 111 true", "4 3 116 true", "5 long true", "6 5 116 true", "7 65536 122 true", "8 4 108 false"],
+                "chunks of \(size)")
         }
     }
 
@@ -143,7 +146,9 @@ import Testing
                 let place = Int.random(in: 0..<line.count, using: &random)
                 if Bool.random(using: &random) { line[place] = alphabet.randomElement(using: &random)! } else { line.remove(at: place) }
             }
-            if Self.reason(line, feed: Feed.allCases.filter(\.isDatasetInput).randomElement(using: &random)!, isTerminated: Bool.random(using: &random)) == nil { taken += 1 }
+            if Self.reason(line, feed: Feed.allCases.filter(\.isDatasetInput).randomElement(using: &random)!, isTerminated: Bool.random(using: &random)) == nil {
+                taken += 1
+            }
         }
         #expect(taken > 100)
     }
@@ -151,7 +156,9 @@ import Testing
     @Test func fileNames() {
         #expect(Feed.parse(fileName: "fills_20250101.jsonl")?.day.number == 20_089)
         #expect(Feed.parse(fileName: "feature_snapshots_20250101.12.jsonl")?.feed == .snapshots)
-        for name in ["fills_20250101.json", "fills_2025011.jsonl", "fills_20250231.jsonl", "fills_20250101.x.jsonl", "events_20250101.jsonl"] {
+        for name in [
+            "fills_20250101.json", "fills_2025011.jsonl", "fills_20250231.jsonl", "fills_20250101.x.jsonl", "events_20250101.jsonl",
+        ] {
             #expect(Feed.parse(fileName: name) == nil, "\(name)")
         }
     }

@@ -12,7 +12,7 @@ struct FeedWriterTests {
         writer.append(Sample.fill, at: milliseconds(0))
         writer.append(Sample.event, at: milliseconds(0))
         let effects = writer.endDrain(at: milliseconds(0))
-        #expect(effects.map(\.feed) == [.events, .fills, .quotes, .pipelineTicks])
+        #expect(effects.map(\.feed) == [.events, .fills, .quotes, .ticks])
         #expect(effects.allSatisfy { !$0.isSync })
         #expect(bytes(effects, writer)[.fills] == Sample.row(.fills, seq: 42))
         writer.performed()
@@ -46,11 +46,11 @@ struct FeedWriterTests {
         var size = 0
         while size < Limits.unsyncedBytesMax {
             writer.append(Sample.tick(), at: milliseconds(0))
-            size += Sample.row(.pipelineTicks, seq: writer.nextSeq(.pipelineTicks) - 1).utf8.count
+            size += Sample.row(.ticks, seq: writer.nextSeq(.ticks) - 1).utf8.count
         }
         let effects = writer.endDrain(at: milliseconds(0))
         #expect(effects.map(\.isSync) == [false, true])
-        #expect(bytes(effects, writer)[.pipelineTicks]?.utf8.count == size)
+        #expect(bytes(effects, writer)[.ticks]?.utf8.count == size)
     }
 
     @Test func newDayWritesAndSyncsTheOldFileFirst() {
@@ -102,7 +102,7 @@ struct FeedWriterTests {
                 if below(2) == 0 {
                     writer.append(event, at: now)
                 } else {
-                    append([.quotes, .markouts, .pipelineTicks][below(3)], &writer, at: now)
+                    append([.quotes, .markouts, .ticks][below(3)], &writer, at: now)
                 }
                 continue
             }
@@ -110,7 +110,7 @@ struct FeedWriterTests {
             for (feed, text) in bytes(writer.endDrain(at: now, isLast: step == 299), writer) { files[feed, default: ""] += text }
             writer.performed()
         }
-        for (feed, first) in [(Feed.events, 7), (.quotes, 9), (.markouts, 6), (.pipelineTicks, 10)] {
+        for (feed, first) in [(Feed.events, 7), (.quotes, 9), (.markouts, 6), (.ticks, 10)] {
             let seqs = files[feed, default: ""].split(separator: "\n").map { line in
                 Array(line.utf8).withUnsafeBytes { RowIdentity(line: $0)?.seq }
             }
@@ -151,12 +151,12 @@ private func append(_ feed: Feed, _ writer: inout FeedWriter, at now: Instant) {
     case .fills: writer.append(Sample.fill, at: now)
     case .markouts: writer.append(Sample.markout(), at: now)
     case .events: writer.append(Sample.event, at: now)
-    case .featureSnapshots:
+    case .snapshots:
         let snapshot = Sample.snapshot()
         defer { snapshot.deallocate() }
         writer.append(UnsafePointer(snapshot), at: now)
     case .quotes: writer.append(Sample.quote, at: now)
-    case .pipelineTicks: writer.append(Sample.tick(), at: now)
+    case .ticks: writer.append(Sample.tick(), at: now)
     }
 }
 

@@ -41,7 +41,8 @@ struct FeedRandom: RandomNumberGenerator {
     func otherTextIsRefused(_ text: String) { #expect(Self.refusal(of: Array(text.utf8)) != nil) }
 
     /// Mutated JSON: never a trap, and the verdict is Foundation's, except where the two differ by design: depth above 16, numbers beyond
-    /// a Double, and `\u` escapes of unpaired surrogates, which we leave to whoever resolves the text.
+    /// a Double, `\u` escapes of unpaired surrogates, which we leave to whoever resolves the text, and a comma before a closing bracket,
+    /// which Foundation lets pass.
     @Test func verdictIsFoundations_onMutatedText() {
         let corpus = [
             #"{"ts":1704067200000,"symbol":"BTCUSDT","side":"BUY","price":50000.0,"qty":0.1,"taker":false,"x":null}"#,
@@ -66,7 +67,7 @@ struct FeedRandom: RandomNumberGenerator {
             if ours != nil { refused += 1 }
             if case .tooDeep = ours { continue }
             let string = String(decoding: text, as: UTF8.self)
-            if string.contains("\\u") || string.contains(/[eE][+]?[0-9]{3}/) { continue }
+            if string.contains("\\u") || string.contains(/,[ \n\t\r]*[\]}]/) || string.contains(/[eE][+]?[0-9]{3}/) { continue }
             let theirs = (try? JSONSerialization.jsonObject(with: Data(text), options: .fragmentsAllowed)) != nil
             #expect((ours == nil) == theirs, "\(string)")
         }
@@ -74,7 +75,10 @@ struct FeedRandom: RandomNumberGenerator {
     }
 
     @Test func nonFiniteWordsAreConsumedWhole() {
-        let words = [("NaN", true), ("Infinity", true), ("-Infinity", true), ("-NaN", false), ("Nan", false), ("Inf", false), ("-", false), ("", false)]
+        let words = [
+            ("NaN", true), ("Infinity", true), ("-Infinity", true), ("-NaN", false), ("Nan", false), ("Inf", false), ("-", false),
+            ("", false),
+        ]
         for (text, isWord) in words {
             let isConsumed = Array(text.utf8).withUnsafeBytes { bytes in
                 var reader = JSONReader(bytes)
@@ -119,11 +123,13 @@ struct FeedRandom: RandomNumberGenerator {
         return value
     }
 
-    @Test(arguments: [
-        ("0.5", 0, 0), ("1.5", 0, 2), ("2.5", 0, 2), ("-2.5", 0, -2), ("-3.5", 0, -4), ("2.50000000000000000000000001", 0, 3),
-        ("0.0000000005", 9, 0), ("0.0000000015", 9, 2), ("61659.7", 9, 61_659_700_000_000), ("1e3", 0, 1000), ("1.5e-1", 1, 2), ("-0", 3, 0),
-        ("1E2", 2, 10_000), ("0.00000000050000000000000000000000001", 9, 1),
-    ] as [(String, Int, Int64)])
+    @Test(
+        arguments: [
+            ("0.5", 0, 0), ("1.5", 0, 2), ("2.5", 0, 2), ("-2.5", 0, -2), ("-3.5", 0, -4), ("2.50000000000000000000000001", 0, 3),
+            ("0.0000000005", 9, 0), ("0.0000000015", 9, 2), ("61659.7", 9, 61_659_700_000_000), ("1e3", 0, 1000), ("1.5e-1", 1, 2),
+            ("-0", 3, 0),
+            ("1E2", 2, 10_000), ("0.00000000050000000000000000000000001", 9, 1),
+        ] as [(String, Int, Int64)])
     func roundsHalfToEven(_ text: String, places: Int, expected: Int64) {
         #expect(Self.fixed(text, places: places) == expected)
         #expect(Self.oracle(text, places: places) == expected)

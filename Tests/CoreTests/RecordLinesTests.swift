@@ -220,12 +220,12 @@ enum Sample {
         case .fills: lines.fill(fill, seq: seq, into: &writer)
         case .markouts: lines.markout(markout(), seq: seq, into: &writer)
         case .events: lines.event(event, seq: seq, into: &writer)
-        case .featureSnapshots:
+        case .snapshots:
             let record = snapshot()
             defer { record.deallocate() }
             lines.snapshot(record, seq: seq, into: &writer)
         case .quotes: lines.quote(quote, seq: seq, into: &writer)
-        case .pipelineTicks: lines.tick(tick(), seq: seq, into: &writer)
+        case .ticks: lines.tick(tick(), seq: seq, into: &writer)
         }
         return String(decoding: writer.bytes, as: UTF8.self)
     }

@@ -218,13 +218,16 @@ package struct Summary {
             let ascending = column.values.sorted()
             func quantile(_ percent: Int) -> String { Self.number(Quantile.of(ascending: ascending, percent: percent)) }
             let cells = [
-                Self.escaped(column.name), "\(ascending.count)", Self.number(Self.mean(ascending)), quantile(50), Self.number(Self.deviation(ascending)),
+                Self.escaped(column.name), "\(ascending.count)", Self.number(Self.mean(ascending)), quantile(50),
+                Self.number(Self.deviation(ascending)),
                 Self.number(ascending.first), Self.number(ascending.last), quantile(25), quantile(75), quantile(95),
             ]
             lines.append("| " + cells.joined(separator: " | ") + " |")
         }
         lines.append("")
-        lines.append("A q-quantile of n values is the one at place min(n-1, floor(q*n)) of the ascending values, counted from 0; stdev is the sample's (n-1).")
+        lines.append(
+            "A q-quantile of n values is the one at place min(n-1, floor(q*n)) of the ascending values, counted from 0; "
+                + "stdev is the sample's (n-1).")
         lines.append("")
     }
 

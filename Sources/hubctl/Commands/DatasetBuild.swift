@@ -12,7 +12,11 @@ extension RowSource: ExpressibleByArgument {
     public static var allValueStrings: [String] { allCases.map(\.name) }
 }
 
-enum ArmChoice: String, ExpressibleByArgument, CaseIterable { case A, B, all }
+enum ArmChoice: String, ExpressibleByArgument, CaseIterable {
+    case a = "A"
+    case b = "B"
+    case all
+}
 
 struct DatasetBuildCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -29,7 +33,7 @@ struct DatasetBuildCommand: ParsableCommand {
     @Option(help: "Length of an interval in seconds, a multiple of 10.") var intervalSec: Int64 = 300
     @Option(parsing: .upToNextOption, help: "Symbols to keep; all when absent.") var symbols: [String] = []
     @Option(help: "Rows to take where feeds hold several sources: live, sim, replay, seed or unknown.") var source: RowSource?
-    @Option(help: "Arm of an experiment: A, B or all.") var arm: ArmChoice = .A
+    @Option(help: "Arm of an experiment: A, B or all.") var arm: ArmChoice = .a
     @Option(help: "Largest deadline_miss_rate kept, a ratio from 0 to 1 (0.05 is 5 %).") var maxDeadlineMiss = "0.05"
     @Option(help: "Fewest tick rows an interval needs to be kept.") var minSamplesPerInterval: Int64 = 10
     @Flag(help: "Keep filtered intervals, flagged.") var keepFiltered = false
@@ -56,7 +60,8 @@ struct DatasetBuildCommand: ParsableCommand {
     func run() throws {
         guard let from = TimeText.parse(fromTs), let to = TimeText.parse(toTs), let missMax else { throw Exit.failed }
         if from.isNaive || to.isNaive {
-            Console.note("note: times without an offset are UTC: \(TimeText.seconds(from.milliseconds)) to \(TimeText.seconds(to.milliseconds))")
+            Console.note(
+                "note: times without an offset are UTC: \(TimeText.seconds(from.milliseconds)) to \(TimeText.seconds(to.milliseconds))")
         }
         let arguments = DatasetArguments(
             from: from.milliseconds, to: to.milliseconds, intervalSeconds: intervalSec, symbols: symbols, source: source,
@@ -82,7 +87,8 @@ struct DatasetBuildCommand: ParsableCommand {
         let files = try FeedFiles.find(in: feedsDir, from: arguments.from, to: arguments.to)
         if files.isEmpty {
             throw Console.failure(
-                "no feed files of these days in '\(feedsDir)'", hint: "feeds are named like fills_20250101.jsonl, in it or in host=<host> folders",
+                "no feed files of these days in '\(feedsDir)'",
+                hint: "feeds are named like fills_20250101.jsonl, flat or in host=<host> folders",
                 Exit.failed, output)
         }
         let isShown = Console.isErrorTerminal
@@ -116,7 +122,7 @@ struct DatasetBuildCommand: ParsableCommand {
                 status = "replaced"
             } else {
                 throw Console.failure(
-                    "'\(path)' exists and has other bytes", hint: "the feeds or the options differ from those it was built with; --replace overwrites it",
+                    "'\(path)' exists and has other bytes", hint: "the feeds or the options are others than then; --replace overwrites it",
                     Exit.failed, output)
             }
         }
@@ -134,7 +140,8 @@ struct DatasetBuildCommand: ParsableCommand {
         switch output {
         case .table:
             let lines = [
-                ("status", status), ("dataset", path), ("manifest", manifestPath), ("sha256", sha256), ("kept", "\(documents.keptIntervals)"),
+                ("status", status), ("dataset", path), ("manifest", manifestPath), ("sha256", sha256),
+                ("kept", "\(documents.keptIntervals)"),
                 ("filtered", "\(documents.filteredIntervals)"), ("rejected lines", "\(documents.rejectedLines)"),
             ]
             for (name, value) in lines { Console.data(Array((name + String(repeating: " ", count: 16 - name.count) + value + "\n").utf8)) }
@@ -169,10 +176,12 @@ struct DatasetBuildCommand: ParsableCommand {
                 hint: "build them apart: another --feeds-dir or another range", Exit.badSubject, output)
         case .mixedSources(let names):
             Console.failure(
-                "the range mixes sources: \(names.joined(separator: ", "))", hint: "choose one with --source \(names[0])", Exit.badSubject, output)
+                "the range mixes sources: \(names.joined(separator: ", "))", hint: "choose one with --source \(names[0])", Exit.badSubject,
+                output)
         case .noRows:
             Console.failure(
-                "no row of the range, symbols, arm and source in '\(feedsDir)'", hint: "nothing was written; check --from-ts, --to-ts and --symbols",
+                "no row of the range, symbols, arm and source in '\(feedsDir)'",
+                hint: "nothing was written; check --from-ts, --to-ts and --symbols",
                 Exit.failed, output)
         }
     }
