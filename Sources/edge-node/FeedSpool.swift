@@ -62,17 +62,22 @@ package final class FeedSpool {
     package func publish(_ outboxes: inout Outboxes) { rings.publish(&outboxes) }
 
     /// Publishes, then waits until every ring has room for that many records. For replay, which can wait; live quoting halts instead.
+    ///
+    /// - Throws: what stopped the writer, at once, even while there is room.
     package func waitForRoom(_ outboxes: inout Outboxes, records: Int) throws(FileError) {
         precondition(records <= Outboxes.Capacity.smallest, "BUG: no ring ever has room for \(records) records")
         rings.publish(&outboxes)
-        while !outboxes.hasRoom(for: records) {
+        while true {
             if let failure = spooler.failure { throw failure }
+            if outboxes.hasRoom(for: records) { return }
             spooler.hurry()
             rings.publish(&outboxes)
         }
     }
 
     /// Writes and syncs everything, ends the thread, and closes the files. Nothing can be published afterwards.
+    ///
+    /// - Throws: the first operation that failed; rows from then on were not written.
     package func finish(_ outboxes: inout Outboxes) throws(FileError) -> FeedStatistics {
         rings.publish(&outboxes)
         spooler.stop()
