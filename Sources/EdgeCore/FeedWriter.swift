@@ -105,9 +105,10 @@ package struct FeedWriter {
         append(.markouts, record.wall, now) { lines, row in lines.markout(record, seq: seq, into: &row) }
     }
 
-    /// `feed` is the one a `dropped` or `cut` is about.
+    /// `feed` is the one a `cut` is about; a `dropped` names its own.
     package mutating func append(_ record: EventRecord, about feed: Feed? = nil, at now: Instant) {
         let seq = nextSeq(.events)
+        let feed = feed ?? (record.kind == .dropped ? Feed.allCases[Int(record.second)] : nil)
         append(.events, record.wall, now) { lines, row in lines.event(record, about: feed, seq: seq, into: &row) }
     }
 

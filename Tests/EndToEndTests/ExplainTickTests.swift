@@ -15,7 +15,7 @@ import Testing
         try ReplayTests.withRecording(seconds: 60) { _, recording in
             var nudged = 0
             var skewed = 0
-            for tick in [1, 2, 50, 400, 1_000, 3_000, 6_000, 9_000, 12_000, 14_000] {
+            for tick in [1, 2, 50, 400, 1_000, 3_000, 6_000, 9_000, 12_000] {
                 // A small full position, so that inventory, skew and the soft guard all come up.
                 let summary = try ReplayTests.replay([
                     "--input", recording, "--no-feeds", "--set", "quoting.max_position=0.2", "--explain-tick", "\(tick)",
@@ -73,7 +73,8 @@ import Testing
         func onGrid(_ offset: NSDecimalNumber, _ mode: NSDecimalNumber.RoundingMode) -> NSDecimalNumber {
             let exact = mid.multiplying(by: NSDecimalNumber(1).adding(offset.dividing(by: 10_000))).dividing(by: tick)
             let whole = NSDecimalNumberHandler(
-                roundingMode: mode, scale: 0, raiseOnExactness: false, raiseOnOverflow: false, raiseOnUnderflow: false, raiseOnDivideByZero: false)
+                roundingMode: mode, scale: 0, raiseOnExactness: false, raiseOnOverflow: false, raiseOnUnderflow: false,
+                raiseOnDivideByZero: false)
             return exact.rounding(accordingToBehavior: whole).multiplying(by: tick)
         }
         let down = NSDecimalNumber(-1).multiplying(by: half.adding(skew).subtracting(emitIn.decimal("nudge_bid_bps")))

@@ -47,7 +47,8 @@ import Testing
             #expect(order.decimal("price") == fill.decimal("price") && order.text("side") == fill.text("side"))
             filled[fill.text("order_id")!, default: 0] = filled[fill.text("order_id")!, default: 0].adding(fill.decimal("qty"))
             let sign: NSDecimalNumber = fill.text("side") == "BUY" ? 1 : -1
-            let slip = bps(sign.multiplying(by: fill.decimal("price").subtracting(fill.decimal("quote_price"))), fill.decimal("quote_price"))
+            let slip = bps(
+                sign.multiplying(by: fill.decimal("price").subtracting(fill.decimal("quote_price"))), fill.decimal("quote_price"))
             #expect((slip - fill.decimal("slip_bps").doubleValue).magnitude <= 0.5e-6 + 1e-12)
         }
         for (id, quantity) in filled { #expect(quantity.compare(orders[id]!.decimal("qty")) != .orderedDescending) }
@@ -65,7 +66,9 @@ import Testing
                 continue
             }
             let sign: NSDecimalNumber = fill.text("side") == "BUY" ? 1 : -1
-            let net = bps(sign.multiplying(by: mid.subtracting(fill.decimal("price"))), fill.decimal("mid_now")) - fill.decimal("fee_bps").doubleValue
+            let net =
+                bps(sign.multiplying(by: mid.subtracting(fill.decimal("price"))), fill.decimal("mid_now"))
+                - fill.decimal("fee_bps").doubleValue
             #expect((net - markout.decimal("net_bps").doubleValue).magnitude <= 0.5e-6 + 1e-12)
         }
     }
@@ -118,7 +121,8 @@ import Testing
                 let process = Process()
                 process.executableURL = URL(fileURLWithPath: try Binaries.path(of: "edge-node"))
                 process.arguments = [
-                    "replay", "--venue", "binance-usdm", "--input", recording, "--artifacts", directory, "--set", "pipeline.pipeline_sample_rate=1",
+                    "replay", "--venue", "binance-usdm", "--input", recording, "--artifacts", directory, "--set",
+                    "pipeline.pipeline_sample_rate=1",
                 ]
                 process.standardOutput = FileHandle.nullDevice
                 process.standardError = FileHandle.nullDevice

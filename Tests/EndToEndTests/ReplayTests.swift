@@ -39,8 +39,10 @@ import Testing
     func theUsdmRecordingGivesTheBookThatItsTickersShow() throws {
         let first = try Self.replay(["--input", Recordings.usdm, "--no-feeds"])
         for (key, expected) in [
-            ("messages", 93_954), ("depth_messages", 6_551), ("trades", 21_313), ("book_tickers", 66_089), ("sequence_gaps", 0), ("crossed", 0),
-            ("book_ticker_matches", 629), ("book_ticker_mismatches", 0), ("best_bid", 61_659.7), ("best_ask", 61_659.8), ("unsynced_messages", 6),
+            ("messages", 93_954), ("depth_messages", 6_551), ("trades", 21_313), ("book_tickers", 66_089), ("sequence_gaps", 0),
+            ("crossed", 0),
+            ("book_ticker_matches", 629), ("book_ticker_mismatches", 0), ("best_bid", 61_659.7), ("best_ask", 61_659.8),
+            ("unsynced_messages", 6),
         ] as [(String, Double)] {
             #expect(number(first, key) == expected, "\(key)")
         }
@@ -80,7 +82,9 @@ import Testing
             ])
             #expect(number(result, "sequence_gaps") == 1)
             let gap = try #require((result["gaps"] as? [[String: Any]])?.first)
-            #expect(number(gap, "expected") == Double(lastID) && number(gap, "received") == Double(received) && number(gap, "ts") == Double(gapTime))
+            #expect(
+                number(gap, "expected") == Double(lastID) && number(gap, "received") == Double(received)
+                    && number(gap, "ts") == Double(gapTime))
             #expect(number(result, "unsynced_messages")! > Double(depths.count / 2 - 10))
             let rows = try FeedRows(directory: directory + "/feeds")
             #expect(rows["quotes"].allSatisfy { $0.integer("ts") <= gapTime + 5 + 10_000 })
