@@ -106,6 +106,9 @@ package struct Book: ~Copyable {
     package private(set) var depthID: Int64 = 0
     private var ticker: TopOfBook?
     private var tickerID: Int64 = 0
+    /// The oldest ticker that no depth event has reached yet, and when it came.
+    private var leadID: Int64 = 0
+    private var leadAt = Instant(nanoseconds: 0)
 
     package init() {}
 
@@ -118,16 +121,33 @@ package struct Book: ~Copyable {
     }
 
     /// To be called after the levels of a snapshot or depth event were set.
-    package mutating func applied(depthID id: Int64) {
+    package mutating func applied(depthID id: Int64, at now: Instant) {
         depthID = id
-        if tickerID <= id { ticker = nil }
+        if tickerID <= id {
+            ticker = nil
+        } else if leadID <= id {
+            leadID = tickerID
+            leadAt = now
+        }
     }
 
     /// Takes a bookTicker when it is newer than the depth book and any ticker before; false when it is not.
-    package mutating func merge(_ top: TopOfBook, id: Int64) -> Bool {
+    package mutating func merge(_ top: TopOfBook, id: Int64, at now: Instant) -> Bool {
         guard id > depthID, id > tickerID else { return false }
-        ticker = top
         tickerID = id
+        if ticker == nil {
+            leadID = id
+            leadAt = now
+        }
+        ticker = top
+        return true
+    }
+
+    /// Forgets a ticker that depth events have not reached for so long: either they lag, or its id is wrong. True when it did.
+    package mutating func expireTicker(olderThan nanoseconds: Int64, at now: Instant) -> Bool {
+        guard ticker != nil, now.since(leadAt) > nanoseconds else { return false }
+        ticker = nil
+        tickerID = 0
         return true
     }
 

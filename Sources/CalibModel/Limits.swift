@@ -7,10 +7,9 @@ package enum Limits {
     package static let bookLevelsMax = 16_384
     /// Price levels in one frame: the largest REST snapshot has 5,000 a side. A frame with more is rejected.
     package static let frameLevelsMax = 16_384
-    /// Highest price, in ticks: 1e12 ticks of 1e-9 are 1,000, of 0.01 ten thousand million. Keeps price x quantity of our orders in an Int64.
-    package static let priceTicksMax: Int64 = 1_000_000_000_000
-    /// Highest quantity of one level or trade, in lots: 5,000 levels of it still add up in an Int64 (9.2e18 / 5e3 = 1.8e15).
-    package static let quantityLotsMax: Int64 = 1_000_000_000_000_000
+    /// Highest price in 1e-9 quote currency, and highest quantity of one level or trade in 1e-8 base asset: a sixteenth of an Int64, so that
+    /// twice a price and the sum of the best five levels fit. A price of 576 million, a quantity of 5.7e9.
+    package static let decimalMax: Int64 = .max / 16
     /// Depth diffs kept while a snapshot is on its way: 100 s at 10/s. At the bound the oldest is forgotten; the sync rules notice.
     package static let bufferedDiffsMax = 1_000
     /// Recent bookTickers kept to be compared with the book: 1.6 s at the busiest second recorded (2,527 messages).

@@ -11,15 +11,18 @@ extension SymbolState {
             return
         }
         if second >= next {
-            if second - next > Int64(Limits.silenceSecondsMax) {
-                cross(second: next, now, &shared)
+            // A longer silence is not stepped through to its end, but far enough for the watchdog to pull what rested when it began.
+            let stepped = min(second, next + Int64(Limits.silenceSecondsMax))
+            for boundary in next...stepped { cross(second: boundary, now, &shared) }
+            if stepped < second {
                 features.restart()
-                accumulator.pointee.fromMilliseconds = second * 1000
-                nextSecond = second + 1
-            } else {
-                for boundary in next...second { cross(second: boundary, now, &shared) }
-                nextSecond = second + 1
+                nextIntervalTick = nil
+                if accumulatorHasEvents {
+                    cutSnapshot(at: moment(of: WallTime(nanoseconds: stepped * 1_000_000_000 + 1_000_000), now), &shared)
+                }
+                if !accumulatorHasEvents { accumulator.pointee.fromMilliseconds = second.flooredDivision(by: 10) * 10_000 }
             }
+            nextSecond = second + 1
         }
         settle(at: now, &shared)
     }
@@ -35,8 +38,7 @@ extension SymbolState {
     }
 
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {
-        let wall = WallTime(nanoseconds: second * 1_000_000_000)
-        let boundary = Moment(instant: now.instant.advanced(nanoseconds: wall.nanoseconds - now.wall.nanoseconds), wall: wall)
+        let boundary = moment(of: WallTime(nanoseconds: second * 1_000_000_000), now)
         settle(at: boundary, &shared)
         bookQuoteTime(at: boundary.instant)
         let top = isProven ? book.top : nil
@@ -44,8 +46,8 @@ extension SymbolState {
         let squared = features.step(
             FeatureSet.Second(
                 midTwice: top?.midTwice, topLots: top.map { $0.bidQuantity + $0.askQuantity },
-                markTwice: top.map { positionLots &* $0.midTwice &+ 2 &* cash },
-                fullPositionTwice: top.map { maxPositionLots &* $0.midTwice } ?? 0,
+                markTwice: top.map { Double(positionLots) * Double($0.midTwice) + 2 * Double(cash) },
+                fullPositionTwice: top.map { Double(maxPositionLots) * Double($0.midTwice) } ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
         if let squared {
@@ -57,15 +59,17 @@ extension SymbolState {
         if milliseconds.isMultiple(of: 10_000), accumulatorHasEvents || silence >= 60_000 { cutSnapshot(at: boundary, &shared) }
     }
 
+    /// The instant of a wall time a little before now.
+    private func moment(of wall: WallTime, _ now: Moment) -> Moment {
+        Moment(instant: now.instant.advanced(nanoseconds: wall.nanoseconds - now.wall.nanoseconds), wall: wall)
+    }
+
     /// An accumulator that waited without events is closed before the first one, so that events belong to their own ten seconds.
     mutating func noteEvent(at now: Moment, _ shared: inout SharedState) {
         guard !accumulatorHasEvents else { return }
         let grid = now.wall.milliseconds.flooredDivision(by: 10_000) * 10_000
         if grid > accumulator.pointee.fromMilliseconds {
-            let boundary = Moment(
-                instant: now.instant.advanced(nanoseconds: grid * 1_000_000 - now.wall.nanoseconds),
-                wall: WallTime(nanoseconds: grid * 1_000_000))
-            cutSnapshot(at: boundary, &shared)
+            cutSnapshot(at: moment(of: WallTime(nanoseconds: grid * 1_000_000), now), &shared)
         }
         accumulatorHasEvents = true
     }
@@ -157,7 +161,7 @@ extension SymbolState {
         let value = Int128(order.price) * Int128(fill.lots)
         let notional = notional(ticksTimesLots: value)
         positionLots += sign * fill.lots
-        cash -= sign * Int64(value)
+        cash -= Int128(sign) * value
         feesPaid += FixedPoint.divide(Int128(notional) * Int128(fee.micro), by: 10_000_000_000) ?? 0
 
         let fillID = shared.nextFillID

@@ -21,7 +21,7 @@ extension SymbolState {
         audit.forgetDepths()
         for level in bids { book.bids.set(price: level.price, quantity: level.quantity) }
         for level in asks { book.asks.set(price: level.price, quantity: level.quantity) }
-        book.applied(depthID: id)
+        book.applied(depthID: id, at: now.instant)
         sync = .awaitingFirst(snapshotID: id)
         let waiting = buffered
         buffered = []
@@ -89,6 +89,7 @@ extension SymbolState {
             book.asks.set(price: level.price, quantity: level.quantity)
         }
         applyDepth(header, at: now, &shared)
+        expireTicker(at: now, shared.parameters.cache)
         proven(at: now, readAt: readAt, &shared)
     }
 
@@ -106,7 +107,8 @@ extension SymbolState {
             counts.crossed += 1
             return
         }
-        guard book.merge(top, id: id) else {
+        expireTicker(at: now, shared.parameters.cache)
+        guard book.merge(top, id: id, at: now.instant) else {
             cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
             return
         }
@@ -151,16 +153,27 @@ extension SymbolState {
             if diff.last <= id { return .old }
             return diff.first <= id + 1 ? .next : .gap(expected: id + 1)
         case (.synced, .futures):
-            if diff.last <= book.depthID, diff.previous != book.depthID { return .old }  // A repetition.
+            if isRepetition(diff), diff.previous != book.depthID { return .old }
             return diff.previous == book.depthID ? .next : .gap(expected: book.depthID)
         case (.synced, .spot):
-            if diff.last <= book.depthID { return .old }
+            if isRepetition(diff) { return .old }
             return diff.first == book.depthID + 1 ? .next : .gap(expected: book.depthID + 1)
         }
     }
 
+    /// SPEC 3.2: a newer bookTicker without a book frame that reaches it within a second un-proves.
+    private mutating func expireTicker(at now: Moment, _ parameters: Parameters.Cache) {
+        if book.expireTicker(olderThan: parameters.tickerLeadNanoseconds, at: now.instant) { cache.invalidate() }
+    }
+
+    /// Ids and time both say that the event came before. Ids alone would believe one damaged id for ever.
+    private func isRepetition(_ diff: BufferedDiff) -> Bool {
+        diff.last <= book.depthID && diff.eventMilliseconds <= lastEventMilliseconds
+    }
+
     private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) {
-        book.applied(depthID: diff.last)
+        book.applied(depthID: diff.last, at: now.instant)
+        lastEventMilliseconds = diff.eventMilliseconds
         sync = .synced
         cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds)
         guard let top = book.depthTop else { return }

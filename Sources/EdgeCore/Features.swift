@@ -10,9 +10,9 @@ package struct FeatureSet: ~Copyable {
         /// Best bid plus best ask quantity, lots.
         package var topLots: Int64?
         /// Mark-to-market in ticks x lots, doubled, fees not included.
-        package var markTwice: Int64?
+        package var markTwice: Double?
         /// Ticks x lots of a full position, doubled: what pnl_bps is measured against.
-        package var fullPositionTwice: Int64
+        package var fullPositionTwice: Double
         /// Per side: lots ahead of our resting order, nil when none rests; and lots absorbed ahead of it in this second.
         package var ahead: (buy: Int64?, sell: Int64?)
         package var absorbed: (buy: Int64, sell: Int64)
@@ -39,7 +39,7 @@ package struct FeatureSet: ~Copyable {
     private let takers: UnsafeMutablePointer<Int64>
     private var takerSlot = 0
     /// Mark-to-market per second, last 60.
-    private let marks: UnsafeMutablePointer<Int64>
+    private let marks: UnsafeMutablePointer<Double>
     private var markCount = 0
     /// pnl_bps per minute, last 60.
     private let minutes: UnsafeMutablePointer<Double>
@@ -215,11 +215,11 @@ package struct FeatureSet: ~Copyable {
         return longest
     }
 
-    private mutating func step(mark: Int64, _ fullPositionTwice: Int64, second: Int64) {
+    private mutating func step(mark: Double, _ fullPositionTwice: Double, second: Int64) {
         let index = markCount % 60
         if markCount >= 60, fullPositionTwice > 0 {
             // The slot about to be overwritten holds the mark of 60 s ago.
-            let change = Double(mark - marks[index]) / Double(fullPositionTwice) * 1e4
+            let change = (mark - marks[index]) / fullPositionTwice * 1e4
             pnlDeviation.add(change - targetPnL.value)
             if second.isMultiple(of: 60) {
                 minutes[minuteCount % 60] = change

@@ -32,7 +32,7 @@ package struct InstrumentScan: ~Copyable {
         switch frame {
         case .depth(let symbol, _, _, _, _): useLevels(index(of: symbol, on: connection), connection)
         case .snapshot(let symbol, _, _):
-            useLevels(symbol.map { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
+            useLevels(symbol.flatMap { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
         case .trade(let symbol, let level, _, _, _): use(level, index(of: symbol, on: connection), connection)
         case .bookTicker(let symbol, _, let bid, let ask, _):
             let index = index(of: symbol, on: connection)
@@ -50,7 +50,14 @@ package struct InstrumentScan: ~Copyable {
         }
     }
 
-    private mutating func index(of symbol: UnsafeRawBufferPointer, on connection: Int) -> Int {
+    /// What venues call their symbols; anything else is damage and must not become an instrument.
+    private static func isName(_ symbol: UnsafeRawBufferPointer) -> Bool {
+        (1...32).contains(symbol.count)
+            && symbol.allSatisfy { (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || $0 == 0x5f || $0 == 0x2d || $0 == 0x2e }
+    }
+
+    private mutating func index(of symbol: UnsafeRawBufferPointer, on connection: Int) -> Int? {
+        guard Self.isName(symbol) else { return nil }
         let index =
             found.firstIndex { $0.symbol.utf8.elementsEqual(symbol) }
             ?? {

@@ -21,6 +21,8 @@ package struct Parameters: Sendable {
         package var invalidateOnJump = BasisPoints(micro: 50_000_000)
         /// How long other frames may extend the proof of a silent topic: 30 s on Binance (SPEC 3.2).
         package var topicProofNanoseconds: Int64 = 30_000_000_000
+        /// How long a bookTicker may be newer than every depth event: 1 s (SPEC 3.2).
+        package var tickerLeadNanoseconds: Int64 = 1_000_000_000
         package init() {}
     }
 

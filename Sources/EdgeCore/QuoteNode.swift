@@ -86,7 +86,7 @@ package struct QuoteNode: ~Copyable {
     private let symbols: UnsafeMutablePointer<SymbolState>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
-    private var rejections: InlineArray<12, Int64> = .init(repeating: 0)
+    private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
     private var droppedTicks = 0
     private var droppedQuotes = 0

@@ -60,11 +60,15 @@ package struct SymbolState: ~Copyable {
     let lot: Double
     let orderLots: Int64
     let maxPositionLots: Int64
+    private let priceTicksMax: Int64
+    private let quantityLotsMax: Int64
     let hardLimits: EmitStage.HardLimits
 
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
     var buffered: [BufferedDiff] = []
+    /// Venue time of the last applied depth event.
+    var lastEventMilliseconds: Int64 = .min
     var lastGap: (expected: Int64, received: Int64)?
     package internal(set) var counts = SymbolCounts()
     package internal(set) var audit = TopAudit()
@@ -89,7 +93,7 @@ package struct SymbolState: ~Copyable {
     var orderCounter: Int64 = 0
     package internal(set) var positionLots: Int64 = 0
     /// Ticks x lots, without fees.
-    var cash: Int64 = 0
+    var cash: Int128 = 0
     /// 1e-8 quote currency.
     var feesPaid: Int64 = 0
 
@@ -107,6 +111,8 @@ package struct SymbolState: ~Copyable {
         symbolHash = Int64(bitPattern: KeyedHash.hash(instrument.symbol.utf8, key0: 0, key1: 0))
         let lotE8 = instrument.lotE8
         lot = Double(lotE8) / 1e8
+        priceTicksMax = Limits.decimalMax / instrument.tickNano
+        quantityLotsMax = Limits.decimalMax / lotE8
         // A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
         orderLots = max(1, parameters.orderQuantity / lotE8)
         maxPositionLots = max(orderLots, parameters.maxPosition / lotE8)
@@ -129,7 +135,7 @@ package struct SymbolState: ~Copyable {
     /// Ticks of a venue price; throws when it is not on the grid or not a positive Int64.
     func ticks(_ price: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = price.exact(places: instrument.priceDigits) else { throw .offTick }
-        guard units > 0, units / instrument.tickUnits <= Limits.priceTicksMax else { throw .outOfRange }
+        guard units > 0, units / instrument.tickUnits <= priceTicksMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.tickUnits) else { throw .offTick }
         return units / instrument.tickUnits
     }
@@ -137,7 +143,7 @@ package struct SymbolState: ~Copyable {
     /// Lots of a venue quantity; 0 is a removal.
     func lots(_ quantity: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = quantity.exact(places: instrument.quantityDigits) else { throw .offLot }
-        guard units >= 0, units / instrument.lotUnits <= Limits.quantityLotsMax else { throw .outOfRange }
+        guard units >= 0, units / instrument.lotUnits <= quantityLotsMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.lotUnits) else { throw .offLot }
         return units / instrument.lotUnits
     }
@@ -151,7 +157,7 @@ package struct SymbolState: ~Copyable {
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.
     func profit() -> Int64? {
         guard let mid = book.top?.midTwice else { return nil }
-        let twice = Int128(positionLots) * Int128(mid) + 2 * Int128(cash)
+        let twice = Int128(positionLots) * Int128(mid) + 2 * cash
         let exact = twice * Int128(instrument.tickNano) * Int128(instrument.lotE8)
         return FixedPoint.divide(exact, by: 2_000_000_000).map { $0 - feesPaid }
     }

@@ -19,7 +19,10 @@ final class RecordingSource {
 
     private(set) var head = Head.end
     private var input: LineInput
-    private var latest = WallTime(nanoseconds: .min)
+    private var latest: WallTime?
+    /// A time so far ahead of the line before it that it is believed only when the next line agrees.
+    private var doubted: WallTime?
+    private static let believableNanoseconds: Int64 = 86_400_000_000_000
 
     init(path: String) throws(FileError) {
         input = try LineInput(path: path)
@@ -44,12 +47,13 @@ final class RecordingSource {
     var time: WallTime? {
         switch head {
         case .frame(let frame): frame.wall
-        case .badLine: latest
+        case .badLine: latest ?? WallTime(nanoseconds: 0)
         case .end: nil
         }
     }
 
-    /// A clock never goes back: a line that claims an earlier time than the one before it happened no earlier than that one.
+    /// A clock never goes back: a line that claims an earlier time than the one before it happened no earlier than that one. A time more than
+    /// a day ahead is a bad line, unless the next one says the same: one damaged stamp must not push everything behind it into the future.
     private func parse(_ line: UnsafeRawBufferPointer) -> Head {
         var nanoseconds: Int64 = 0
         var index = 0
@@ -61,8 +65,17 @@ final class RecordingSource {
         guard index >= 18, index < line.count, line[index] == 0x20, nanoseconds > 0, nanoseconds < 4_102_444_800_000_000_000 else {
             return .badLine
         }
-        latest = max(latest, WallTime(nanoseconds: nanoseconds))
-        return .frame(RecordedFrame(wall: latest, frame: UnsafeRawBufferPointer(rebasing: line[(index + 1)...])))
+        let stamped = WallTime(nanoseconds: nanoseconds)
+        if let latest, nanoseconds - latest.nanoseconds > Self.believableNanoseconds {
+            guard let doubt = doubted, (nanoseconds - doubt.nanoseconds).magnitude <= UInt64(Self.believableNanoseconds) else {
+                doubted = stamped
+                return .badLine
+            }
+        }
+        doubted = nil
+        let wall = latest.map { max($0, stamped) } ?? stamped
+        latest = wall
+        return .frame(RecordedFrame(wall: wall, frame: UnsafeRawBufferPointer(rebasing: line[(index + 1)...])))
     }
 }
 

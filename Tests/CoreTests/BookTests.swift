@@ -37,24 +37,44 @@ import Testing
         var book = Book()
         for (price, quantity) in [(Int64(100), Int64(5)), (99, 7), (98, 9)] { book.bids.set(price: price, quantity: quantity) }
         for (price, quantity) in [(Int64(101), Int64(4)), (102, 6)] { book.asks.set(price: price, quantity: quantity) }
-        book.applied(depthID: 10)
-        let same = book.merge(TopOfBook(bidPrice: 90, bidQuantity: 1, askPrice: 91, askQuantity: 1), id: 10)
+        book.applied(depthID: 10, at: Instant(nanoseconds: 0))
+        let same = book.merge(TopOfBook(bidPrice: 90, bidQuantity: 1, askPrice: 91, askQuantity: 1), id: 10, at: Instant(nanoseconds: 0))
         #expect(!same, "the same id says nothing new")
 
         // The bid at 100 was eaten, the ask at 101 too.
-        let newer = book.merge(TopOfBook(bidPrice: 99, bidQuantity: 6, askPrice: 102, askQuantity: 2), id: 12)
+        let newer = book.merge(TopOfBook(bidPrice: 99, bidQuantity: 6, askPrice: 102, askQuantity: 2), id: 12, at: Instant(nanoseconds: 0))
         #expect(newer)
         #expect(book.top == TopOfBook(bidPrice: 99, bidQuantity: 6, askPrice: 102, askQuantity: 2))
         #expect(book.quantity(.buy, at: 100) == 0 && book.quantity(.buy, at: 99) == 6 && book.quantity(.buy, at: 98) == 9)
         #expect(book.volume(.buy, levels: 5).total == 15)
         #expect(book.volume(.buy, levels: 3, betterThan: 98) == (15, 6))
         #expect(book.volume(.sell, levels: 3, betterThan: 103) == (2, 2))
-        let older = book.merge(TopOfBook(bidPrice: 100, bidQuantity: 1, askPrice: 101, askQuantity: 1), id: 11)
+        let older = book.merge(TopOfBook(bidPrice: 100, bidQuantity: 1, askPrice: 101, askQuantity: 1), id: 11, at: Instant(nanoseconds: 0))
         #expect(!older, "older than the last ticker")
 
         book.bids.set(price: 100, quantity: 0)
-        book.applied(depthID: 12)
+        book.applied(depthID: 12, at: Instant(nanoseconds: 0))
         #expect(book.top == book.depthTop)
+    }
+}
+
+/// A ticker whose id no depth event ever reaches must not hide the book for ever.
+@Suite struct TickerExpiryTests {
+    @Test func aTickerThatDepthDoesNotReachIsForgotten() {
+        var book = Book()
+        book.bids.set(price: 100, quantity: 5)
+        book.asks.set(price: 101, quantity: 5)
+        book.applied(depthID: 10, at: Instant(nanoseconds: 0))
+        let wrong = TopOfBook(bidPrice: 90, bidQuantity: 1, askPrice: 91, askQuantity: 1)
+        let merged = book.merge(wrong, id: .max, at: Instant(nanoseconds: 5))
+        #expect(merged)
+        book.applied(depthID: 11, at: Instant(nanoseconds: 0))
+        #expect(book.top?.bidPrice == 90)
+        let early = book.expireTicker(olderThan: 1_000, at: Instant(nanoseconds: 1_005))
+        let late = book.expireTicker(olderThan: 1_000, at: Instant(nanoseconds: 1_006))
+        #expect(!early && late && book.top?.bidPrice == 100)
+        let next = book.merge(wrong, id: 12, at: Instant(nanoseconds: 1_007))
+        #expect(next)
     }
 }
 

@@ -6,7 +6,7 @@ import Testing
 /// Each feature of SPEC 5 against its definition, computed here from plain arrays.
 @Suite struct FeatureTests {
     private func second(
-        mid: Int64? = 20_000, top: Int64? = 10, mark: Int64? = 0, full: Int64 = 1_000_000, ahead: (Int64?, Int64?) = (nil, nil),
+        mid: Int64? = 20_000, top: Int64? = 10, mark: Double? = 0, full: Double = 1_000_000, ahead: (Int64?, Int64?) = (nil, nil),
         absorbed: (Int64, Int64) = (0, 0)
     ) -> FeatureSet.Second {
         FeatureSet.Second(midTwice: mid, topLots: top, markTwice: mark, fullPositionTwice: full, ahead: ahead, absorbed: absorbed)
@@ -95,7 +95,7 @@ import Testing
 
     @Test func pnlDeviationIsTheChangeOfAMinuteAgainstTheTarget() {
         var features = FeatureSet(emaAlpha: 1, targetPnL: BasisPoints(0.5)!)
-        for index in 0..<60 { _ = features.step(second(mark: Int64(index) * 10), second: Int64(index + 1)) }
+        for index in 0..<60 { _ = features.step(second(mark: Double(index) * 10), second: Int64(index + 1)) }
         #expect(features.value(.pnlDev, lot: 1) == nil, "not before a whole minute")
         _ = features.step(second(mark: 1_000), second: 61)
         #expect(close(features.value(.pnlDev, lot: 1), 1000.0 / 1_000_000 * 1e4 - 0.5))
@@ -109,7 +109,7 @@ import Testing
         var minuteMarks: [Int64] = []
         for index in 1...(60 * 75) {
             mark += Int64(random.next(below: 41)) - 20
-            _ = features.step(second(mark: mark), second: Int64(index))
+            _ = features.step(second(mark: Double(mark)), second: Int64(index))
             if index.isMultiple(of: 60) { minuteMarks.append(mark) }
             if minuteMarks.count == 30 { #expect(features.pnlZ == nil, "29 changes are too few") }
         }

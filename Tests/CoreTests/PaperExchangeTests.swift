@@ -12,7 +12,7 @@ import Testing
         book.bids.set(price: bid - 1, quantity: 7)
         book.asks.set(price: ask, quantity: 4)
         book.asks.set(price: ask + 1, quantity: 6)
-        book.applied(depthID: 1)
+        book.applied(depthID: 1, at: Instant(nanoseconds: 0))
         return book
     }
 

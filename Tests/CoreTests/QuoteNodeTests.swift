@@ -121,15 +121,42 @@ import Testing
     @Test func repetitionsChangeNothing() {
         let it = Harness()
         it.snapshot(10)
-        it.depth(9, 11, previous: 8, bids: "[\"100.0\",\"3\"]")
-        it.depth(9, 11, previous: 8, bids: "[\"100.0\",\"9\"]")
+        let frame = { (quantity: Int) in
+            "{\"e\":\"depthUpdate\",\"E\":5,\"s\":\"BTCUSDT\",\"U\":9,\"u\":11,\"pu\":8,\"b\":[[\"100.0\",\"\(quantity)\"]],\"a\":[]}"
+        }
+        it.send(frame(3))
+        it.send(frame(9))
         it.snapshot(5)
         #expect(it.isProven && it.counts.sequenceGaps == 0 && it.top?.bidQuantity == 3_000)
     }
 
+    /// One damaged id must not make everything behind it look like a repetition.
+    @Test func aDamagedIDIsAGapOneEventLater() {
+        let it = Harness()
+        it.snapshot(10)
+        it.depth(9, 11, previous: 8)
+        it.depth(12, .max, previous: 11)
+        it.depth(13, 14, previous: 12, after: 10)
+        it.depth(15, 16, previous: 14, after: 10)
+        #expect(!it.isProven && it.counts.sequenceGaps == 1)
+    }
+
+    /// A pause longer than the grid is stepped through: quotes are pulled when the proof runs out, not when the pause ends.
+    @Test func aLongSilencePullsQuotesInTime() {
+        let it = Harness()
+        it.snapshot(10)
+        it.depth(9, 11, previous: 8)
+        it.depth(12, 12, previous: 11, after: 20)
+        #expect(it.resting.buy != nil)
+        it.trade("99.0", "100", sells: true, after: 200_000)
+        #expect(it.counts.fills == 0, "what would have filled was cancelled 169 s before")
+        it.depth(13, 13, previous: 12, after: 10)
+        #expect(it.isProven && it.resting.buy != nil)
+    }
+
     /// Whatever is wrong with a frame, nothing but its counter changes; the sequence then shows what is missing.
     @Test(arguments: [
-        ("{\"e\":\"depthUpdate\"", FrameRejection.notJSON), ("", .notJSON), ("[]", .wrongType),
+        ("{\"e\":\"depthUpdate\"", FrameRejection.notJSON), ("", .notJSON), ("{\"e\":\"\u{1}\"}", .notJSON), ("[]", .wrongType),
         ("{\"e\":\"depthUpdate\",\"s\":\"BTCUSDT\"}", .missingField),
         (
             "{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"BTCUSDT\",\"U\":12,\"u\":12,\"pu\":11,\"b\":[[\"100.0\",\"1\"],[\"100.05\",\"1\"]],\"a\":[]}",

@@ -83,7 +83,8 @@ import Testing
         }
         for (index, snapshot) in snapshots.enumerated() {
             let from = snapshot.integer("from_ts")
-            let to = from + snapshot.integer("span_ms") + (index == snapshots.count - 1 ? 1 : 0)  // The run ends within its last millisecond.
+            // The run ends within its last millisecond.
+            let to = from + snapshot.integer("span_ms") + (index == snapshots.count - 1 ? 1 : 0)
             func within(_ feed: String) -> [Row] { rows[feed].filter { $0.integer("ts") >= from && $0.integer("ts") < to } }
             let ticks = within("pipeline_ticks")
             let fills = within("fills")

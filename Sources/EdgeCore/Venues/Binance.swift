@@ -3,7 +3,8 @@ import Wire
 
 /// Why a frame was not used; counted per reason, never silent (SPEC 1.5, 3.1).
 package enum FrameRejection: Int, CaseIterable, Sendable, Error {
-    case notJSON, wrongType, missingField, nonFinite, overflow, tooDeep, offTick, offLot, outOfRange, tooManyLevels, unknownSymbol, badLine
+    case notJSON, wrongType, missingField, nonFinite, overflow, tooDeep, offTick, offLot, outOfRange, tooManyLevels, unknownSymbol, badLine,
+        notUTF8
 
     package var name: StaticString {
         switch self {
@@ -19,6 +20,7 @@ package enum FrameRejection: Int, CaseIterable, Sendable, Error {
         case .tooManyLevels: "too_many_levels"
         case .unknownSymbol: "unknown_symbol"
         case .badLine: "bad_line"
+        case .notUTF8: "not_utf8"
         }
     }
 
@@ -72,6 +74,7 @@ package struct BinanceDecoder: ~Copyable {
     package func ask(_ index: Int) -> RawLevel { levels[Limits.frameLevelsMax + index] }
 
     package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+        guard UTF8Check.isValid(bytes) else { throw .notUTF8 }
         var reader = JSONReader(bytes)
         let result: Result<BinanceFrame, FrameRejection>
         do throws(JSONError) { result = try whole(&reader) } catch { throw FrameRejection(error) }
