@@ -136,14 +136,14 @@ package struct QuoteRecord: BitwiseCopyable, Sendable {
     package var queueAhead: Int64
     package var restingNanoseconds: Int64
     package var outcome: OrderOutcome
-    /// 1e-9 bps per sqrt s; nil before the first returns.
-    package var volRealizedNano: Int64?
+    /// bps per sqrt s; nil before the first returns.
+    package var volRealized: BasisPoints?
     package var weight: Int64
 
     package init(
         wall: WallTime, symbol: SymbolIndex, side: Side, orderID: Int64, price: Int64, quantity: Int64, depth: BasisPoints,
         halfSpread: BasisPoints, skew: BasisPoints, nudge: BasisPoints, queueAhead: Int64, restingNanoseconds: Int64, outcome: OrderOutcome,
-        volRealizedNano: Int64?, weight: Int64
+        volRealized: BasisPoints?, weight: Int64
     ) {
         self.wall = wall
         self.symbol = symbol
@@ -158,7 +158,7 @@ package struct QuoteRecord: BitwiseCopyable, Sendable {
         self.queueAhead = queueAhead
         self.restingNanoseconds = restingNanoseconds
         self.outcome = outcome
-        self.volRealizedNano = volRealizedNano
+        self.volRealized = volRealized
         self.weight = weight
     }
 }
@@ -226,12 +226,24 @@ package enum Feature: Int, CaseIterable, Sendable {
     }
 }
 
+extension Feature {
+    /// Decimal places of the feature in a row: what a reader converts it to (SPEC 1.2), so that nobody reads less than was written.
+    package var places: Int {
+        switch self {
+        case .volRealized, .pnlDev, .slippage, .adverseMove: Places.bps
+        case .liqTopDepth, .queueAbsorbRate: Places.quantity
+        case .latencyP95, .queueETA: Places.milliseconds
+        case .fillRate, .takerShare: 9
+        }
+    }
+}
+
 package struct SnapshotRecord: BitwiseCopyable, Sendable {
     package var wall = WallTime(nanoseconds: 0)
     package var symbol: SymbolIndex = 0
     package var fromMilliseconds: Int64 = 0
     package var spanMilliseconds: Int64 = 0
-    /// 1e-9 of the feature's unit, in `Feature` order; nil is unknown.
+    /// In units of the feature's last place, in `Feature` order; nil is unknown.
     package var features: InlineArray<10, Int64?> = .init(repeating: nil)
     package var counts = SnapshotCounts()
     package var sums = SnapshotSums()

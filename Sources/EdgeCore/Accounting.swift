@@ -86,7 +86,9 @@ extension SymbolState {
         accumulator.pointee.symbol = index
         accumulator.pointee.spanMilliseconds = span
         for feature in Feature.allCases {
-            accumulator.pointee.features[feature.rawValue] = features.value(feature, lot: lot).flatMap { FixedPoint.fixed($0, scale: 1e9) }
+            accumulator.pointee.features[feature.rawValue] = features.value(feature, lot: lot).flatMap {
+                FixedPoint.fixed($0, scale: Double(FixedPoint.powersOfTen[feature.places]))
+            }
         }
         slot.initialize(to: accumulator.pointee)
         shared.outboxes.snapshots.commit()
@@ -129,7 +131,7 @@ extension SymbolState {
                 wall: now.wall, symbol: index, side: order.side, orderID: order.id, price: order.price, quantity: order.lots,
                 depth: BasisPoints(micro: FixedPoint.divide(distance, by: Int128(order.midAtQuoteTwice)) ?? 0),
                 halfSpread: BasisPoints(micro: order.spread.micro / 2), skew: order.skew, nudge: order.nudge, queueAhead: queueAhead,
-                restingNanoseconds: resting, outcome: outcome, volRealizedNano: order.volRealizedNano,
+                restingNanoseconds: resting, outcome: outcome, volRealized: order.volRealized,
                 weight: order.hasFilled ? 1 : order.weight))
     }
 

@@ -195,7 +195,7 @@ extension SymbolState {
             let order = PaperOrder(
                 id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
                 sentAt: now.instant, midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
-                volRealizedNano: context.volatility.flatMap { FixedPoint.fixed($0, scale: 1e9) }, weight: shared.parameters.tickSampleRate,
+                volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
                 isSampled: isSampled)
             send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)

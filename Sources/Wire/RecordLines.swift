@@ -152,7 +152,7 @@ package struct RecordLines {
         row.beginObject()
         for feature in Feature.allCases {
             row.key(feature.name)
-            row.optional(record.pointee.features[feature.rawValue], places: 9)
+            row.optional(record.pointee.features[feature.rawValue], places: feature.places)
         }
         row.endObject()
         counts(record.pointee.counts, &row)
@@ -217,7 +217,7 @@ package struct RecordLines {
         row.key("outcome")
         row.string(record.outcome.text)
         row.key("vol_realized")
-        row.optional(record.volRealizedNano, places: 9)
+        row.optional(record.volRealized?.micro, places: Places.bps)
         row.key("propensity")
         row.fixed(1, places: 0)
         row.key("weight")

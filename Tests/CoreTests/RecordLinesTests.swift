@@ -164,7 +164,7 @@ enum Sample {
         snapshot.pointee.fromMilliseconds = 1_735_689_600_000
         snapshot.pointee.spanMilliseconds = 10_000
         for feature in Feature.allCases where feature != .queueETA {
-            snapshot.pointee.features[feature.rawValue] = Int64(feature.rawValue + 1) * 110_000_000
+            snapshot.pointee.features[feature.rawValue] = Int64(feature.rawValue + 1) * 11 * FixedPoint.powersOfTen[feature.places - 2]
         }
         var counts = SnapshotCounts()
         (counts.ticks, counts.quotes, counts.fills, counts.filledOrders, counts.takerFills, counts.returns) = (101, 22, 4, 3, 1, 10)
@@ -208,7 +208,7 @@ enum Sample {
     static let quote = QuoteRecord(
         wall: wall, symbol: 1, side: .sell, orderID: 3 << 32 | 18, price: 500_085, quantity: 10, depth: BasisPoints(micro: 1_609_985),
         halfSpread: BasisPoints(micro: 1_050_000), skew: BasisPoints(micro: -100_000), nudge: BasisPoints(micro: 500_000), queueAhead: 2500,
-        restingNanoseconds: 1_500_000_000, outcome: .replaced, volRealizedNano: 812_345_678, weight: 10)
+        restingNanoseconds: 1_500_000_000, outcome: .replaced, volRealized: BasisPoints(micro: 812_346), weight: 10)
 
     static let event = EventRecord(wall: wall, kind: .gap, symbol: 1, first: 9001, second: 9005)
 

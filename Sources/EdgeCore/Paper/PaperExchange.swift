@@ -14,7 +14,7 @@ package struct PaperOrder: BitwiseCopyable, Sendable {
     package var spread: BasisPoints
     package var skew: BasisPoints
     package var nudge: BasisPoints
-    package var volRealizedNano: Int64?
+    package var volRealized: BasisPoints?
     /// What was ahead when it was accepted.
     package var queueAtEntry: Int64 = 0
     package var weight: Int64
