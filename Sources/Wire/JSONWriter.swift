@@ -118,6 +118,36 @@ package struct JSONWriter {
         needsComma = true
     }
 
+    // MARK: Fields: a key and its value
+
+    package mutating func field(_ name: StaticString, integer value: Int64) {
+        key(name)
+        integer(value)
+    }
+
+    package mutating func field(_ name: StaticString, integer value: Int) { field(name, integer: Int64(value)) }
+
+    /// Null when the value is unknown.
+    package mutating func field(_ name: StaticString, fixed value: Int64?, places: Int) {
+        key(name)
+        if let value { fixed(value, places: places) } else { null() }
+    }
+
+    package mutating func field(_ name: StaticString, string value: String) {
+        key(name)
+        string(value)
+    }
+
+    package mutating func field(_ name: StaticString, string value: StaticString) {
+        key(name)
+        string(value)
+    }
+
+    package mutating func field(_ name: StaticString, boolean value: Bool) {
+        key(name)
+        boolean(value)
+    }
+
     /// Ends a line of JSONL.
     package mutating func newline() {
         bytes.append(0x0a)

@@ -11,16 +11,11 @@ struct ExplanationText {
 
     func write(to out: inout JSONWriter) {
         out.beginObject()
-        out.key("symbol")
-        out.string(instrument.symbol)
-        out.key("tick")
-        out.integer(explanation.tick)
-        out.key("ts")
-        out.integer(explanation.wall.milliseconds)
-        out.key("ts_iso")
-        out.string(TimeText.milliseconds(explanation.wall.milliseconds))
-        out.key("now_ns")
-        out.integer(explanation.wall.nanoseconds)
+        out.field("symbol", string: instrument.symbol)
+        out.field("tick", integer: explanation.tick)
+        out.field("ts", integer: explanation.wall.milliseconds)
+        out.field("ts_iso", string: TimeText.milliseconds(explanation.wall.milliseconds))
+        out.field("now_ns", integer: explanation.wall.nanoseconds)
         out.key("stages")
         out.beginObject()
         fetch(&out)
@@ -53,16 +48,12 @@ struct ExplanationText {
             ms("ttl_ms", parameters.cache.ttlNanoseconds, &out)
             ms("fresh_ms_for_pricing", parameters.cache.freshForPricingNanoseconds, &out)
             ms("max_stale_ms", parameters.cache.maxStaleNanoseconds, &out)
-            out.key("stale_ok")
-            out.boolean(parameters.cache.staleIsOK)
+            out.field("stale_ok", boolean: parameters.cache.staleIsOK)
         } outputs: { out in
-            out.key("outcome")
-            out.string("\(fetched.outcome)")
+            out.field("outcome", string: "\(fetched.outcome)")
             ms("cache_age_ms", fetched.ageNanoseconds, &out)
-            out.key("cache_hit")
-            out.boolean(fetched.isHit)
-            out.key("used_stale")
-            out.boolean(fetched.usedStale)
+            out.field("cache_hit", boolean: fetched.isHit)
+            out.field("used_stale", boolean: fetched.usedStale)
             top(fetched.top, &out)
         }
     }
@@ -77,8 +68,7 @@ struct ExplanationText {
             number("top5_depth_in_order_qty", input.depthMultiple, &out)
             number("tick_p95_ms", input.tickP95Milliseconds, &out)
             number("pnl_z", input.pnlZ, &out)
-            out.key("used_stale")
-            out.boolean(input.usedStale)
+            out.field("used_stale", boolean: input.usedStale)
             bps("stale_widen_bps", parameters.cache.staleWiden, &out)
         } outputs: { out in
             number("vol_score", output.volScore, &out)
@@ -97,8 +87,7 @@ struct ExplanationText {
             number("tick_p95_ms", input.tickP95Milliseconds, &out)
             number("pnl_z", input.pnlZ, &out)
             number("inventory_pct", input.inventoryPercent, &out)
-            out.key("taker_fills_15_min")
-            out.integer(input.takerFills)
+            out.field("taker_fills_15_min", integer: input.takerFills)
             bps("spread_bps", input.spread, &out)
             bps("previous_spread_bps", input.previousSpread, &out)
             ns("tightened_at_ns", input.tightenedAt, &out)
@@ -114,14 +103,10 @@ struct ExplanationText {
                 out.key(data: name)
                 out.string("\(level)")
             }
-            out.key("halted")
-            out.boolean(output.isHalted)
-            out.key("size_scale")
-            out.fixed(output.sizeNumerator * 5, places: 1)
-            out.key("pulls_buy")
-            out.boolean(output.pullsBuy)
-            out.key("pulls_sell")
-            out.boolean(output.pullsSell)
+            out.field("halted", boolean: output.isHalted)
+            out.field("size_scale", fixed: output.sizeNumerator * 5, places: 1)
+            out.field("pulls_buy", boolean: output.pullsBuy)
+            out.field("pulls_sell", boolean: output.pullsSell)
             bps("widened_bps", output.widened, &out)
             bps("spread_bps", output.spread, &out)
         }
@@ -131,8 +116,7 @@ struct ExplanationText {
         guard let output = explanation.inventory, let (emit, _) = explanation.emit else { return }
         stage(.inventory, &out) { out in
             lots("position", emit.positionLots, &out)
-            out.key("max_position")
-            out.fixed(parameters.maxPosition, places: Places.quantity)
+            out.field("max_position", fixed: parameters.maxPosition, places: Places.quantity)
         } outputs: { out in
             number("inventory_pct", output.percent, &out)
             bps("skew_bps", output.skew, &out)
@@ -169,10 +153,8 @@ struct ExplanationText {
         guard let (input, output) = explanation.emit, let decisions = explanation.decisions else { return }
         stage(.emit, &out) { out in
             top(input.top, &out)
-            out.key("mid")
-            out.fixed(input.top.midTwice * instrument.tickNano / 2, places: Places.price)
-            out.key("tick_size")
-            out.fixed(instrument.tickNano, places: Places.price)
+            out.field("mid", fixed: input.top.midTwice * instrument.tickNano / 2, places: Places.price)
+            out.field("tick_size", fixed: instrument.tickNano, places: Places.price)
             bps("spread_bps", input.spread, &out)
             bps("skew_bps", input.skew, &out)
             bps("nudge_bid_bps", input.bidNudge, &out)
@@ -199,19 +181,16 @@ struct ExplanationText {
 
     private func top(_ top: TopOfBook?, _ out: inout JSONWriter) {
         guard let top else { return }
-        out.key("best_bid")
-        out.fixed(top.bidPrice * instrument.tickNano, places: Places.price)
+        out.field("best_bid", fixed: top.bidPrice * instrument.tickNano, places: Places.price)
         lots("best_bid_qty", top.bidQuantity, &out)
-        out.key("best_ask")
-        out.fixed(top.askPrice * instrument.tickNano, places: Places.price)
+        out.field("best_ask", fixed: top.askPrice * instrument.tickNano, places: Places.price)
         lots("best_ask_qty", top.askQuantity, &out)
     }
 
     private func target(_ target: EmitStage.Target?, _ out: inout JSONWriter) {
         guard let target else { return out.null() }
         out.beginObject()
-        out.key("price")
-        out.fixed(target.price * instrument.tickNano, places: Places.price)
+        out.field("price", fixed: target.price * instrument.tickNano, places: Places.price)
         lots("qty", target.lots, &out)
         out.endObject()
     }

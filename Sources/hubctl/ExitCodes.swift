@@ -29,12 +29,10 @@ enum Console {
         case .json:
             var json = JSONWriter()
             json.beginObject()
-            json.key("error")
-            json.string(message)
+            json.field("error", string: message)
             json.key("hint")
             if let hint { json.string(hint) } else { json.null() }
-            json.key("exit_code")
-            json.integer(Int(code.rawValue))
+            json.field("exit_code", integer: Int(code.rawValue))
             json.endObject()
             json.newline()
             write(json.take(), to: STDERR_FILENO)

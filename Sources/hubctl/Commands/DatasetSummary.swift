@@ -24,8 +24,7 @@ struct DatasetSummaryCommand: ParsableCommand {
             case .json:
                 var json = JSONWriter()
                 json.beginObject()
-                json.key("report")
-                json.string(path)
+                json.field("report", string: path)
                 json.endObject()
                 json.newline()
                 Console.data(json.take())
