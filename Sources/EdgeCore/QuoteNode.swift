@@ -144,7 +144,7 @@ package struct QuoteNode: ~Copyable {
             switch try decoder.decode(bytes) {
             case .depth(let symbol, let first, let last, let previous, let event):
                 let index = try find(symbol)
-                try attach(index, to: connection, at: now)
+                attach(index, to: connection, at: now)
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
             case .snapshot(let symbol, let id, let event):
@@ -157,12 +157,12 @@ package struct QuoteNode: ~Copyable {
                 }
             case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
                 let index = try find(symbol)
-                try attach(index, to: connection, at: now)
+                attach(index, to: connection, at: now)
                 try symbols[Int(index)].trade(
                     level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
                 let index = try find(symbol)
-                try attach(index, to: connection, at: now)
+                attach(index, to: connection, at: now)
                 try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
             case .other: otherMessages += 1
             }
@@ -227,8 +227,9 @@ package struct QuoteNode: ~Copyable {
         throw .unknownSymbol
     }
 
-    /// Remembers which symbol a connection carries, and applies the snapshot that came before it was known.
-    private mutating func attach(_ index: SymbolIndex, to connection: Int, at now: Moment) throws(FrameRejection) {
+    /// Remembers which symbol a connection carries, and applies the snapshot that came before it was known. A bad snapshot is its own
+    /// rejection, not that of the frame at hand.
+    private mutating func attach(_ index: SymbolIndex, to connection: Int, at now: Moment) {
         guard connectionSymbols[connection] == nil else { return }
         connectionSymbols[connection] = index
         guard let parked = parkedSnapshots[connection] else { return }
@@ -238,8 +239,12 @@ package struct QuoteNode: ~Copyable {
         let decoded = parked.withUnsafeBytes { bytes in
             Result<BinanceFrame, FrameRejection> { () throws(FrameRejection) in try decoder.decode(bytes) }
         }
-        guard case .snapshot(_, let id, let event) = try decoded.get() else { return }
-        try symbols[Int(index)].snapshot(decoder, id: id, eventMilliseconds: event, chain: venue.chain, at: now, &shared)
+        guard case .success(.snapshot(_, let id, let event)) = decoded else { return }
+        do throws(FrameRejection) {
+            try symbols[Int(index)].snapshot(decoder, id: id, eventMilliseconds: event, chain: venue.chain, at: now, &shared)
+        } catch {
+            reject(error)
+        }
     }
 
     private mutating func snapshot(_ index: SymbolIndex, id: Int64, eventMilliseconds: Int64?, at now: Moment) throws(FrameRejection) {

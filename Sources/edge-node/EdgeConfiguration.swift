@@ -107,7 +107,7 @@ struct EdgeConfiguration {
                     }
                 }
             } else {
-                reader.problem(nil, "", "cannot be read; does it exist?")
+                reader.problem(nil, "", "cannot be read as UTF-8 text; does it exist?")
             }
             problems += reader.problems
             let folder = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) + "/" : ""
@@ -160,7 +160,7 @@ struct EdgeConfiguration {
     private mutating func loadInstruments(_ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem]) {
         var reader = ConfigurationReader(file: file)
         defer { problems += reader.problems }
-        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
+        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read as UTF-8 text; does it exist?") }
         guard let root = reader.compose(text) else { return }
         guard case .mapping(let venues) = root else { return reader.problem(root, "", "must be a mapping of venues") }
         for (venueNode, symbolsNode) in venues {
@@ -195,7 +195,7 @@ struct EdgeConfiguration {
     private mutating func loadFees(_ file: String, _ read: (String) -> String?, _ problems: inout [ConfigurationProblem]) {
         var reader = ConfigurationReader(file: file)
         defer { problems += reader.problems }
-        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read; does it exist?") }
+        guard let text = read(file) else { return reader.problem(nil, "", "cannot be read as UTF-8 text; does it exist?") }
         guard let root = reader.compose(text) else { return }
         var found: [String: [String: BasisPoints]] = [:]
         for (path, node) in reader.flatten(root) {
