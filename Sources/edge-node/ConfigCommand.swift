@@ -10,7 +10,10 @@ struct Config: ParsableCommand {
         @Option(help: ArgumentHelp("The file to check.", valueName: "file"))
         var config: String
 
-        func run() throws { _ = try loadOrExit(file: config, overrides: []) }
+        func run() throws {
+            _ = try loadOrExit(file: config, overrides: [])
+            print("\(config): ok")
+        }
     }
 
     struct Show: ParsableCommand {

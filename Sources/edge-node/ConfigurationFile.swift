@@ -5,11 +5,15 @@ import Yams
 /// One mistake in a configuration file, printed as `file:line:col: key: what, what is allowed` (SPEC 9.1).
 struct ConfigurationProblem: CustomStringConvertible {
     var file: String
-    var line: Int
-    var column: Int
+    /// Nil when the trouble has no place in the file.
+    var line: Int?
+    var column: Int?
     var key: String
     var text: String
-    var description: String { "\(file):\(line):\(column): \(key.isEmpty ? "" : "\(key): ")\(text)" }
+    var description: String {
+        let place = [file, line.map(String.init), column.map(String.init)].compactMap { $0 }.joined(separator: ":")
+        return "\(place): \(key.isEmpty ? "" : "\(key): ")\(text)"
+    }
 }
 
 /// All mistakes of a configuration at once; exit status 78.
@@ -44,7 +48,7 @@ struct ConfigurationReader {
 
     mutating func problem(_ node: Node?, _ key: String, _ text: String) {
         problems.append(
-            ConfigurationProblem(file: file, line: node?.mark?.line ?? 1, column: node?.mark?.column ?? 1, key: key, text: text))
+            ConfigurationProblem(file: file, line: node?.mark?.line, column: node?.mark?.column, key: key, text: text))
     }
 
     /// The document's root; nil, and a problem, when the text is not YAML. An empty document is an empty mapping.
@@ -56,10 +60,17 @@ struct ConfigurationReader {
             case .scanner(_, let problem, let mark, _), .parser(_, let problem, let mark, _), .composer(_, let problem, let mark, _):
                 problems.append(
                     ConfigurationProblem(file: file, line: mark.line, column: mark.column, key: "", text: "not YAML: \(problem)"))
-            default: problems.append(ConfigurationProblem(file: file, line: 1, column: 1, key: "", text: "not YAML: \(error)"))
+            case .duplicatedKeysInMapping(let keys, let context):
+                for key in keys {
+                    problems.append(
+                        ConfigurationProblem(
+                            file: file, line: context.mark.line, column: context.mark.column, key: key,
+                            text: "is given twice in one mapping"))
+                }
+            default: problems.append(ConfigurationProblem(file: file, key: "", text: "not YAML: \(error)"))
             }
         } catch {
-            problems.append(ConfigurationProblem(file: file, line: 1, column: 1, key: "", text: "not YAML"))
+            problems.append(ConfigurationProblem(file: file, key: "", text: "not YAML"))
         }
         return nil
     }
@@ -89,10 +100,14 @@ struct ConfigurationReader {
 
     mutating func apply(_ path: String, _ node: Node, _ table: [ConfigurationKey], to configuration: inout EdgeConfiguration) {
         guard let key = table.first(where: { $0.path == path }) else {
-            problem(node, path, "unknown key\(Self.nearest(path, table.map(\.path)).map { "; did you mean \($0)?" } ?? "")")
+            problem(node, path, Self.unknown(path, table))
             return
         }
         if let text = Self.set(key, node.string ?? "", &configuration) { problem(node, path, text) }
+    }
+
+    static func unknown(_ path: String, _ table: [ConfigurationKey]) -> String {
+        "unknown key\(nearest(path, table.map(\.path)).map { "; did you mean \($0)?" } ?? "")"
     }
 
     /// The value as it is listed and hashed: `1`, `1.0` and `1.00` are one value.
@@ -141,6 +156,7 @@ struct ConfigurationReader {
 
     /// The known key that differs in the fewest places, when that is a likely slip of the pen.
     private static func nearest(_ path: String, _ known: [String]) -> String? {
+        if let longer = known.first(where: { $0.hasPrefix(path) }) { return longer }
         let best = known.map { ($0, distance(Array(path.utf8), Array($0.utf8))) }.min { $0.1 < $1.1 }
         return best.flatMap { $0.1 <= max(2, path.utf8.count / 4) ? $0.0 : nil }
     }

@@ -120,13 +120,18 @@ struct EdgeConfiguration {
             if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
         }
         for text in overrides {
-            guard let equals = text.firstIndex(of: "="), let key = keys.first(where: { $0.path == text[..<equals] }) else {
-                problems.append(ConfigurationProblem(file: "--set", line: 1, column: 1, key: text, text: "is not a known key=value"))
+            guard let equals = text.firstIndex(of: "=") else {
+                problems.append(ConfigurationProblem(file: "--set", key: text, text: "needs key=value"))
+                continue
+            }
+            let path = String(text[..<equals])
+            guard let key = keys.first(where: { $0.path == path }) else {
+                problems.append(ConfigurationProblem(file: "--set", key: path, text: ConfigurationReader.unknown(path, keys)))
                 continue
             }
             let value = String(text[text.index(after: equals)...])
             if let wrong = ConfigurationReader.set(key, value, &configuration) {
-                problems.append(ConfigurationProblem(file: "--set", line: 1, column: 1, key: key.path, text: wrong))
+                problems.append(ConfigurationProblem(file: "--set", key: key.path, text: wrong))
             }
             configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
         }
@@ -224,7 +229,7 @@ struct EdgeConfiguration {
 
     private func relationProblems(_ file: String) -> [ConfigurationProblem] {
         func problem(_ key: String, _ text: String) -> ConfigurationProblem {
-            ConfigurationProblem(file: file, line: 1, column: 1, key: key, text: text)
+            ConfigurationProblem(file: file, key: key, text: text)
         }
         var result: [ConfigurationProblem] = []
         let parameters = parameters

@@ -13,13 +13,14 @@ struct Replay: ParsableCommand {
             The clock is the recorded receive time, so the same files and configuration give the same quotes_hash. Several inputs are merged by \
             receive time; a file may continue another one of the same symbol. Lines are '<receive unix ns> <frame>', plain, gzip or zstd.
 
-            Exit status: 0 done; 1 a file cannot be read or written; 2 the tick to explain does not exist; 64 usage; 78 configuration.
+            Exit status: 0 done; 1 a file cannot be read or written, or holds no frame; 2 the tick or symbol to explain does not exist; 64 usage; \
+            78 configuration.
             """)
 
     @Option(help: "The wire format: \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", ")).")
     var venue: String
 
-    @Option(help: ArgumentHelp("A recording; may be given several times.", valueName: "file"))
+    @Option(help: ArgumentHelp("A recording (plain, gzip or zstd); may be given several times.", valueName: "file"))
     var input: [String]
 
     @Option(help: ArgumentHelp("Where feeds/ is written (default: artifacts_dir of the configuration, artifacts/edge).", valueName: "dir"))
@@ -38,13 +39,15 @@ struct Replay: ParsableCommand {
             "Overrides one key of the configuration, e.g. spread.base_bps=1.2; may be given several times.", valueName: "key=value"))
     var set: [String] = []
 
-    @Option(help: ArgumentHelp("Also print every stage's inputs and outputs of this tick.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "Also print every stage's inputs and outputs of the symbol's n-th tick, counted from 1; needs -o json.", valueName: "n"))
     var explainTick: Int64?
 
     @Option(help: "The symbol that --explain-tick means (default: the first one in the recording).")
     var symbol: String?
 
-    @Option(name: .shortAndLong, help: "table or json.")
+    @Option(name: .shortAndLong, help: "How the result is printed.")
     var output = OutputForm.table
 
     enum OutputForm: String, ExpressibleByArgument, CaseIterable { case table, json }
@@ -54,7 +57,12 @@ struct Replay: ParsableCommand {
             throw ValidationError("--venue '\(venue)' is not one of \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", "))")
         }
         guard !input.isEmpty else { throw ValidationError("--input is needed at least once") }
+        if let repeated = input.first(where: { path in input.count { $0 == path } > 1 }) {
+            throw ValidationError("--input '\(repeated)' is given twice: its messages would count twice")
+        }
         if let explainTick, explainTick < 1 { throw ValidationError("--explain-tick \(explainTick): ticks count from 1") }
+        if explainTick != nil, output != .json { throw ValidationError("--explain-tick needs --output json") }
+        if symbol != nil, explainTick == nil { throw ValidationError("--symbol says which symbol --explain-tick means; it needs one") }
         if noFeeds, artifacts != nil { throw ValidationError("--no-feeds and --artifacts exclude each other") }
     }
 
@@ -82,7 +90,9 @@ struct Replay: ParsableCommand {
         var explained: SymbolIndex = 0
         if let symbol {
             guard let index = instruments.firstIndex(where: { $0.symbol == symbol }) else {
-                printError("edge-node replay: --symbol \(symbol) is not in the recording")
+                printError(
+                    "edge-node replay: --symbol \(symbol) is not in the recording; \(instruments.map(\.symbol).joined(separator: ", ")) are"
+                )
                 throw ExitCode.badSubject
             }
             explained = SymbolIndex(index)
@@ -116,6 +126,14 @@ struct Replay: ParsableCommand {
         switch output {
         case .json: print(summary.json(node))
         case .table: print(summary.table(node))
+        }
+        for index in 0..<node.symbolCount where !node.withSymbol(index, { $0.isProven }) {
+            let (name, counts) = node.withSymbol(index) { ($0.instrument.symbol, $0.counts) }
+            printError(
+                counts.ticks == 0
+                    ? "warning: the book of \(name) was never proven; is --venue \(venue.rawValue) right, and does the recording hold a snapshot?"
+                    : "warning: the book of \(name) is not proven at the end; after a gap nothing is quoted until the recording's next snapshot"
+            )
         }
         if node.rejected(.unknownSymbol) > 0 {
             printError("note: \(node.rejected(.unknownSymbol)) frames of symbols that only appear late in the recording were not used")
@@ -187,7 +205,9 @@ struct FeedSink {
         let spool = try FeedSpool(
             directory: directory, source: "replay", venue: venue, host: configuration.host, configHash: configuration.hash(for: venue),
             instruments: instruments)
-        if spool.existingRows { printError("note: \(directory)/feeds already holds rows; this replay appends to them") }
+        if spool.existingRows {
+            printError("note: \(directory)/feeds already holds rows; this replay appends to them, and a dataset over both counts both")
+        }
         self.spool = spool
         memory = nil
     }

@@ -88,7 +88,8 @@ struct ReplaySummary {
         var rows: [(String, String)] = [("messages", "\(node.messages)")]
         rows += [
             ("depth / trades / bookTickers", "\(total.counts.depthMessages) / \(total.counts.trades) / \(total.counts.bookTickers)"),
-            ("sequence gaps", "\(total.counts.sequenceGaps)"), ("crossed books", "\(total.counts.crossed)"),
+            ("sequence gaps", "\(total.counts.sequenceGaps)"), ("unsynced depth messages", "\(total.counts.unsyncedMessages)"),
+            ("crossed books", "\(total.counts.crossed)"),
             ("bookTicker matches", "\(total.matches) of \(total.matches + total.mismatches)"), ("ticks", "\(total.counts.ticks)"),
             ("quotes", "\(total.counts.quotes)"), ("fills", "\(total.counts.fills)"),
         ]
