@@ -56,7 +56,7 @@ let package = Package(
         .testTarget(
             name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "TestSupport"],
             swiftSettings: strict),
-        .testTarget(name: "SimulationTests", dependencies: ["Simulation", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "SimulationTests", dependencies: ["EdgeCore", "Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "ShellTests", dependencies: ["NodeShell", "EdgeCore", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),
     ]

@@ -52,7 +52,9 @@ extension SymbolState {
                 absorbed: absorbed), second: second)
         if let squared {
             accumulator.pointee.counts.returns += 1
-            accumulator.pointee.sums.squaredReturn += squared
+            // Sixty jumps by orders of magnitude would not fit; damaged data must not stop the edge.
+            let (sum, overflowed) = accumulator.pointee.sums.squaredReturn.addingReportingOverflow(squared)
+            accumulator.pointee.sums.squaredReturn = overflowed ? .max : sum
         }
         let milliseconds = second * 1000
         let silence = milliseconds - accumulator.pointee.fromMilliseconds.flooredDivision(by: 10_000) * 10_000

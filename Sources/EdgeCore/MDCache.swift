@@ -100,7 +100,8 @@ package struct MDCache: Sendable {
 
     private mutating func renew(at now: Moment, _ venueMilliseconds: Int64?) {
         provenAt = now.instant
-        guard let venueMilliseconds else {
+        // A time outside 1970...2099 says nothing.
+        guard let venueMilliseconds, (0..<4_102_444_800_000).contains(venueMilliseconds) else {
             lateness = 0
             return
         }
@@ -112,6 +113,8 @@ package struct MDCache: Sendable {
 /// recordings), so only the excess over the minimum says anything.
 package struct LatenessBaseline: Sendable {
     private static let windowNanoseconds: Int64 = 30_000_000_000
+    /// An hour: far above every limit that an age is compared with, far below what could overflow one.
+    private static let longest: Int64 = 3_600_000_000_000
     private var minima: InlineArray<10, Int64> = .init(repeating: .max)
     private var window: Int64 = .min
 
@@ -129,6 +132,6 @@ package struct LatenessBaseline: Sendable {
         if difference < minima[slot] { minima[slot] = difference }
         var minimum = difference
         for index in 0..<10 where minima[index] < minimum { minimum = minima[index] }
-        return difference - minimum
+        return min(Self.longest, difference - minimum)
     }
 }
