@@ -429,7 +429,12 @@ struct FeedWorld {
         ] {
             #expect(text.contains(heading + "\n"))
         }
-        for name in ["net_bps", "latency_p95_ms", "adverse_move_bps"] { #expect(text.contains("| \(name) |")) }
+        for column in ["net_bps | bps", "latency_p95_ms | ms", "liq_top_depth | base asset", "fill_rate | ratio"] {
+            #expect(text.contains("| \(column) |"))
+        }
+        #expect(
+            !text.split(separator: "\n").contains { $0.contains("_") && $0.split(separator: " ").dropFirst(2).prefix(2) == ["|", "-"] })
+        #expect(text.components(separatedBy: "q-quantile").count == 2)
     }
 
     @Test func distributionsFollowTheOneQuantileRule() throws {
@@ -439,9 +444,38 @@ struct FeedWorld {
             + #"{"symbol":"A","targets":{"net_bps":null},"features":{},"flags":[]},{"symbol":"B","targets":{"net_bps":9.0},"flags":["filtered:min_samples"]}]}"#
         let report = String(decoding: try Array(text.utf8).withUnsafeBytes { try Summary.markdown(of: $0, stem: "s") }, as: UTF8.self)
         // n = 5: places 2, 1, 3 and 4; variance 0.025.
-        #expect(report.contains("| net_bps | 5 | 0.3 | 0.3 | 0.158114 | 0.1 | 0.5 | 0.2 | 0.4 | 0.5 |"))
+        #expect(report.contains("| net_bps | bps | 5 | 0.3 | 0.3 | 0.158114 | 0.1 | 0.5 | 0.2 | 0.4 | 0.5 |"))
         #expect(report.contains("| targets.net_bps | 1 | 16.7 % |"))
         #expect(!report.contains("| B |"))
+    }
+
+    private static func report(_ members: String) throws -> String {
+        let text = #"{"from_ts":"a","to_ts":"b","interval_sec":300,"total_intervals":1,"filtered_count":1,\#(members)}"#
+        return String(decoding: try Array(text.utf8).withUnsafeBytes { try Summary.markdown(of: $0, stem: "s") }, as: UTF8.self)
+    }
+
+    /// A single host is compared with the feeds a dataset is made of, not with what other hosts have.
+    @Test func singleHostCanMissFeeds() throws {
+        let streams = ["fills", "pipeline_ticks", "quotes"].map { #"{"host":"a","feed":"\#($0)","rows":3,"missing":0,"conflicts":0}"# }
+        let report = try Self.report(#""hosts":["a"],"watermarks":[\#(streams.joined(separator: ","))],"intervals":[]"#)
+        #expect(report.contains("### Missing feeds by host\n\n- a: markouts, feature_snapshots\n"))
+        #expect(report.contains("### Sequence gaps and conflicts\n\nNone.\n"))
+    }
+
+    @Test func seedFormHasTwoFeeds() throws {
+        func report(fills: Int) throws -> String {
+            try Self.report(
+                #""source":"seed","hosts":["a"],"watermarks":[],"intervals":[{"symbol":"A","sample_count":{"fills":\#(fills),"ticks":9}}]"#)
+        }
+        #expect(try report(fills: 0).contains("### Missing feeds by host\n\n- all hosts: fills\n"))
+        #expect(try report(fills: 1).contains("### Missing feeds by host\n\nNone.\n"))
+    }
+
+    @Test func nothingKeptIsSaid_notShownAsEmptyTables() throws {
+        let report = try Self.report(#""hosts":[],"intervals":[{"symbol":"A","flags":["filtered:min_samples"]}]"#)
+        #expect(report.components(separatedBy: "No interval was kept.").count == 4)
+        #expect(!report.contains("| Name |") && !report.contains("| Symbol |"))
+        #expect(report.contains("| filtered:min_samples | 1 | fewer tick rows"))
     }
 
     @Test(arguments: ["", "[]", "{}", "{\"intervals\":[]}", "{\"intervals\":NaN}", "{\"intervals\":[1]}", "{\"hosts\":7}"])

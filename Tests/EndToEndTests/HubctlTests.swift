@@ -51,7 +51,7 @@ import Testing
 
         let summary = try Binaries.run("hubctl", ["dataset", "summary", "artifacts/edge/datasets/\(Self.stem).json"], in: feeds.root)
         #expect(summary.status == 0 && summary.standardOutput == "artifacts/edge/reports/calib_summary_\(Self.stem).md\n")
-        #expect(try feeds.read("reports/calib_summary_\(Self.stem).md").contains("| net_bps | 1 | 0.399984 |"))
+        #expect(try feeds.read("reports/calib_summary_\(Self.stem).md").contains("| net_bps | bps | 1 | 0.399984 |"))
     }
 
     @Test func rebuildIsUnchanged_andOtherBytesNeedReplace() throws {

@@ -15,6 +15,29 @@ package struct Summary {
 
     private static let places = 6
 
+    /// The feeds a dataset is made of.
+    private static let feeds: [Feed] = [.fills, .ticks, .markouts, .snapshots, .quotes]
+    private static let seedFeeds: [Feed] = [.fills, .ticks]
+
+    /// Units of the columns; `proto-json/dataset.schema.json` defines each.
+    private static let units: [String: String] = [
+        "net_bps": "bps", "slippage_bps": "bps", "fill_rate": "ratio", "taker_share": "ratio", "latency_p95_ms": "ms",
+        "cache_hit_ratio": "ratio", "cache_age_avg_ms": "ms", "deadline_miss_rate": "ratio", "stale_rate": "ratio",
+        "vol_realized": "bps per sqrt s", "liq_top_depth": "base asset", "latency_p95": "ms", "pnl_dev": "bps",
+        "queue_absorb_rate": "base asset/s", "queue_eta_ms": "ms", "adverse_move_bps": "bps",
+    ]
+
+    /// What each flag says of its interval.
+    private static let meanings: [String: String] = [
+        "partial": "the range cuts the interval: it holds less than its length",
+        "basis:ticks": "seed form: fill_rate is fills per tick row, as quotes are not recorded",
+        "basis:mid_now": "seed form: net_bps is measured against the mid at the fill, as markouts are not recorded",
+        "seq_conflict": "two rows of one identity have different bytes; both count",
+        "markouts_missing": "fills without a known 5-s markout are left out of net_bps",
+        "filtered:min_samples": "fewer tick rows than --min-samples-per-interval",
+        "filtered:deadline_miss": "deadline_miss_rate above --max-deadline-miss",
+    ]
+
     /// One numeric column over the intervals that were kept.
     private struct Column {
         var name: String
@@ -38,6 +61,9 @@ package struct Summary {
     private var features: [Column] = []
     private var flags: [String: Int] = [:]
     private var kept = 0
+    private var listed = 0
+    /// Rows of each feed over all intervals listed, by the name in `sample_count`.
+    private var samples: [String: Int64] = [:]
     private var hasIntervals = false
 
     /// `stem`: the dataset's file name without `.json`. Fails on text that is no dataset, never traps.
@@ -121,9 +147,13 @@ package struct Summary {
             case "targets": targetCells = try Self.cells(&reader)
             case "features": featureCells = try Self.cells(&reader)
             case "flags": found = try Self.strings(&reader)
+            case "sample_count":
+                try reader.beginObject()
+                while let name = try reader.nextKey() { samples[Self.string(name), default: 0] &+= try reader.integer() }
             default: try reader.skip()
             }
         }
+        listed += 1
         for flag in found { flags[flag, default: 0] += 1 }
         if found.contains(where: { $0.hasPrefix("filtered:") }) { return }
         kept += 1
@@ -196,40 +226,61 @@ package struct Summary {
         lines.append("")
         lines.append("## Intervals by symbol")
         lines.append("")
-        lines.append("| Symbol | Intervals | Share |")
-        lines.append("|---|---:|---:|")
-        let order = intervalsBySymbol.sorted { $0.value == $1.value ? $0.key < $1.key : $0.value > $1.value }
-        for (symbol, count) in order { lines.append("| \(Self.escaped(symbol)) | \(count) | \(Self.percent(count, of: kept)) |") }
+        if kept == 0 {
+            lines.append(Self.nothingKept)
+        } else {
+            lines.append("| Symbol | Intervals | Share |")
+            lines.append("|---|---:|---:|")
+            let order = intervalsBySymbol.sorted { $0.value == $1.value ? $0.key < $1.key : $0.value > $1.value }
+            for (symbol, count) in order { lines.append("| \(Self.escaped(symbol)) | \(count) | \(Self.percent(count, of: kept)) |") }
+        }
         lines.append("")
         lines.append("## Target distributions")
         lines.append("")
         distributions(targets, &lines)
+        if kept > 0 {
+            lines.append(
+                "Here and below a q-quantile of n values is the one at place min(n-1, floor(q*n)) of the ascending values, counted from 0; "
+                    + "stdev is the sample's (n-1).")
+            lines.append("")
+        }
         lines.append("## Feature distributions")
         lines.append("")
         distributions(features, &lines)
+        if kept > 0 {
+            lines.append(
+                "`latency_p95_ms` is taken from the tick rows, which are sampled, by their weights; `latency_p95` from all ticks, by the "
+                    + "histograms of the snapshots. `fill_rate`, `taker_share` and `slippage_bps` stand in both tables: targets are what is "
+                    + "tuned, features what is known when tuning.")
+            lines.append("")
+        }
         quality(&lines)
         return lines.joined(separator: "\n") + "\n"
     }
 
     private func distributions(_ columns: [Column], _ lines: inout [String]) {
-        lines.append("| Name | Count | Mean | Median | Stdev | Min | Max | p25 | p75 | p95 |")
-        lines.append("|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
+        guard kept > 0 else {
+            lines.append(Self.nothingKept)
+            lines.append("")
+            return
+        }
+        lines.append("| Name | Unit | Count | Mean | Median | Stdev | Min | Max | p25 | p75 | p95 |")
+        lines.append("|---|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
         for column in columns {
             let ascending = column.values.sorted()
             func quantile(_ percent: Int) -> String { Self.number(Quantile.of(ascending: ascending, percent: percent)) }
             let cells = [
-                Self.escaped(column.name), "\(ascending.count)", Self.number(Self.mean(ascending)), quantile(50),
+                Self.escaped(column.name), Self.units[column.name] ?? "-", "\(ascending.count)", Self.number(Self.mean(ascending)),
+                quantile(50),
                 Self.number(Self.deviation(ascending)),
                 Self.number(ascending.first), Self.number(ascending.last), quantile(25), quantile(75), quantile(95),
             ]
             lines.append("| " + cells.joined(separator: " | ") + " |")
         }
         lines.append("")
-        lines.append(
-            "A q-quantile of n values is the one at place min(n-1, floor(q*n)) of the ascending values, counted from 0; "
-                + "stdev is the sample's (n-1).")
-        lines.append("")
     }
+
+    private static let nothingKept = "No interval was kept."
 
     private func quality(_ lines: inout [String]) {
         lines.append("## Data quality")
@@ -266,7 +317,7 @@ package struct Summary {
         if streams.isEmpty {
             lines.append("Unknown: the rows carry no sequence numbers.")
         } else if troubled.isEmpty {
-            lines.append("None in \(streams.count) streams.")
+            lines.append("None.")
         } else {
             lines.append("| Host | Feed | Rows | Missing | Conflicts |")
             lines.append("|---|---|---:|---:|---:|")
@@ -277,22 +328,35 @@ package struct Summary {
         lines.append("")
         lines.append("### Missing feeds by host")
         lines.append("")
-        let feeds = Set(streams.map(\.feed)).sorted()
-        let gaps = hosts.compactMap { host -> String? in
-            let missing = feeds.filter { feed in !streams.contains { $0.host == host && $0.feed == feed } }
-            return missing.isEmpty ? nil : "- \(Self.escaped(host)): \(missing.joined(separator: ", "))"
-        }
-        lines.append(contentsOf: streams.isEmpty || gaps.isEmpty ? ["None."] : gaps)
+        lines.append(contentsOf: missingFeeds())
         lines.append("")
         lines.append("### Flags")
         lines.append("")
         if flags.isEmpty {
             lines.append("None.")
         } else {
-            lines.append("| Flag | Intervals |")
-            lines.append("|---|---:|")
-            for flag in flags.keys.sorted() { lines.append("| \(Self.escaped(flag)) | \(flags[flag] ?? 0) |") }
+            lines.append("| Flag | Intervals | Meaning |")
+            lines.append("|---|---:|---|")
+            for flag in flags.keys.sorted() {
+                lines.append("| \(Self.escaped(flag)) | \(flags[flag] ?? 0) | \(Self.meanings[flag] ?? "-") |")
+            }
         }
+    }
+
+    /// Feeds of which a host gave no row in the range. Rows of the seed form have no streams, so there the listed intervals tell, and
+    /// only for all hosts together.
+    private func missingFeeds() -> [String] {
+        if !streams.isEmpty {
+            let gaps = hosts.compactMap { host -> String? in
+                let present = Set(streams.filter { $0.host == host && $0.rows > 0 }.map(\.feed))
+                let missing = Self.feeds.map(\.rawValue).filter { !present.contains($0) }
+                return missing.isEmpty ? nil : "- \(Self.escaped(host)): \(missing.joined(separator: ", "))"
+            }
+            return gaps.isEmpty ? ["None."] : gaps
+        }
+        guard scalars["source"] == "seed", listed > 0 else { return ["Unknown: the rows carry no identity."] }
+        let missing = Self.seedFeeds.filter { (samples[$0 == .fills ? "fills" : "ticks"] ?? 0) == 0 }.map(\.rawValue)
+        return missing.isEmpty ? ["None."] : ["- all hosts: \(missing.joined(separator: ", "))"]
     }
 
     // MARK: Numbers

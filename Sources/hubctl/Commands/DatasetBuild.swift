@@ -26,21 +26,26 @@ struct DatasetBuildCommand: ParsableCommand {
             bytes from the same rows ('unchanged'); other bytes are refused unless --replace is given.
             """)
 
-    @Option(help: "Directory of <feed>_YYYYMMDD.jsonl files, flat or in host=<host> folders.") var feedsDir = "artifacts/edge/feeds"
-    @Option(help: "Directory the dataset is written to.") var outputDir = "artifacts/edge/datasets"
+    @Option(help: "Directory of <feed>_YYYYMMDD.jsonl files, flat or in host=<host> folders; relative to the working directory.")
+    var feedsDir = "artifacts/edge/feeds"
+    @Option(help: "Directory the dataset is written to, relative to the working directory.") var outputDir = "artifacts/edge/datasets"
     @Option(help: "Begin, inclusive: RFC 3339 in whole seconds; without an offset it is UTC.") var fromTs: String
-    @Option(help: "End, exclusive.") var toTs: String
-    @Option(help: "Length of an interval in seconds, a multiple of 10.") var intervalSec: Int64 = 300
-    @Option(parsing: .upToNextOption, help: "Symbols to keep; all when absent.") var symbols: [String] = []
-    @Option(help: "Rows to take where feeds hold several sources: live, sim, replay, seed or unknown.") var source: RowSource?
-    @Option(help: "Arm of an experiment: A, B or all.") var arm: ArmChoice = .a
+    @Option(help: "End, exclusive; written like --from-ts.") var toTs: String
+    @Option(
+        help:
+            "Length of an interval in seconds, a multiple of 10 from 10 to 86400. Intervals lie on multiples of it since 1970; those cut by the range are flagged partial."
+    ) var intervalSec: Int64 = 300
+    @Option(parsing: .upToNextOption, help: "Symbols to keep, one or more, separated by spaces; all when absent.") var symbols: [String] =
+        []
+    @Option(help: "Rows to take where feeds hold several sources.") var source: RowSource?
+    @Option(help: "Arm of an experiment.") var arm: ArmChoice = .a
     @Option(help: "Largest deadline_miss_rate kept, a ratio from 0 to 1 (0.05 is 5 %).") var maxDeadlineMiss = "0.05"
     @Option(help: "Fewest tick rows an interval needs to be kept.") var minSamplesPerInterval: Int64 = 10
     @Flag(help: "Keep filtered intervals, flagged.") var keepFiltered = false
     @Flag(help: "One row per host instead of hosts merged.") var perHost = false
     @Flag(help: "Replace a dataset of the same name that has other bytes.") var replace = false
     @Flag(help: "Read files instead of asking a hub (the only way so far).") var offline = false
-    @Option(name: .shortAndLong, help: "table or json.") var output: OutputForm = .table
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
 
     func validate() throws {
         guard let from = TimeText.parse(fromTs) else { throw ValidationError("--from-ts: '\(fromTs)' is no RFC 3339 time") }
@@ -122,7 +127,8 @@ struct DatasetBuildCommand: ParsableCommand {
                 status = "replaced"
             } else {
                 throw Console.failure(
-                    "'\(path)' exists and has other bytes", hint: "the feeds or the options are others than then; --replace overwrites it",
+                    "'\(path)' exists and has other bytes",
+                    hint: "the feeds or the options are others than then, or the feeds hold a replay twice; --replace overwrites it",
                     Exit.failed, output)
             }
         }

@@ -7,8 +7,8 @@ struct DatasetSummaryCommand: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "summary", abstract: "Writes calib_summary_{dataset}.md about a dataset.")
 
     @Argument(help: "A dataset file (calib_*.json).") var file: String
-    @Option(help: "Directory the report is written to.") var reportsDir = "artifacts/edge/reports"
-    @Option(name: .shortAndLong, help: "table or json.") var output: OutputForm = .table
+    @Option(help: "Directory the report is written to, relative to the working directory.") var reportsDir = "artifacts/edge/reports"
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
 
     func run() throws {
         do {
