@@ -30,7 +30,8 @@ import Testing
             }
             #expect(nudged > 2 && skewed > 0, "the ticks chosen show something")
             let beyond = try Binaries.run(
-                "edge-node", ["replay", "--venue", "binance-usdm", "--input", recording, "--no-feeds", "--explain-tick", "99999999"])
+                "edge-node",
+                ["replay", "--venue", "binance-usdm", "--input", recording, "--no-feeds", "-o", "json", "--explain-tick", "99999999"])
             #expect(beyond.status == 2 && beyond.standardError.contains("99999999"))
         }
     }

@@ -55,7 +55,7 @@ package struct PaperSide: Sendable {
     package let side: Side
     package private(set) var resting: PaperOrder?
     package private(set) var queue = QueuePosition(ahead: 0)
-    private var inFlight: InlineArray<8, (request: Request, dueAt: Instant)?> = .init(repeating: nil)
+    private var inFlight: InlineArray<8, InFlight> = .init(repeating: InFlight(request: .cancel, dueAt: Instant(nanoseconds: 0)))
     private var inFlightCount = 0
     /// Orders that post-only refused because the price would have crossed on arrival.
     package private(set) var postOnlyRejections: Int64 = 0
@@ -65,8 +65,7 @@ package struct PaperSide: Sendable {
     /// The order that will rest once everything sent has taken effect, as far as we know it.
     package var intended: EmitStage.Target? {
         for index in stride(from: inFlightCount - 1, through: 0, by: -1) {
-            guard let (request, _) = inFlight[index] else { continue }
-            switch request {
+            switch inFlight[index].request {
             case .place(let order), .replace(let order): return EmitStage.Target(price: order.price, lots: order.remaining)
             case .cancel: return nil
             }
@@ -84,8 +83,13 @@ package struct PaperSide: Sendable {
             guard case .cancel = request else { preconditionFailure("BUG: sent without canSend") }
             inFlightCount -= 1
         }
-        inFlight[inFlightCount] = (request, dueAt)
+        inFlight[inFlightCount] = InFlight(request: request, dueAt: dueAt)
         inFlightCount += 1
+    }
+
+    private struct InFlight: BitwiseCopyable, Sendable {
+        var request: Request
+        var dueAt: Instant
     }
 
     /// What a request did when it took effect.
@@ -97,7 +101,8 @@ package struct PaperSide: Sendable {
 
     /// Applies the next request that is due at `now`, or returns nil. Call until nil.
     package mutating func applyNext(at now: Instant, book: borrowing Book) -> Applied? {
-        guard inFlightCount > 0, let (request, dueAt) = inFlight[0], dueAt <= now else { return nil }
+        guard inFlightCount > 0, inFlight[0].dueAt <= now else { return nil }
+        let (request, dueAt) = (inFlight[0].request, inFlight[0].dueAt)
         for index in 1..<8 { inFlight[index - 1] = inFlight[index] }
         inFlightCount -= 1
         switch request {
