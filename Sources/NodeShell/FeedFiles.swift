@@ -38,8 +38,8 @@ package final class FeedFiles: @unchecked Sendable {
     /// - Throws: `.lock` when another process writes here, else the operation that failed.
     package init(artifacts: String) throws(FileError) {
         directory = artifacts + "/feeds"
-        try makeDirectory(directory)
-        try makeDirectory(directory + "/.cut")
+        try AtomicFile.makeDirectory(directory)
+        try AtomicFile.makeDirectory(directory + "/.cut")
         open = .init(repeating: nil, count: Feed.allCases.count)
         highestSeq = .init(repeating: 0, count: Feed.allCases.count)
         lock = try lockFile(directory + "/.lock")
@@ -107,7 +107,7 @@ package final class FeedFiles: @unchecked Sendable {
             throw FileError(.open, path, errorNumber: code, remedy: "is the disk healthy?")
         }
         // The name is made durable with the file, else a crash could lose a synced file.
-        if status.st_size == 0 { try syncDirectory(directory) }
+        if status.st_size == 0 { try AtomicFile.syncDirectory(directory) }
         return OpenFile(day: day, path: path, descriptor: descriptor, length: Int(status.st_size))
     }
 
@@ -133,7 +133,7 @@ package final class FeedFiles: @unchecked Sendable {
             let number = try listFiles(directory + "/.cut").filter { $0.hasPrefix("\(name).\(end).") }.count
             let copy = "\(name).\(end).\(number).pending"
             try writeFile("\(directory)/.cut/\(copy)", UnsafeRawBufferPointer(rebasing: bytes[end...]))
-            try syncDirectory(directory + "/.cut")
+            try AtomicFile.syncDirectory(directory + "/.cut")
             pending.append(copy)
         }
         guard bad > 0 || found.needsNewline || !pending.isEmpty else { return found.highestSeq }
@@ -181,7 +181,7 @@ package final class FeedFiles: @unchecked Sendable {
                 throw FileError(.rename, from, errorNumber: errno, remedy: "is the directory writable?")
             }
         }
-        if !pending.isEmpty { try syncDirectory(directory + "/.cut") }
+        if !pending.isEmpty { try AtomicFile.syncDirectory(directory + "/.cut") }
         return highest
     }
 
@@ -266,25 +266,6 @@ private func wholeRows(of rows: UnsafeRawBufferPointer, written: Int) -> Int? {
     return rows[..<written].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
 }
 
-/// Makes a directory and its parents; each new name is synced in its parent.
-private func makeDirectory(_ path: String) throws(FileError) {
-    var status = stat()
-    if stat(path, &status) == 0 { return }
-    let parent = path.lastIndex(of: "/").map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
-    if parent != "/", parent != "." { try makeDirectory(parent) }
-    guard mkdir(path, 0o755) == 0 || errno == EEXIST else {
-        throw FileError(.create, path, errorNumber: errno, remedy: "is the parent directory writable?")
-    }
-    try syncDirectory(parent)
-}
-
-private func syncDirectory(_ path: String) throws(FileError) {
-    let descriptor = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
-    guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is the directory readable?") }
-    defer { close(descriptor) }
-    guard fsync(descriptor) == 0 else { throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?") }
-}
-
 /// Writes a new file and makes its content durable; the name is the caller's to sync.
 private func writeFile(_ path: String, _ bytes: UnsafeRawBufferPointer) throws(FileError) {
     let descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o644)
@@ -326,13 +307,7 @@ private func readEpoch(_ directory: String) throws(FileError) -> String {
     // The system's generator, which is getrandom(2) here.
     writer.hex(UInt64.random(in: .min ... .max))
     let digits = Array(writer.bytes[1...16])
-    try (digits + [0x0a]).withUnsafeBufferPointer { bytes throws(FileError) in
-        try writeFile(path + ".partial", UnsafeRawBufferPointer(bytes))
-    }
-    guard rename(path + ".partial", path) == 0 else {
-        throw FileError(.rename, path, errorNumber: errno, remedy: "is the directory writable?")
-    }
-    try syncDirectory(directory)
+    try AtomicFile.write(digits + [0x0a], to: path)
     return String(decoding: digits, as: UTF8.self)
 }
 

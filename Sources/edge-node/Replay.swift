@@ -252,18 +252,10 @@ func monotonicNanoseconds() -> Int64 {
     return Int64(time.tv_sec) * 1_000_000_000 + Int64(time.tv_nsec)
 }
 
-/// A small text file, or nil when it cannot be read.
+/// A small text file, or nil when it cannot be read or is not UTF-8.
 func readText(_ path: String) -> String? {
-    guard let file = fopen(path, "r") else { return nil }
-    defer { fclose(file) }
-    var bytes: [UInt8] = []
-    var chunk = [UInt8](repeating: 0, count: 65_536)
-    while true {
-        let count = fread(&chunk, 1, chunk.count, file)
-        bytes += chunk[..<count]
-        if count < chunk.count { break }
-    }
-    return ferror(file) == 0 ? String(validating: bytes, as: UTF8.self) : nil
+    guard let bytes = try? AtomicFile.read(path) else { return nil }
+    return String(validating: bytes, as: UTF8.self)
 }
 
 func printError(_ text: String, terminator: String = "\n") {

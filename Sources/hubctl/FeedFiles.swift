@@ -17,7 +17,7 @@ struct FeedFile {
 enum FeedFiles {
     /// The files that may hold rows of `from ..< to` (milliseconds), by path. A clock step keeps a row in a file of another day
     /// (SPEC 1.1), so per folder and feed the day before, the day after and then one more later file are read, too.
-    static func find(in directory: String, from: Int64, to: Int64) throws(AtomicFileError) -> [FeedFile] {
+    static func find(in directory: String, from: Int64, to: Int64) throws(FileError) -> [FeedFile] {
         var found = try files(in: directory, prefix: "", host: nil)
         for name in try names(in: directory) where name.hasPrefix("host=") && name.utf8.count > 5 {
             found += try files(in: "\(directory)/\(name)", prefix: name + "/", host: String(name.dropFirst(5)))
@@ -34,11 +34,11 @@ enum FeedFiles {
 
     /// Hands the file's bytes to `build` in chunks, whatever its size.
     static func read(_ file: FeedFile, in directory: String, into build: inout DatasetBuild, progress: (Int64) -> Void)
-        throws(AtomicFileError)
+        throws(FileError)
     {
         let path = "\(directory)/\(file.path)"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { throw AtomicFileError(operation: "open feed", path: path, code: errno) }
+        guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is it readable?") }
         defer { close(descriptor) }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
         defer { buffer.deallocate() }
@@ -48,7 +48,7 @@ enum FeedFiles {
             let count = Glibc.read(descriptor, buffer.baseAddress! + filled, buffer.count - filled)
             if count < 0 {
                 if errno == EINTR { continue }
-                throw AtomicFileError(operation: "read feed", path: path, code: errno)
+                throw FileError(.read, path, errorNumber: errno, remedy: "is the disk failing?")
             }
             filled += count
             let taken = build.consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), isEnd: count == 0)
@@ -59,7 +59,7 @@ enum FeedFiles {
         }
     }
 
-    private static func files(in directory: String, prefix: String, host: String?) throws(AtomicFileError) -> [FeedFile] {
+    private static func files(in directory: String, prefix: String, host: String?) throws(FileError) -> [FeedFile] {
         try names(in: directory).compactMap { name in
             guard let (feed, day) = Feed.parse(fileName: name) else { return nil }
             var status = stat()
@@ -68,8 +68,10 @@ enum FeedFiles {
         }
     }
 
-    private static func names(in directory: String) throws(AtomicFileError) -> [String] {
-        guard let handle = opendir(directory) else { throw AtomicFileError(operation: "list feeds in", path: directory, code: errno) }
+    private static func names(in directory: String) throws(FileError) -> [String] {
+        guard let handle = opendir(directory) else {
+            throw FileError(.list, directory, errorNumber: errno, remedy: "does it exist and is it readable?")
+        }
         defer { closedir(handle) }
         var names: [String] = []
         while let entry = readdir(handle) {

@@ -1,10 +1,11 @@
 import CalibModel
+import TestSupport
 import Testing
 
 /// The book against a dictionary, under random updates near and far from the touch.
 @Suite struct BookTests {
     @Test(arguments: [Side.buy, .sell]) func sideEqualsADictionary(side: Side) {
-        var random = SystemlessRandom(seed: side == .buy ? 1 : 2)
+        var random = SeededRandom(seed: side == .buy ? 1 : 2)
         var book = BookSide(side)
         var oracle: [Int64: Int64] = [:]
         for step in 0..<20_000 {
@@ -76,18 +77,4 @@ import Testing
         let next = book.merge(wrong, id: 12, at: Instant(nanoseconds: 1_007))
         #expect(next)
     }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): random numbers that a seed repeats.
-struct SystemlessRandom: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-    mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
-    }
-    mutating func next(below bound: Int) -> Int { Int(next() % UInt64(bound)) }
 }

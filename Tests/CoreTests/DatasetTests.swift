@@ -1,6 +1,7 @@
 import CalibModel
 import Foundation
 import HubCore
+import TestSupport
 import Testing
 
 /// One file of a feeds directory in memory.
@@ -72,13 +73,13 @@ struct FeedWorld {
     var files: [MemoryFile] = []
 
     init(seed: UInt64) {
-        var random = FeedRandom(seed: seed)
+        var random = SeededRandom(seed: seed)
         for (number, host) in ["edge-a", "edge-b"].enumerated() {
             let epoch = "00000000000000a\(number)"
             func common(_ seq: Int) -> String {
                 #""arm":"A","v":1,"source":"sim","venue":"sim","host":"\#(host)","epoch":"\#(epoch)","seq":\#(seq)}"#
             }
-            func time(_ random: inout FeedRandom) -> Int64 {
+            func time(_ random: inout SeededRandom) -> Int64 {
                 // Often right on an interval's or the range's edge.
                 if Int.random(in: 0..<5, using: &random) == 0 {
                     return Self.start + 300_000 * Int64.random(in: 0...12, using: &random) - Int64.random(in: 0...1, using: &random)
@@ -305,7 +306,7 @@ struct FeedWorld {
     @Test func bytesAreTheSame_whateverTheOrderOfFilesAndRowsAndTheChunks() throws {
         var world = FeedWorld(seed: 99)
         let first = try buildDataset(world.files, Self.arguments)
-        var random = FeedRandom(seed: 5)
+        var random = SeededRandom(seed: 5)
         for round in 0..<4 {
             world.files.shuffle(using: &random)
             for index in world.files.indices where round > 1 { world.files[index].lines.shuffle(using: &random) }

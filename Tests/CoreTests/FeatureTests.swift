@@ -1,4 +1,5 @@
 import CalibModel
+import TestSupport
 import Testing
 
 @testable import EdgeCore
@@ -26,7 +27,7 @@ import Testing
     }
 
     @Test func volatilityIsTheRootOfTheAverageSquaredReturn() {
-        var random = SystemlessRandom(seed: 3)
+        var random = SeededRandom(seed: 3)
         var features = FeatureSet(emaAlpha: 0.1, targetPnL: .zero)
         var mids: [Int64] = []
         for index in 0..<200 {
@@ -103,7 +104,7 @@ import Testing
 
     /// mean of the last 10 / (sd of the last 60 / sqrt 10), from 30 minutes on.
     @Test func pnlZFollowsItsFormula() {
-        var random = SystemlessRandom(seed: 5)
+        var random = SeededRandom(seed: 5)
         var features = FeatureSet(emaAlpha: 0.1, targetPnL: .zero)
         var mark: Int64 = 0
         var minuteMarks: [Int64] = []

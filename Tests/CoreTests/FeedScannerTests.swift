@@ -1,6 +1,7 @@
 import CalibModel
 import Foundation
 import HubCore
+import TestSupport
 import Testing
 
 @Suite struct FeedScannerTests {
@@ -137,7 +138,7 @@ import Testing
     }
 
     @Test func mutatedRowsNeverTrap() {
-        var random = FeedRandom(seed: 3)
+        var random = SeededRandom(seed: 3)
         let alphabet = Array("{}[]\":,.-+eE0123456789 \\tfnNI\u{0}é".utf8)
         var taken = 0
         for _ in 0..<40_000 {

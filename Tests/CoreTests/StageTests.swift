@@ -1,5 +1,6 @@
 import CalibModel
 import Foundation
+import TestSupport
 import Testing
 
 @testable import EdgeCore
@@ -120,7 +121,7 @@ import Testing
     /// bid = mid*(1 - (spread/2 + skew - nudge)/1e4) rounded down, ask = mid*(1 + (spread/2 - skew - nudge)/1e4) rounded up, against decimals
     /// that are exact.
     @Test func pricesEqualTheFormulaInExactDecimals() {
-        var random = SystemlessRandom(seed: 7)
+        var random = SeededRandom(seed: 7)
         for _ in 0..<5_000 {
             let midTwice = Int64(random.next(below: 2_000_000_000)) + 2
             let spread = Int64(random.next(below: 3_000_000))

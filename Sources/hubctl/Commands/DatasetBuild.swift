@@ -75,7 +75,7 @@ struct DatasetBuildCommand: ParsableCommand {
         do {
             let documents = try build(arguments)
             try save(documents, stem: DatasetFormat.stem(from: arguments.from, to: arguments.to))
-        } catch let error as AtomicFileError {
+        } catch let error as FileError {
             throw Console.failure(error.description, Exit.failed, output)
         } catch let refusal as DatasetRefusal {
             throw explain(refusal)

@@ -29,7 +29,7 @@ struct DatasetSummaryCommand: ParsableCommand {
                 json.newline()
                 Console.data(json.take())
             }
-        } catch let error as AtomicFileError {
+        } catch let error as FileError {
             throw Console.failure(error.description, Exit.failed, output)
         } catch let failure as Summary.Failure {
             switch failure {
