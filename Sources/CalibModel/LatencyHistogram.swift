@@ -37,34 +37,3 @@ public enum LatencyBuckets {
         return nil
     }
 }
-
-/// Counts per bucket. Owns its memory so that recording is one increment and nothing else.
-public struct LatencyHistogram: ~Copyable {
-    @usableFromInline let counts: UnsafeMutablePointer<UInt32>
-    /// How many durations were recorded since the last reset.
-    public private(set) var total: Int64 = 0
-
-    public init() {
-        counts = .allocate(capacity: LatencyBuckets.count)
-        counts.initialize(repeating: 0, count: LatencyBuckets.count)
-    }
-    deinit { counts.deallocate() }
-
-    public mutating func record(_ nanoseconds: Int64) {
-        let index = LatencyBuckets.index(of: nanoseconds)
-        // 2^32 - 1 ticks in one bucket of one window cannot happen; saturate rather than trap.
-        if counts[index] != .max { counts[index] &+= 1 }
-        total &+= 1
-    }
-
-    public mutating func reset() {
-        guard total > 0 else { return }
-        counts.update(repeating: 0, count: LatencyBuckets.count)
-        total = 0
-    }
-
-    @inlinable public subscript(index: Int) -> UInt32 {
-        precondition(index >= 0 && index < LatencyBuckets.count, "BUG: bucket \(index)")
-        return counts[index]
-    }
-}

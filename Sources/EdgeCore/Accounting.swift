@@ -56,6 +56,7 @@ extension SymbolState {
             let (sum, overflowed) = accumulator.pointee.sums.squaredReturn.addingReportingOverflow(squared)
             accumulator.pointee.sums.squaredReturn = overflowed ? .max : sum
         }
+        if !shared.isRecorded { tickP95Nanoseconds = features.latencyP95 ?? 0 }
         let milliseconds = second * 1000
         let silence = milliseconds - accumulator.pointee.fromMilliseconds.flooredDivision(by: 10_000) * 10_000
         if milliseconds.isMultiple(of: 10_000), accumulatorHasEvents || silence >= 60_000 { cutSnapshot(at: boundary, &shared) }
@@ -97,6 +98,13 @@ extension SymbolState {
         accumulator.pointee = SnapshotRecord()
         accumulator.pointee.fromMilliseconds = now.wall.milliseconds
         accumulatorHasEvents = false
+    }
+
+    /// A frame of this symbol that was not used.
+    mutating func noteRejectedInput(at now: Moment, _ shared: inout SharedState) {
+        advance(to: now, &shared)
+        noteEvent(at: now, &shared)
+        accumulator.pointee.counts.rejectedInputs += 1
     }
 
     // MARK: Orders

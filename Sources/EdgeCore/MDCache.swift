@@ -2,8 +2,8 @@ import CalibModel
 
 /// The push-fed market-data cache of one symbol: when was its book last proven current, and what may be served (SPEC 3.2-3.5).
 ///
-/// States: unproven (no age) -> proven at an instant with a lateness. A gap or an invalidation raises `generation` and un-proves, so that a
-/// refresh begun before it cannot land after it. The book itself is `Book`; this type only knows its age.
+/// States: unproven (no age) -> proven at an instant with a lateness; a gap or an invalidation un-proves. The book itself is `Book`; this type
+/// only knows its age.
 package struct MDCache: Sendable {
     /// Which rule a read follows.
     package enum Outcome: Sendable, Equatable {
@@ -17,9 +17,6 @@ package struct MDCache: Sendable {
         case refused
     }
 
-    package private(set) var generation: UInt64 = 0
-    package private(set) var invalidations: Int64 = 0
-    package private(set) var refreshes: Int64 = 0
     private var provenAt: Instant?
     private var topicProvenAt: Instant?
     private var lateness: Int64 = 0
@@ -41,8 +38,6 @@ package struct MDCache: Sendable {
 
     /// A gap or a price jump: nothing is served until the next proof.
     package mutating func invalidate() {
-        generation &+= 1
-        invalidations += 1
         provenAt = nil
         lateness = 0
     }
@@ -87,7 +82,6 @@ package struct MDCache: Sendable {
 
     private mutating func refresh(at now: Instant, answers: Bool, _ parameters: Parameters.Cache) -> Bool {
         guard answers, topicIsRecent(at: now, parameters) else { return false }
-        refreshes += 1
         provenAt = now
         lateness = 0
         return true

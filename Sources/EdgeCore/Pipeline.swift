@@ -61,7 +61,7 @@ extension SymbolState {
 
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
-        let tickP95 = shared.isRecorded ? 0 : Double(shared.tickP95Nanoseconds) / 1e6
+        let tickP95 = shared.isRecorded ? 0 : Double(tickP95Nanoseconds) / 1e6
         let bidDepth = book.volume(.buy, levels: 5).total
         let askDepth = book.volume(.sell, levels: 5).total
         let spreadInput = SpreadStage.Input(
@@ -194,7 +194,7 @@ extension SymbolState {
             let isSampled = (orderCounter - 1).isMultiple(of: shared.parameters.tickSampleRate)
             let order = PaperOrder(
                 id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
-                sentAt: now.instant, midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
+                midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
                 volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
                 isSampled: isSampled)
             send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)

@@ -27,7 +27,6 @@ package struct SharedState {
     var orderRate: OrderRate
     var orderNumber: Int64 = 0
     var nextFillID: Int64
-    var tickP95Nanoseconds: Int64 = 0
     private var quoteHash = KeyedHash()
 
     init(
@@ -140,10 +139,13 @@ package struct QuoteNode: ~Copyable {
         if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
         last = now
         sweep(at: now)
+        // Whose frame it is, as soon as that is known; before, the connection's symbol.
+        var about = connectionSymbols[connection]
         do throws(FrameRejection) {
             switch try decoder.decode(bytes) {
             case .depth(let symbol, let first, let last, let previous, let event):
                 let index = try find(symbol)
+                about = index
                 attach(index, to: connection, at: now)
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
@@ -157,17 +159,20 @@ package struct QuoteNode: ~Copyable {
                 }
             case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
                 let index = try find(symbol)
+                about = index
                 attach(index, to: connection, at: now)
                 try symbols[Int(index)].trade(
                     level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
                 let index = try find(symbol)
+                about = index
                 attach(index, to: connection, at: now)
                 try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
             case .other: otherMessages += 1
             }
         } catch {
             reject(error)
+            if let about, error != .unknownSymbol { symbols[Int(about)].noteRejectedInput(at: now, &shared) }
         }
     }
 

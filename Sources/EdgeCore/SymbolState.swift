@@ -82,6 +82,8 @@ package struct SymbolState: ~Copyable {
     var nudge: (buy: BasisPoints, sell: BasisPoints) = (.zero, .zero)
     var nudgedAt: (buy: Instant?, sell: Instant?)
     var sampleCounter: Int64 = 0
+    /// p95 of tick totals, read once a second; what scores and guards see outside replay.
+    var tickP95Nanoseconds: Int64 = 0
     var previousMidTwice: Int64?
     var nextIntervalTick: Instant?
 

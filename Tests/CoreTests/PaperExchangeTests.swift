@@ -18,7 +18,7 @@ import Testing
 
     private func order(_ price: Int64, lots: Int64 = 10, side: Side = .buy) -> PaperOrder {
         PaperOrder(
-            id: 1, side: side, price: price, lots: lots, remaining: lots, sentAt: at(0), midAtQuoteTwice: 202, spread: .zero, skew: .zero,
+            id: 1, side: side, price: price, lots: lots, remaining: lots, midAtQuoteTwice: 202, spread: .zero, skew: .zero,
             nudge: .zero, weight: 1, isSampled: true)
     }
 
@@ -110,6 +110,6 @@ import Testing
         paper.send(.cancel, dueAt: at(5))
         #expect(paper.intended == nil)
         while paper.applyNext(at: at(5), book: book()) != nil {}
-        #expect(paper.resting == nil && !paper.hasRequests)
+        #expect(paper.resting == nil && paper.canSend)
     }
 }

@@ -177,6 +177,8 @@ import Testing
         it.depth(9, 11, previous: 8)
         let before = (it.top, it.counts.ticks)
         it.send(frame)
+        let counted = it.node.withSymbol(0) { $0.accumulator.pointee.counts.rejectedInputs }
+        #expect(counted == (reason == .unknownSymbol ? 0 : 1), "a snapshot tells how many inputs of its symbol were rejected")
         #expect(it.node.rejected(reason) == 1, "\(FrameRejection.allCases.filter { reason in it.node.rejected(reason) > 0 })")
         #expect(it.top == before.0 && it.counts.ticks == before.1 && it.isProven)
     }

@@ -8,7 +8,6 @@ package struct PaperOrder: BitwiseCopyable, Sendable {
     /// Lots asked for, and lots not filled yet.
     package var lots: Int64
     package var remaining: Int64
-    package var sentAt: Instant
     package var acceptedAt: Instant?
     package var midAtQuoteTwice: Int64
     package var spread: BasisPoints
@@ -75,7 +74,6 @@ package struct PaperSide: Sendable {
     }
 
     package var canSend: Bool { inFlightCount < Limits.ordersInFlightMax }
-    package var hasRequests: Bool { inFlightCount > 0 }
 
     /// A request on its way. When too many are under way only a cancel may be sent: it takes the place of the newest, which it supersedes.
     package mutating func send(_ request: Request, dueAt: Instant) {
