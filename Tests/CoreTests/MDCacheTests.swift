@@ -55,6 +55,16 @@ import Testing
         #expect(cache.age(at: at(10_300).instant) == 10_000_000)
     }
 
+    /// A frame's time is untrusted: whatever it claims, the age stays a number that can be compared.
+    @Test func absurdVenueTimesSayNothing() {
+        var cache = MDCache()
+        for claimed in [Int64.max, .min, -1, 4_102_444_800_000, 0, 4_102_444_799_999, 11_270, .max / 1_000_000] {
+            cache.prove(at: at(10_000), venueMilliseconds: claimed)
+            let age = cache.age(at: at(10_000).instant)!
+            #expect((0...3_600_000_000_000).contains(age), "\(claimed)")
+        }
+    }
+
     @Test func theMinimumIsForgottenAfterFiveMinutes() {
         var baseline = LatenessBaseline()
         #expect(baseline.lateness(of: -2_000, at: at(0).instant) == 0)
