@@ -15,17 +15,22 @@ let package = Package(
     name: "calibrant",
     products: [
         .executable(name: "edge-node", targets: ["edge-node"]),
+        .executable(name: "calib-hub", targets: ["calib-hub"]),
         .executable(name: "hubctl", targets: ["hubctl"]),
         .executable(name: "calib-lab", targets: ["calib-lab"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+        .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/groue/GRDB.swift", from: "7.10.0"),
         .package(url: "https://github.com/jpsim/Yams", from: "6.2.2"),
+        .package(url: "https://github.com/swift-server/swift-service-lifecycle", from: "2.13.0"),
     ],
     targets: [
         // System libraries.
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
-        .systemLibrary(name: "COpenSSL", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
 
         // Cores: pure, deterministic.
@@ -38,25 +43,55 @@ let package = Package(
 
         // Shells.
         .target(
-            name: "NodeShell", dependencies: ["CalibModel", "Wire", "COpenSSL", "CZlib", "CZstd"], swiftSettings: threaded,
-            linkerSettings: threadedLink),
+            name: "NodeShell",
+            dependencies: [
+                "CalibModel", "Wire", "COpenSSL", "CZlib", "CZstd",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOWebSocket", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: threaded, linkerSettings: threadedLink),
         .executableTarget(
             name: "edge-node",
             dependencies: [
                 "CalibModel", "Wire", "EdgeCore", "NodeShell", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
+            ], swiftSettings: threaded),
+        .executableTarget(
+            name: "calib-hub",
+            dependencies: [
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "GRDB", package: "GRDB.swift"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
+                .product(name: "UnixSignals", package: "swift-service-lifecycle"),
             ], swiftSettings: threaded),
         .executableTarget(
             name: "hubctl",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
             ], swiftSettings: strict),
         .executableTarget(
             name: "calib-lab",
             dependencies: [
                 "CalibModel", "Wire", "Simulation", "NodeShell",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOWebSocket", package: "swift-nio"),
             ], swiftSettings: strict),
 
         // Tests.
@@ -65,7 +100,15 @@ let package = Package(
             name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["EdgeCore", "Simulation", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "ShellTests", dependencies: ["NodeShell", "EdgeCore", "TestSupport"], swiftSettings: threaded),
-        .testTarget(name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "ShellTests",
+            dependencies: [
+                "NodeShell", "EdgeCore", "TestSupport",
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ], swiftSettings: threaded),
+        .testTarget(
+            name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),
     ]
 )

@@ -30,4 +30,28 @@ package enum Limits {
     package static let unsyncedBytesMax = 1 << 20
     /// Gaps listed one by one in a replay's summary; all are counted.
     package static let gapsListedMax = 100
+    /// One control message of the link, its newline included (SPEC 8.1): a hello with 500 symbol names is 10 KiB.
+    package static let controlLineBytesMax = 65_536
+    /// Raw bytes behind one `append` or `chunk` (SPEC 8.1).
+    package static let appendBytesMax = 1 << 20
+    /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).
+    package static let appendTurnBytes = 65_536
+    /// A file's last bytes that edge and hub compare before they go on.
+    package static let resumeCheckBytes = 65_536
+    /// Symbols in one `status` message: 500 bytes each stay below a control line.
+    package static let statusSymbolsMax = 100
+    /// Appended bytes of one connection the hub has not synced yet: beyond it the hub stops reading from that connection.
+    package static let unackedBytesMax = 4 << 20
+    /// Deadline of the TLS handshake and of the hello behind it, and how long a silent connection lives (SPEC 8.7).
+    package static let helloNanoseconds: Int64 = 5_000_000_000
+    package static let idleNanoseconds: Int64 = 30_000_000_000
+    /// A ping is sent after this long without a message.
+    package static let pingNanoseconds: Int64 = 5_000_000_000
+    /// An edge on B asks again this often; the grant outlives two lost answers (SPEC 7.7).
+    package static let leaseRenewalNanoseconds: Int64 = 5_000_000_000
+    package static let leaseNanoseconds: Int64 = 15_000_000_000
+    /// Reconnect: full-jitter back-off between these; a lease holder's is capped at the lower maximum (SPEC 7.7).
+    package static let reconnectNanosecondsMin: Int64 = 200_000_000
+    package static let reconnectNanosecondsMax: Int64 = 30_000_000_000
+    package static let reconnectNanosecondsMaxOnB: Int64 = 3_000_000_000
 }
