@@ -108,6 +108,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded),
         .testTarget(
             name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),

@@ -36,6 +36,8 @@ package enum Limits {
     package static let appendBytesMax = 1 << 20
     /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).
     package static let appendTurnBytes = 65_536
+    /// Files whose place is asked for at once: 16 x 64 KiB of tails to compare; the backlog's others wait behind today's.
+    package static let resumesInFlightMax = 16
     /// A file's last bytes that edge and hub compare before they go on.
     package static let resumeCheckBytes = 65_536
     /// Symbols in one `status` message: 500 bytes each stay below a control line.
