@@ -56,4 +56,20 @@ package enum Limits {
     package static let reconnectNanosecondsMin: Int64 = 200_000_000
     package static let reconnectNanosecondsMax: Int64 = 30_000_000_000
     package static let reconnectNanosecondsMaxOnB: Int64 = 3_000_000_000
+    /// One websocket message, its fragments joined: the longest frame recorded has 64,067 bytes; equal to the longest line a replay reads.
+    package static let webSocketMessageBytesMax = 16 << 20
+    /// One body of an HTTP answer: a list of a venue's instruments has 1.5 MiB.
+    package static let httpBodyBytesMax = 16 << 20
+    /// Request or status line and headers of one HTTP message: four times what browsers and venues send.
+    package static let httpHeadBytesMax = 32_768
+    package static let httpHeadersMax = 100
+    /// The body of a request to our own endpoints, which is read and ignored.
+    package static let endpointBodyBytesMax = 4_096
+    /// Connections to one of our own HTTP endpoints at a time: a scraper and a probe each hold one.
+    package static let endpointConnectionsMax = 64
+    /// Deadlines of an outgoing connection: until it is open (TCP, TLS and handshake each), and of a whole HTTP exchange.
+    package static let connectNanoseconds: Int64 = 5_000_000_000
+    package static let httpExchangeNanoseconds: Int64 = 15_000_000_000
+    /// How long a websocket waits for the peer's half of a close.
+    package static let closeNanoseconds: Int64 = 2_000_000_000
 }
