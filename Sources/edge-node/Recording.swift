@@ -8,34 +8,120 @@ struct RecordedFrame {
     var wall: WallTime
     /// Valid until the source moves on.
     var frame: UnsafeRawBufferPointer
-    /// Counted from 0 within the recording.
-    var connection: Int
 }
 
-/// One recording, read line by line; the head is what it would hand over next.
+/// What one connection received, within a recording.
 ///
 /// Two forms, told apart by the first line: `<receive unix ns> <frame>`, one connection a file; or one JSON object a line,
-/// `{"t":"recv","conn":NAME,"ts":SECONDS,"data":FRAME}` with `connect` and `disconnect` between, of any number of connections.
+/// `{"t":"recv","conn":NAME,"ts":SECONDS,"data":FRAME}` with `connect` and `disconnect` between. There the lines of one connection are in
+/// order, but those of different ones are not: recorders write them one after the other. So each is read by itself.
+struct RecordedStream {
+    var path: String
+    /// The connection's name; nil in the first form, and in a recording of connections that do not count.
+    var name: [UInt8]?
+    var isObjects = false
+    /// Each line of a file that belongs to no stream is told by the file's first one; these are the names of all of them.
+    var names: [[UInt8]]?
+
+    /// The streams of all files. `category` says which connections of a Bybit recording count; one whose address is not recorded does.
+    static func list(_ paths: [String], category: BybitCategory?) throws(FileError) -> [RecordedStream] {
+        var result: [RecordedStream] = []
+        for path in paths {
+            var input = try LineInput(path: path)
+            var connections: [(name: [UInt8], isWanted: Bool)] = []
+            var isObjects = false
+            while let line = try input.next() {
+                if line.isEmpty { continue }
+                if !isObjects {
+                    guard line[0] == UInt8(ascii: "{") else { break }
+                    isObjects = true
+                }
+                guard let line = RecordedLine(line), line.kind != .unused, let name = line.name else { continue }
+                if !connections.contains(where: { $0.name.elementsEqual(name) }) {
+                    guard connections.count < Limits.recordingConnectionsMax else { continue }
+                    connections.append((Array(name), true))
+                }
+                guard let category, let address = line.address, let slash = address.lastIndex(of: UInt8(ascii: "/")) else { continue }
+                let index = connections.firstIndex { $0.name.elementsEqual(name) }!
+                // The category is the end of the websocket's path.
+                connections[index].isWanted = address[(slash + 1)...].elementsEqual(category.rawValue.utf8)
+            }
+            guard isObjects else {
+                result.append(RecordedStream(path: path))
+                continue
+            }
+            let wanted = connections.filter(\.isWanted).map(\.name)
+            result.append(RecordedStream(path: path, name: wanted.first, isObjects: true, names: wanted))
+            result += wanted.dropFirst().map { RecordedStream(path: path, name: $0, isObjects: true) }
+        }
+        return result
+    }
+}
+
+/// One line of the second form; texts point into it.
+private struct RecordedLine {
+    enum Kind { case received, connected, disconnected, sent, unused }
+
+    var kind = Kind.unused
+    var name: UnsafeRawBufferPointer?
+    var address: UnsafeRawBufferPointer?
+    /// As it stands between its quotes.
+    var frame: UnsafeRawBufferPointer?
+    var nanoseconds: Int64?
+
+    /// Nil when the line is damaged.
+    init?(_ line: UnsafeRawBufferPointer) {
+        var reader = JSONReader(line)
+        var hasKind = false
+        do throws(JSONError) {
+            try reader.beginObject()
+            while let key = try reader.nextKey() {
+                if key.equals("t") {
+                    kind = Self.kind(try reader.string())
+                    hasKind = true
+                } else if key.equals("conn") {
+                    name = try reader.string()
+                } else if key.equals("ts") {
+                    nanoseconds = try reader.fixed(places: 9)
+                } else if key.equals("addr") {
+                    address = try reader.string()
+                } else if key.equals("data"), try reader.peek() == .string {
+                    frame = try reader.string()
+                } else {
+                    try reader.skip()
+                }
+            }
+            try reader.end()
+        } catch { return nil }
+        guard hasKind else { return nil }
+    }
+
+    /// The header, answers over HTTP, and kinds not known here tell nothing about a connection.
+    private static func kind(_ text: UnsafeRawBufferPointer) -> Kind {
+        if text.equals("recv") { return .received }
+        if text.equals("connect") { return .connected }
+        if text.equals("disconnect") || text.equals("close") { return .disconnected }
+        return text.equals("send") ? .sent : .unused
+    }
+}
+
+/// One stream of a recording, read line by line; the head is what it would hand over next.
 final class RecordingSource {
     enum Head {
         case frame(RecordedFrame)
-        /// A frame on a connection of another category.
+        /// A frame of a connection that does not count.
         case otherFrame
         /// The connection begins, or begins anew.
-        case connected(Int)
-        case disconnected(Int)
+        case connected
+        case disconnected
         /// A line without a receive time, or damaged; it is counted at the place where it stands.
         case badLine
         case end
     }
 
-    private enum Form { case plain, objects }
-
     private(set) var head = Head.end
     private var input: LineInput
-    private var form: Form?
-    private let category: BybitCategory?
-    private var connections: [Connection] = []
+    private let stream: RecordedStream
     /// Where frames are unescaped.
     private var text = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 16, alignment: 16)
     /// The newest receive time; never goes back.
@@ -44,22 +130,16 @@ final class RecordingSource {
     private var doubted: WallTime?
     private static let believableNanoseconds: Int64 = 86_400_000_000_000
 
-    private struct Connection {
-        var name: [UInt8]
-        /// False once its address named another category.
-        var isWanted = true
-    }
-
-    /// - Parameter category: which connections of a Bybit recording count; one whose address is not recorded does.
-    init(path: String, category: BybitCategory? = nil) throws(FileError) {
-        self.category = category
-        input = try LineInput(path: path)
+    init(_ stream: RecordedStream) throws(FileError) {
+        self.stream = stream
+        input = try LineInput(path: stream.path)
         try advance()
     }
 
     deinit { text.deallocate() }
 
-    var oversizedLines: Int { input.oversizedLines }
+    /// Of the file, told by its first stream.
+    var oversizedLines: Int { stream.isObjects && stream.names == nil ? 0 : input.oversizedLines }
 
     func advance() throws(FileError) {
         while true {
@@ -68,13 +148,11 @@ final class RecordingSource {
                 return
             }
             if line.isEmpty { continue }
-            let form = form ?? (line[0] == UInt8(ascii: "{") ? .objects : .plain)
-            self.form = form
-            switch form {
-            case .plain: head = parse(line)
-            case .objects:
+            if stream.isObjects {
                 guard let found = parseObject(line) else { continue }
                 head = found
+            } else {
+                head = parse(line)
             }
             return
         }
@@ -106,48 +184,23 @@ final class RecordingSource {
         }
         // 18 digits at most cannot overflow; 19 are today's nanoseconds and fit until 2262.
         guard index >= 18, index < line.count, line[index] == 0x20, let wall = stamp(nanoseconds) else { return .badLine }
-        return .frame(RecordedFrame(wall: wall, frame: UnsafeRawBufferPointer(rebasing: line[(index + 1)...]), connection: 0))
+        return .frame(RecordedFrame(wall: wall, frame: UnsafeRawBufferPointer(rebasing: line[(index + 1)...])))
     }
 
-    /// Nil for what tells nothing about the market: the header, requests, answers over HTTP, and kinds not known here.
-    private func parseObject(_ line: UnsafeRawBufferPointer) -> Head? {
-        var reader = JSONReader(line)
-        var kind: UnsafeRawBufferPointer?
-        var name: UnsafeRawBufferPointer?
-        var address: UnsafeRawBufferPointer?
-        var frame: UnsafeRawBufferPointer?
-        var nanoseconds: Int64?
-        do throws(JSONError) {
-            try reader.beginObject()
-            while let key = try reader.nextKey() {
-                if key.equals("t") {
-                    kind = try reader.string()
-                } else if key.equals("conn") {
-                    name = try reader.string()
-                } else if key.equals("ts") {
-                    nanoseconds = try reader.fixed(places: 9)
-                } else if key.equals("addr") {
-                    address = try reader.string()
-                } else if key.equals("data"), try reader.peek() == .string {
-                    frame = try reader.string()
-                } else {
-                    try reader.skip()
-                }
-            }
-            try reader.end()
-        } catch { return .badLine }
-        guard let kind else { return .badLine }
-        let isFrame = kind.equals("recv")
-        let isEnd = kind.equals("disconnect") || kind.equals("close")
-        guard isFrame || isEnd || kind.equals("connect") || kind.equals("send") else { return nil }
-        guard let name, let connection = connection(name) else { return .badLine }
-        if let address { note(address, of: connection) }
-        if kind.equals("send") { return nil }
-        guard let nanoseconds, let wall = stamp(nanoseconds) else { return .badLine }
-        guard isFrame else { return isEnd ? .disconnected(connection) : .connected(connection) }
-        guard let frame, let unescaped = unescape(frame) else { return .badLine }
-        guard connections[connection].isWanted else { return .otherFrame }
-        return .frame(RecordedFrame(wall: wall, frame: unescaped, connection: connection))
+    /// Nil for what is not this stream's to tell.
+    private func parseObject(_ bytes: UnsafeRawBufferPointer) -> Head? {
+        guard let line = RecordedLine(bytes), line.kind == .unused || line.name != nil else { return stream.names == nil ? nil : .badLine }
+        guard line.kind != .unused, let name = line.name else { return nil }
+        guard let own = stream.name, own.elementsEqual(name) else {
+            guard line.kind == .received, let names = stream.names, !names.contains(where: { $0.elementsEqual(name) }) else { return nil }
+            return .otherFrame
+        }
+        guard line.kind != .sent else { return nil }
+        guard let nanoseconds = line.nanoseconds, let wall = stamp(nanoseconds) else { return .badLine }
+        if line.kind == .connected { return .connected }
+        if line.kind == .disconnected { return .disconnected }
+        guard let frame = line.frame.flatMap(unescape) else { return .badLine }
+        return .frame(RecordedFrame(wall: wall, frame: frame))
     }
 
     // MARK: Leaves
@@ -167,20 +220,6 @@ final class RecordingSource {
         let wall = latest.map { max($0, stamped) } ?? stamped
         latest = wall
         return wall
-    }
-
-    /// The connection of that name, a new one if need be; nil at the limit.
-    private func connection(_ name: UnsafeRawBufferPointer) -> Int? {
-        if let index = connections.firstIndex(where: { $0.name.elementsEqual(name) }) { return index }
-        guard connections.count < Limits.recordingConnectionsMax else { return nil }
-        connections.append(Connection(name: Array(name)))
-        return connections.count - 1
-    }
-
-    /// The category is the end of the websocket's path.
-    private func note(_ address: UnsafeRawBufferPointer, of connection: Int) {
-        guard let category, let slash = address.lastIndex(of: UInt8(ascii: "/")) else { return }
-        connections[connection].isWanted = address[(slash + 1)...].elementsEqual(category.rawValue.utf8)
     }
 
     /// The text of a JSON string that `JSONReader` accepted; nil when an escape stands for half a character.
@@ -241,13 +280,13 @@ final class RecordingSource {
     }
 }
 
-/// Several recordings as one stream in the order of their receive times; equal times in the order the files were given.
+/// Several streams as one in the order of their receive times; equal times in the order of the streams.
 struct Recording {
     let sources: [RecordingSource]
 
-    init(paths: [String], category: BybitCategory?) throws(FileError) {
+    init(_ streams: [RecordedStream]) throws(FileError) {
         var sources: [RecordingSource] = []
-        for path in paths { sources.append(try RecordingSource(path: path, category: category)) }
+        for stream in streams { sources.append(try RecordingSource(stream)) }
         self.sources = sources
     }
 
@@ -262,9 +301,6 @@ struct Recording {
         }
         return best
     }
-
-    /// What the node is told about a connection of one source: numbers of different sources never meet.
-    static func connection(_ connection: Int, of source: Int) -> Int { source * Limits.recordingConnectionsMax + connection }
 
     var oversizedLines: Int { sources.reduce(0) { $0 + $1.oversizedLines } }
 }

@@ -101,7 +101,8 @@ struct Replay: ParsableCommand {
 
     private func replay(_ configuration: EdgeConfiguration) throws {
         let venue = selectedVenue!  // Checked by validate().
-        let instruments = try instruments(of: venue, configuration.instruments[venue.rawValue] ?? [])
+        let streams = try RecordedStream.list(input, category: venue.category)
+        let instruments = try instruments(of: venue, streams, configuration.instruments[venue.rawValue] ?? [])
         guard !instruments.isEmpty else {
             printError("edge-node replay: no frame of any symbol in \(input.joined(separator: ", ")); is --venue \(venue.rawValue) right?")
             throw ExitCode.failure
@@ -124,14 +125,14 @@ struct Replay: ParsableCommand {
             instruments: instruments)
         var node = QuoteNode(
             venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue), isRecorded: true,
-            connections: Recording.connection(0, of: input.count), runNumber: sink.runNumber, firstFillID: sink.firstFillID,
+            connections: streams.count, runNumber: sink.runNumber, firstFillID: sink.firstFillID,
             outboxes: sink.makeOutboxes(),
             clock: StopClock(monotonicNanoseconds))
         node.shared.explainTick = explainTick
         node.shared.explainSymbol = explained
 
         let startedAt = monotonicNanoseconds()
-        let recording = try Recording(paths: input, category: venue.category)
+        let recording = try Recording(streams)
         let span = try feed(recording, to: &node, sink)
         while !node.finish() { try sink.makeRoom(&node.shared.outboxes) }
         let elapsed = monotonicNanoseconds() - startedAt
@@ -172,10 +173,10 @@ struct Replay: ParsableCommand {
             switch source.head {
             case .frame(let recorded):
                 span = (span?.first ?? recorded.wall, recorded.wall)
-                node.frame(recorded.frame, on: Recording.connection(recorded.connection, of: index), at: source.moment)
+                node.frame(recorded.frame, on: index, at: source.moment)
             case .otherFrame: node.otherFrame()
-            case .connected(let connection): node.connected(Recording.connection(connection, of: index), at: source.moment)
-            case .disconnected(let connection): node.disconnected(Recording.connection(connection, of: index), at: source.moment)
+            case .connected: node.connected(index, at: source.moment)
+            case .disconnected: node.disconnected(index, at: source.moment)
             case .badLine: node.badLine()
             case .end: break
             }
@@ -189,23 +190,25 @@ struct Replay: ParsableCommand {
 
     /// The instruments of the symbols in the recording: configured ones, the others inferred.
     ///
-    /// A first look at the beginning of every file tells the symbols; only when one of them is not configured the whole is read for its
+    /// A first look at the beginning of every stream tells the symbols; only when one of them is not configured the whole is read for its
     /// finest decimal step.
-    private func instruments(of venue: QuoteNode.Venue, _ configured: [Instrument]) throws -> [Instrument] {
-        var scan = try scan(venue, linesMax: 2000)
+    private func instruments(of venue: QuoteNode.Venue, _ streams: [RecordedStream], _ configured: [Instrument]) throws -> [Instrument] {
+        var scan = try scan(venue, streams, linesMax: 2000)
         let known = Dictionary(configured.map { ($0.symbol, $0) }) { first, _ in first }
-        if scan.symbols.contains(where: { known[$0] == nil }) || scan.symbols.isEmpty { scan = try self.scan(venue, linesMax: .max) }
+        if scan.symbols.contains(where: { known[$0] == nil }) || scan.symbols.isEmpty {
+            scan = try self.scan(venue, streams, linesMax: .max)
+        }
         return scan.instruments().prefix(Limits.symbolsMax).map { known[$0.symbol] ?? $0 }
     }
 
-    private func scan(_ venue: QuoteNode.Venue, linesMax: Int) throws -> InstrumentScan {
-        var scan = InstrumentScan(venue: venue, connections: Recording.connection(0, of: input.count))
-        for (index, path) in input.enumerated() {
-            let source = try RecordingSource(path: path, category: venue.category)
+    private func scan(_ venue: QuoteNode.Venue, _ streams: [RecordedStream], linesMax: Int) throws -> InstrumentScan {
+        var scan = InstrumentScan(venue: venue, connections: streams.count)
+        for (index, stream) in streams.enumerated() {
+            let source = try RecordingSource(stream)
             var lines = 0
             while source.time != nil, lines < linesMax {
                 if case .frame(let recorded) = source.head {
-                    scan.frame(recorded.frame, on: Recording.connection(recorded.connection, of: index))
+                    scan.frame(recorded.frame, on: index)
                 }
                 lines += 1
                 try source.advance()
