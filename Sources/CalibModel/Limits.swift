@@ -7,6 +7,12 @@ package enum Limits {
     package static let bookLevelsMax = 16_384
     /// Price levels in one frame: the largest REST snapshot has 5,000 a side. A frame with more is rejected.
     package static let frameLevelsMax = 16_384
+    /// Trades in one frame: what Bybit documents. A frame with more is rejected.
+    package static let frameTradesMax = 1_024
+    /// A book without a chain asks again for its subscription this often, while its frames keep coming: 25 times a round trip to a far venue.
+    package static let resubscribeNanoseconds: Int64 = 5_000_000_000
+    /// Connections told apart in one recording; a reconnect under its old name is none more. Lines of any further one are bad lines.
+    package static let recordingConnectionsMax = 64
     /// Highest price in 1e-9 quote currency, and highest quantity of one level or trade in 1e-8 base asset: a sixteenth of an Int64, so that
     /// twice a price and the sum of the best five levels fit. A price of 576 million, a quantity of 5.7e9.
     package static let decimalMax: Int64 = .max / 16

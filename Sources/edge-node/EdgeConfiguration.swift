@@ -141,9 +141,12 @@ struct EdgeConfiguration {
         return configuration
     }
 
-    /// The parameters for one venue: its fees applied.
+    /// The parameters for one venue: its fees and its bound of the topic proof applied.
     func parameters(for venue: String) -> Parameters {
         var result = parameters
+        if let bound = QuoteNode.Venue(rawValue: venue)?.topicProofNanosecondsMax {
+            result.cache.topicProofNanoseconds = min(result.cache.topicProofNanoseconds, bound)
+        }
         if let (maker, taker) = fees[venue] {
             result.makerFee = maker
             result.takerFee = taker
