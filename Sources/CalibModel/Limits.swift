@@ -28,6 +28,9 @@ package enum Limits {
     package static let pendingMarkoutsMax = 4_096
     /// Seconds stepped one by one after a silence; a longer one is a discontinuity and restarts the one-second grid.
     package static let silenceSecondsMax = 120
+    /// Arm fields a symbol has left and still books to within one 10-s window: there and back of an experiment, and the same for the one
+    /// before it. At the bound the oldest is cut early, so its window has two rows.
+    package static let trailingAccumulatorsMax = 4
     /// One JSONL row (SPEC 8.1).
     package static let rowBytesMax = 65_536
     /// How much of a feed's end is validated row by row on open (SPEC 2.7).
