@@ -70,4 +70,24 @@ package enum Limits {
     package static let httpExchangeNanoseconds: Int64 = 15_000_000_000
     /// How long a websocket waits for the peer's half of a close.
     package static let closeNanoseconds: Int64 = 2_000_000_000
+    /// Connections that have not said hello yet: 1,000 edges that come back within a minute need 17 a second, most done in 50 ms; 64 leave
+    /// room for the 5 s of those that never will. One more is closed at once.
+    package static let strangersMax = 64
+    /// Bytes queued for a peer that does not read them: eight messages with the longest payload. At the bound the connection is closed.
+    package static let linkOutboundBytesMax = 8 << 20
+    /// Queued bytes above which a link is not writable, and below which it is again: one longest payload, and two hub turns.
+    package static let linkOutboundBytesHigh = 1 << 20
+    package static let linkOutboundBytesLow = 256 << 10
+    /// How long a closed connection may take to hand its last bytes over and to see the peer's end.
+    package static let lingerNanoseconds: Int64 = 1_000_000_000
+    /// Received ciphertext given to the TLS library at a time: its largest record (16 KiB and 256 bytes) twice.
+    package static let tlsFeedBytes = 32 << 10
+    /// Plaintext of one TLS record.
+    package static let tlsRecordBytes = 16_384
+    /// Records sent under one key: AES-GCM allows 2^24.5.
+    package static let tlsRecordsPerKey = 1 << 23
+    /// Handshake messages behind the handshake per MiB of data: a venue sends two tickets, a key update comes every 128 GiB.
+    package static let tlsPostHandshakeMessagesMax = 32
+    /// Sockets waiting to be accepted.
+    package static let acceptBacklog: Int32 = 256
 }
