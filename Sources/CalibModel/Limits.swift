@@ -7,6 +7,12 @@ package enum Limits {
     package static let bookLevelsMax = 16_384
     /// Price levels in one frame: the largest REST snapshot has 5,000 a side. A frame with more is rejected.
     package static let frameLevelsMax = 16_384
+    /// Trades in one frame: what Bybit documents. A frame with more is rejected.
+    package static let frameTradesMax = 1_024
+    /// A book without a chain asks again for its subscription this often, while its frames keep coming: 25 times a round trip to a far venue.
+    package static let resubscribeNanoseconds: Int64 = 5_000_000_000
+    /// Connections told apart in one recording; a reconnect under its old name is none more. Lines of any further one are bad lines.
+    package static let recordingConnectionsMax = 64
     /// Highest price in 1e-9 quote currency, and highest quantity of one level or trade in 1e-8 base asset: a sixteenth of an Int64, so that
     /// twice a price and the sum of the best five levels fit. A price of 576 million, a quantity of 5.7e9.
     package static let decimalMax: Int64 = .max / 16
@@ -56,4 +62,40 @@ package enum Limits {
     package static let reconnectNanosecondsMin: Int64 = 200_000_000
     package static let reconnectNanosecondsMax: Int64 = 30_000_000_000
     package static let reconnectNanosecondsMaxOnB: Int64 = 3_000_000_000
+    /// One websocket message, its fragments joined: the longest frame recorded has 64,067 bytes; equal to the longest line a replay reads.
+    package static let webSocketMessageBytesMax = 16 << 20
+    /// One body of an HTTP answer: a list of a venue's instruments has 1.5 MiB.
+    package static let httpBodyBytesMax = 16 << 20
+    /// Request or status line and headers of one HTTP message: four times what browsers and venues send.
+    package static let httpHeadBytesMax = 32_768
+    package static let httpHeadersMax = 100
+    /// The body of a request to our own endpoints, which is read and ignored.
+    package static let endpointBodyBytesMax = 4_096
+    /// Connections to one of our own HTTP endpoints at a time: a scraper and a probe each hold one.
+    package static let endpointConnectionsMax = 64
+    /// Deadlines of an outgoing connection: until it is open (TCP, TLS and handshake each), and of a whole HTTP exchange.
+    package static let connectNanoseconds: Int64 = 5_000_000_000
+    package static let httpExchangeNanoseconds: Int64 = 15_000_000_000
+    /// How long a websocket waits for the peer's half of a close.
+    package static let closeNanoseconds: Int64 = 2_000_000_000
+    /// Connections that have not said hello yet: 1,000 edges that come back within a minute need 17 a second, most done in 50 ms; 64 leave
+    /// room for the 5 s of those that never will. One more is closed at once.
+    package static let strangersMax = 64
+    /// Bytes queued for a peer that does not read them: eight messages with the longest payload. At the bound the connection is closed.
+    package static let linkOutboundBytesMax = 8 << 20
+    /// Queued bytes above which a link is not writable, and below which it is again: one longest payload, and two hub turns.
+    package static let linkOutboundBytesHigh = 1 << 20
+    package static let linkOutboundBytesLow = 256 << 10
+    /// How long a closed connection may take to hand its last bytes over and to see the peer's end.
+    package static let lingerNanoseconds: Int64 = 1_000_000_000
+    /// Received ciphertext given to the TLS library at a time: its largest record (16 KiB and 256 bytes) twice.
+    package static let tlsFeedBytes = 32 << 10
+    /// Plaintext of one TLS record.
+    package static let tlsRecordBytes = 16_384
+    /// Records sent under one key: AES-GCM allows 2^24.5.
+    package static let tlsRecordsPerKey = 1 << 23
+    /// Handshake messages behind the handshake per MiB of data: a venue sends two tickets, a key update comes every 128 GiB.
+    package static let tlsPostHandshakeMessagesMax = 32
+    /// Sockets waiting to be accepted.
+    package static let acceptBacklog: Int32 = 256
 }

@@ -269,6 +269,8 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable {
     case clock
     /// Bytes were cut from a feed's end on open; first = bytes cut, second = rows saved.
     case cut
+    /// A venue connection ended; first = the connection, second = how many books lost their proof by it.
+    case disconnected
 }
 
 package struct EventRecord: BitwiseCopyable, Sendable {

@@ -74,17 +74,41 @@ package struct QuoteNode: ~Copyable {
     package enum Venue: String, Sendable, CaseIterable {
         case binanceUSDM = "binance-usdm"
         case binanceSpot = "binance-spot"
+        /// Bybit's USDT perpetuals.
+        case bybit
+        case bybitSpot = "bybit-spot"
+        /// The embedded exchange: Bybit's wire on loopback.
+        case sim
+
         var chain: DepthChain { self == .binanceSpot ? .spot : .futures }
+
+        /// The category its connections carry; nil where the wire is not Bybit's.
+        package var category: BybitCategory? {
+            switch self {
+            case .binanceUSDM, .binanceSpot: nil
+            case .bybit, .sim: .linear
+            case .bybitSpot: .spot
+            }
+        }
+
+        /// How long a silent topic may be believed because its connection answers, at most; nil is no bound of the venue's own. Bybit sends a
+        /// quiet book's top again each 3 s (SPEC 3.2).
+        package var topicProofNanosecondsMax: Int64? { category == nil ? nil : 5_000_000_000 }
     }
 
     package private(set) var messages: Int64 = 0
-    package private(set) var otherMessages: Int64 = 0
+    package internal(set) var otherMessages: Int64 = 0
+    /// Requests that the venue did not grant, such as a subscription to a topic it does not know.
+    package internal(set) var refusedRequests: Int64 = 0
     package private(set) var gaps: [Gap] = []
     package var shared: SharedState
     private let venue: Venue
-    private let symbols: UnsafeMutablePointer<SymbolState>
+    let symbols: UnsafeMutablePointer<SymbolState>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
+    var bybitDecoder = BybitDecoder()
+    /// Symbols whose book lost its chain, in the order they did; at most one entry each.
+    var resubscriptions: [SymbolIndex] = []
     private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
     private var droppedTicks = 0
@@ -136,9 +160,8 @@ package struct QuoteNode: ~Copyable {
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
         let readAt = shared.clock.now()
         messages += 1
-        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
-        last = now
-        sweep(at: now)
+        begin(at: now)
+        if venue.category != nil { return bybitFrame(bytes, on: connection, at: now, readAt: readAt) }
         // Whose frame it is, as soon as that is known; before, the connection's symbol.
         var about = connectionSymbols[connection]
         do throws(FrameRejection) {
@@ -176,6 +199,12 @@ package struct QuoteNode: ~Copyable {
         }
     }
 
+    /// A frame that is not for this node, such as one of another category: counted only.
+    package mutating func otherFrame() {
+        messages += 1
+        otherMessages += 1
+    }
+
     /// A line that is no frame at all: counted like a rejected frame.
     package mutating func badLine() {
         messages += 1
@@ -205,7 +234,14 @@ package struct QuoteNode: ~Copyable {
         var eventMilliseconds: Int64
     }
 
-    private mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
+    /// What every input starts with: the run's first event, and time passing.
+    mutating func begin(at now: Moment) {
+        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
+        last = now
+        sweep(at: now)
+    }
+
+    mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
 
     /// Time passes for every symbol at least each 100 ms of it, and for a frame's own symbol with the frame.
     private mutating func sweep(at now: Moment) {
@@ -227,7 +263,7 @@ package struct QuoteNode: ~Copyable {
         }
     }
 
-    private func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
+    func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
         for index in 0..<symbolCount where symbols[index].isNamed(name) { return SymbolIndex(index) }
         throw .unknownSymbol
     }
@@ -264,7 +300,7 @@ package struct QuoteNode: ~Copyable {
         noteGap(index, at: now)
     }
 
-    private mutating func noteGap(_ index: SymbolIndex, at now: Moment) {
+    mutating func noteGap(_ index: SymbolIndex, at now: Moment) {
         guard let (expected, received) = symbols[Int(index)].takeGap() else { return }
         if gaps.count < Limits.gapsListedMax { gaps.append(Gap(symbol: index, wall: now.wall, expected: expected, received: received)) }
     }

@@ -21,6 +21,8 @@ package struct SymbolCounts: Sendable {
     package var unsyncedMessages: Int64 = 0
     package var sequenceGaps: Int64 = 0
     package var crossed: Int64 = 0
+    /// How often the book asked for a new subscription (Bybit).
+    package var resubscriptions: Int64 = 0
     package var ticks: Int64 = 0
     package var quotes: Int64 = 0
     package var fills: Int64 = 0
@@ -35,6 +37,7 @@ package struct SymbolCounts: Sendable {
         unsyncedMessages += other.unsyncedMessages
         sequenceGaps += other.sequenceGaps
         crossed += other.crossed
+        resubscriptions += other.resubscriptions
         ticks += other.ticks
         quotes += other.quotes
         fills += other.fills
@@ -70,6 +73,7 @@ package struct SymbolState: ~Copyable {
     /// Venue time of the last applied depth event.
     var lastEventMilliseconds: Int64 = .min
     var lastGap: (expected: Int64, received: Int64)?
+    var subscription = BookSubscription()
     package internal(set) var counts = SymbolCounts()
     package internal(set) var audit = TopAudit()
     var cache = MDCache()

@@ -466,6 +466,7 @@ extension EventKind {
         case .dropped: "dropped"
         case .clock: "clock"
         case .cut: "cut"
+        case .disconnected: "disconnected"
         }
     }
 
@@ -480,6 +481,7 @@ extension EventKind {
         case .dropped: (true, "rows", nil)
         case .clock: (false, "step_ms", nil)
         case .cut: (true, "bytes", "rows_saved")
+        case .disconnected: (false, "connection", "books")
         }
     }
 }
