@@ -104,7 +104,8 @@ let package = Package(
         .testTarget(
             name: "ShellTests",
             dependencies: [
-                "NodeShell", "EdgeCore", "TestSupport",
+                "NodeShell", "EdgeCore", "TestSupport", "COpenSSL",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
