@@ -52,10 +52,11 @@ let package = Package(
                 .product(name: "NIOWebSocket", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded, linkerSettings: threadedLink),
+        .target(name: "Configuration", dependencies: ["CalibModel", "Wire", "Yams"], swiftSettings: strict),
         .executableTarget(
             name: "edge-node",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "EdgeCore", "NodeShell", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -66,7 +67,7 @@ let package = Package(
         .executableTarget(
             name: "calib-hub",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -107,6 +108,7 @@ let package = Package(
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded),
         .testTarget(
             name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),

@@ -28,6 +28,9 @@ package enum Limits {
     package static let pendingMarkoutsMax = 4_096
     /// Seconds stepped one by one after a silence; a longer one is a discontinuity and restarts the one-second grid.
     package static let silenceSecondsMax = 120
+    /// Arm fields a symbol has left and still books to within one 10-s window: there and back of an experiment, and the same for the one
+    /// before it. At the bound the oldest is cut early, so its window has two rows.
+    package static let trailingAccumulatorsMax = 4
     /// One JSONL row (SPEC 8.1).
     package static let rowBytesMax = 65_536
     /// How much of a feed's end is validated row by row on open (SPEC 2.7).
@@ -42,6 +45,8 @@ package enum Limits {
     package static let appendBytesMax = 1 << 20
     /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).
     package static let appendTurnBytes = 65_536
+    /// Files whose place is asked for at once: 16 x 64 KiB of tails to compare; the backlog's others wait behind today's.
+    package static let resumesInFlightMax = 16
     /// A file's last bytes that edge and hub compare before they go on.
     package static let resumeCheckBytes = 65_536
     /// Symbols in one `status` message: 500 bytes each stay below a control line.
@@ -60,4 +65,65 @@ package enum Limits {
     package static let reconnectNanosecondsMin: Int64 = 200_000_000
     package static let reconnectNanosecondsMax: Int64 = 30_000_000_000
     package static let reconnectNanosecondsMaxOnB: Int64 = 3_000_000_000
+    /// One websocket message, its fragments joined: the longest frame recorded has 64,067 bytes; equal to the longest line a replay reads.
+    package static let webSocketMessageBytesMax = 16 << 20
+    /// One body of an HTTP answer: a list of a venue's instruments has 1.5 MiB.
+    package static let httpBodyBytesMax = 16 << 20
+    /// Request or status line and headers of one HTTP message: four times what browsers and venues send.
+    package static let httpHeadBytesMax = 32_768
+    package static let httpHeadersMax = 100
+    /// The body of a request to our own endpoints, which is read and ignored.
+    package static let endpointBodyBytesMax = 4_096
+    /// Connections to one of our own HTTP endpoints at a time: a scraper and a probe each hold one.
+    package static let endpointConnectionsMax = 64
+    /// Deadlines of an outgoing connection: until it is open (TCP, TLS and handshake each), and of a whole HTTP exchange.
+    package static let connectNanoseconds: Int64 = 5_000_000_000
+    package static let httpExchangeNanoseconds: Int64 = 15_000_000_000
+    /// How long a websocket waits for the peer's half of a close.
+    package static let closeNanoseconds: Int64 = 2_000_000_000
+    /// Connections that have not said hello yet: 1,000 edges that come back within a minute need 17 a second, most done in 50 ms; 64 leave
+    /// room for the 5 s of those that never will. One more is closed at once.
+    package static let strangersMax = 64
+    /// Bytes queued for a peer that does not read them: eight messages with the longest payload. At the bound the connection is closed.
+    package static let linkOutboundBytesMax = 8 << 20
+    /// Queued bytes above which a link is not writable, and below which it is again: one longest payload, and two hub turns.
+    package static let linkOutboundBytesHigh = 1 << 20
+    package static let linkOutboundBytesLow = 256 << 10
+    /// How long a closed connection may take to hand its last bytes over and to see the peer's end.
+    package static let lingerNanoseconds: Int64 = 1_000_000_000
+    /// Received ciphertext given to the TLS library at a time: its largest record (16 KiB and 256 bytes) twice.
+    package static let tlsFeedBytes = 32 << 10
+    /// Plaintext of one TLS record.
+    package static let tlsRecordBytes = 16_384
+    /// Records sent under one key: AES-GCM allows 2^24.5.
+    package static let tlsRecordsPerKey = 1 << 23
+    /// Handshake messages behind the handshake per MiB of data: a venue sends two tickets, a key update comes every 128 GiB.
+    package static let tlsPostHandshakeMessagesMax = 32
+    /// Sockets waiting to be accepted.
+    package static let acceptBacklog: Int32 = 256
+    /// Connections of one hub: 1,000 edges and 24 operators at 34 KiB of TLS buffers each are 34 MiB.
+    package static let linksMax = 1_024
+    /// Hosts a hub knows: the connections, and as many it has once seen.
+    package static let hostsMax = 2_048
+    /// Feed files of one host: six feeds over 680 days. Beyond it a new file is refused.
+    package static let hostFilesMax = 4_096
+    /// A second connection of a live identity waits this long for the first one's pong (SPEC 8.4).
+    package static let identityPingNanoseconds: Int64 = 1_000_000_000
+    /// Added to a lease before an unreachable edge is called safe (SPEC 7.7): its clock and ours may drift apart by far less in 15 s.
+    package static let leaseGraceNanoseconds: Int64 = 1_000_000_000
+    /// A host, or a gauge of it, silent this long is lost (SPEC 5: `metrics.symbol_ttl`).
+    package static let lostNanoseconds: Int64 = 900_000_000_000
+    /// A connected host without a status this long is silent: ten statuses missed.
+    package static let silentNanoseconds: Int64 = 10_000_000_000
+    /// Actions of operators waiting for a record to become durable: a commit takes milliseconds. Beyond it an action is refused.
+    package static let deferredRequestsMax = 64
+    /// Operators waiting for hosts to answer a command, each at most `commandWaitMillisecondsMax`.
+    package static let commandWaitersMax = 64
+    package static let commandWaitMilliseconds: Int64 = 10_000
+    package static let commandWaitMillisecondsMax: Int64 = 600_000
+    /// Finished commands and experiments a hub keeps in memory and lists; the log keeps all.
+    package static let commandsListedMax = 1_000
+    package static let experimentsListedMax = 1_000
+    /// UTF-8 bytes of an operator's reason: it travels in every command.
+    package static let reasonBytesMax = 512
 }

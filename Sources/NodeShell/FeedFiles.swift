@@ -1,6 +1,6 @@
 package import CalibModel
 import Glibc
-import Wire
+internal import Wire
 
 /// The feed files of one directory, owned by one process (SPEC 2): `<artifacts>/feeds/<feed>_YYYYMMDD.jsonl`.
 ///

@@ -1,4 +1,5 @@
 import CalibModel
+import Configuration
 import EdgeCore
 import Wire
 

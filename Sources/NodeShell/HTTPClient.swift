@@ -1,0 +1,131 @@
+internal import CalibModel
+package import NIOCore
+import NIOHTTP1
+import NIOPosix
+
+/// Makes the handler that encrypts a channel; it is given the server name to ask for and to check.
+package typealias ChannelSecurity = @Sendable (_ serverName: String) throws -> any ChannelHandler
+
+package struct HTTPResponse: Sendable, Equatable {
+    package var status: Int
+    package var body: [UInt8]
+}
+
+/// One GET request on a connection of its own, for the few answers a venue gives outside its stream.
+package enum HTTPClient {
+    /// Fails with a `NetworkError`: no connection in 5 s, no whole answer in 15 s, a body above `Limits.httpBodyBytesMax`, or bytes that are
+    /// no HTTP/1.1. Any status is an answer, not a failure. `serverName` is what TLS checks and defaults to the host.
+    package static func get(
+        host: String, port: Int, path: String, tls: ChannelSecurity? = nil, serverName: String? = nil, on eventLoop: any EventLoop
+    ) -> EventLoopFuture<HTTPResponse> {
+        let peer = "\(host):\(port)\(path)"
+        let promise = eventLoop.makePromise(of: HTTPResponse.self)
+        ClientBootstrap(group: eventLoop)
+            .connectTimeout(.nanoseconds(Limits.connectNanoseconds))
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    let pipeline = channel.pipeline.syncOperations
+                    if let tls { try pipeline.addHandler(tls(serverName ?? host)) }
+                    try pipeline.addHandler(HTTPRequestEncoder())
+                    try pipeline.addHandler(ByteToMessageHandler(HTTPResponseDecoder(limitConfiguration: .ours)))
+                    try pipeline.addHandler(
+                        HTTPExchange(request: .get(path, host: host, port: port, isSecure: tls != nil), peer: peer, promise: promise))
+                }
+            }
+            .connect(host: host, port: port)
+            .whenFailure { promise.fail(NetworkError($0, peer: peer)) }
+        return promise.futureResult
+    }
+}
+
+extension HTTPRequestHead {
+    /// A GET with the headers every request of ours has.
+    static func get(_ path: String, host: String, port: Int, isSecure: Bool) -> HTTPRequestHead {
+        var head = HTTPRequestHead(version: .http1_1, method: .GET, uri: path)
+        head.headers.add(name: "Host", value: port == (isSecure ? 443 : 80) ? host : "\(host):\(port)")
+        head.headers.add(name: "User-Agent", value: "calibrant")
+        return head
+    }
+}
+
+extension NIOHTTPDecoderLimitConfiguration {
+    /// What any peer of ours may send as one head.
+    static var ours: NIOHTTPDecoderLimitConfiguration {
+        var limits = NIOHTTPDecoderLimitConfiguration()
+        limits.maxHeaderFieldSize = Limits.httpHeadBytesMax
+        limits.maxHeaderListSize = Limits.httpHeadBytesMax
+        limits.maxHeaderFieldCount = Limits.httpHeadersMax
+        return limits
+    }
+}
+
+private final class HTTPExchange: ChannelInboundHandler {
+    typealias InboundIn = HTTPClientResponsePart
+    typealias OutboundOut = HTTPClientRequestPart
+
+    private var request: HTTPRequestHead
+    private let peer: String
+    private let promise: EventLoopPromise<HTTPResponse>
+    private var response: HTTPResponse?
+    private var deadline: Scheduled<Void>?
+    private var isDone = false
+
+    init(request: HTTPRequestHead, peer: String, promise: EventLoopPromise<HTTPResponse>) {
+        self.request = request
+        self.peer = peer
+        self.promise = promise
+        self.request.headers.add(name: "Accept", value: "application/json")
+        self.request.headers.add(name: "Connection", value: "close")
+    }
+
+    func channelActive(context: ChannelHandlerContext) {
+        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
+        deadline = context.eventLoop.scheduleTask(in: .nanoseconds(Limits.httpExchangeNanoseconds)) {
+            let (exchange, context) = bound.value
+            exchange.fail(.timedOut, "no whole answer within \(Limits.httpExchangeNanoseconds / 1_000_000_000) s", context)
+        }
+        context.write(wrapOutboundOut(.head(request)), promise: nil)
+        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        context.fireChannelActive()
+    }
+
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard !isDone else { return }
+        switch unwrapInboundIn(data) {
+        case .head(let head): response = HTTPResponse(status: Int(head.status.code), body: [])
+        case .body(let bytes):
+            guard (response?.body.count ?? 0) + bytes.readableBytes <= Limits.httpBodyBytesMax else {
+                fail(.tooLarge, "the answer is longer than \(Limits.httpBodyBytesMax) bytes", context)
+                return
+            }
+            response?.body.append(contentsOf: bytes.readableBytesView)
+        case .end:
+            guard let response else { return }
+            finish(.success(response), context)
+        }
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        fail(.closed, "the connection was closed before the answer was whole", context)
+        context.fireChannelInactive()
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        finish(.failure(NetworkError(error, peer: peer)), context)
+    }
+
+    private func fail(_ code: NetworkError.Code, _ message: String, _ context: ChannelHandlerContext) {
+        finish(.failure(NetworkError(code, peer, message)), context)
+    }
+
+    private func finish(_ result: Result<HTTPResponse, NetworkError>, _ context: ChannelHandlerContext) {
+        guard !isDone else { return }
+        isDone = true
+        deadline?.cancel()
+        switch result {
+        case .success(let response): promise.succeed(response)
+        case .failure(let error): promise.fail(error)
+        }
+        context.close(promise: nil)
+    }
+}
