@@ -48,10 +48,11 @@ struct RecordLinesTests {
     @Test func everyRowCarriesItsOwnArmFields() throws {
         var lines = RecordLines(Sample.format())
         var random = SeededRandom(seed: 3)
-        let all = (0..<20).map { number in
-            ArmFields(
-                arm: number.isMultiple(of: 2) ? .a : .b, why: ArmReason.allCases[number % 10],
-                experiment: number < 5 ? nil : ExperimentID("e\(number / 2)"), block: number % 3 == 0 ? nil : Int32(number - 10),
+        let all: [ArmFields] = (0..<20).map { number -> ArmFields in
+            let experiment: ExperimentID? = number < 5 ? nil : ExperimentID("e\(number / 2)")
+            let block: Int32? = number.isMultiple(of: 3) ? nil : Int32(number) - 10
+            return ArmFields(
+                arm: number.isMultiple(of: 2) ? .a : .b, why: ArmReason.allCases[number % 10], experiment: experiment, block: block,
                 configHash: UInt64(number % 7))
         }
         for seq in 1...2000 {
@@ -61,10 +62,12 @@ struct RecordLinesTests {
             var writer = JSONWriter()
             lines.tick(tick, seq: Int64(seq), into: &writer)
             let row = String(decoding: writer.bytes, as: UTF8.self)
+            let experiment: String = fields.experiment.map { "\"\($0.text)\"" } ?? "null"
+            let block: String = fields.block.map { "\($0)" } ?? "null"
             #expect(try Fields.value("arm", of: row) == "\"\(fields.arm.text)\"")
             #expect(try Fields.value("arm_why", of: row) == "\"\(fields.why.text)\"")
-            #expect(try Fields.value("experiment", of: row) == (fields.experiment.map { "\"\($0.text)\"" } ?? "null"))
-            #expect(try Fields.value("block", of: row) == (fields.block.map { "\($0)" } ?? "null"))
+            #expect(try Fields.value("experiment", of: row) == experiment)
+            #expect(try Fields.value("block", of: row) == block)
             #expect(try Fields.value("config_hash", of: row) == "\"000000000000000\(fields.configHash)\"")
         }
     }
