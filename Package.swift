@@ -98,7 +98,7 @@ let package = Package(
         // Tests.
         .target(name: "TestSupport", dependencies: ["CalibModel", "Wire"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
-            name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "TestSupport"],
+            name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["EdgeCore", "Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(

@@ -90,7 +90,7 @@ final class Recorder: LineLinkDelegate, Sendable {
 }
 
 /// Log lines as a stream.
-struct LogLines: LogHandler {
+struct LinesLogged: LogHandler {
     let lines: AsyncStream<String>
     private let continuation: AsyncStream<String>.Continuation
     var metadata: Logger.Metadata = [:]
@@ -113,7 +113,7 @@ struct LogLines: LogHandler {
 struct TestHub {
     let channel: any Channel
     let port: Int
-    let log = LogLines()
+    let log = LinesLogged()
     let accepted: AsyncStream<Recorder>
 
     init(
