@@ -52,10 +52,11 @@ let package = Package(
                 .product(name: "NIOWebSocket", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded, linkerSettings: threadedLink),
+        .target(name: "Configuration", dependencies: ["CalibModel", "Wire", "Yams"], swiftSettings: strict),
         .executableTarget(
             name: "edge-node",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "EdgeCore", "NodeShell", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -66,7 +67,7 @@ let package = Package(
         .executableTarget(
             name: "calib-hub",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -97,16 +98,18 @@ let package = Package(
         // Tests.
         .target(name: "TestSupport", dependencies: ["CalibModel", "Wire"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
-            name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "TestSupport"],
+            name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "SimulationTests", dependencies: ["EdgeCore", "Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ShellTests",
             dependencies: [
-                "NodeShell", "EdgeCore", "TestSupport",
+                "NodeShell", "EdgeCore", "TestSupport", "COpenSSL",
+                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
+                .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded),
         .testTarget(
             name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),

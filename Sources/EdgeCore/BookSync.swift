@@ -151,13 +151,13 @@ extension SymbolState {
             return diff.first <= id ? .next : .gap(expected: id)
         case (.awaitingFirst(let id), .spot):
             if diff.last <= id { return .old }
-            return diff.first <= id + 1 ? .next : .gap(expected: id + 1)
+            return diff.first <= id &+ 1 ? .next : .gap(expected: id &+ 1)
         case (.synced, .futures):
             if isRepetition(diff), diff.previous != book.depthID { return .old }
             return diff.previous == book.depthID ? .next : .gap(expected: book.depthID)
         case (.synced, .spot):
             if isRepetition(diff) { return .old }
-            return diff.first == book.depthID + 1 ? .next : .gap(expected: book.depthID + 1)
+            return diff.first == book.depthID &+ 1 ? .next : .gap(expected: book.depthID &+ 1)
         }
     }
 
@@ -181,7 +181,7 @@ extension SymbolState {
         audit.depth(id: diff.last, top: top)
     }
 
-    private mutating func lose(expected: Int64, received: Int64, at now: Moment, _ shared: inout SharedState) {
+    mutating func lose(expected: Int64, received: Int64, at now: Moment, _ shared: inout SharedState) {
         counts.sequenceGaps += 1
         lastGap = (expected, received)
         sync = .unsynced
@@ -191,7 +191,7 @@ extension SymbolState {
     }
 
     /// The book changed and is proven: paper orders see it first, then a tick decides.
-    private mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
+    mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
         guard let top = book.top else { return }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
@@ -205,7 +205,7 @@ extension SymbolState {
 
     // MARK: Levels
 
-    private func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
+    func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
         (try ticks(raw.price), try lots(raw.quantity))
     }
 

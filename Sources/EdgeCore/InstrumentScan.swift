@@ -11,13 +11,16 @@ package struct InstrumentScan: ~Copyable {
         var quantity = 0
     }
 
+    private let venue: QuoteNode.Venue
     private var decoder = BinanceDecoder()
+    private var bybitDecoder = BybitDecoder()
     private var found: [Finest] = []
     private var connectionSymbols: [Int?]
     /// What the snapshots of a connection used before its symbol was known.
     private var parked: [(price: Int, quantity: Int)]
 
-    package init(connections: Int) {
+    package init(venue: QuoteNode.Venue, connections: Int) {
+        self.venue = venue
         connectionSymbols = .init(repeating: nil, count: connections)
         parked = .init(repeating: (0, 0), count: connections)
     }
@@ -27,6 +30,7 @@ package struct InstrumentScan: ~Copyable {
 
     /// Frames that do not decode are left to the replay, which counts them.
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
+        guard venue.category == nil else { return bybitFrame(bytes, on: connection) }
         let frame: BinanceFrame
         do throws(FrameRejection) { frame = try decoder.decode(bytes) } catch { return }
         switch frame {
@@ -39,6 +43,21 @@ package struct InstrumentScan: ~Copyable {
             use(bid, index, connection)
             use(ask, index, connection)
         case .other: break
+        }
+    }
+
+    private mutating func bybitFrame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
+        let frame: BybitFrame
+        do throws(FrameRejection) { frame = try bybitDecoder.decode(bytes) } catch { return }
+        switch frame {
+        case .book(let symbol, _, _, _, _):
+            let index = index(of: symbol, on: connection)
+            for position in 0..<bybitDecoder.bidCount { use(bybitDecoder.bid(position), index, connection) }
+            for position in 0..<bybitDecoder.askCount { use(bybitDecoder.ask(position), index, connection) }
+        case .trades(let symbol, _):
+            let index = index(of: symbol, on: connection)
+            for position in 0..<bybitDecoder.tradeCount { use(bybitDecoder.trade(position).level, index, connection) }
+        case .pong, .refused, .other: break
         }
     }
 

@@ -13,6 +13,7 @@ package struct SharedState {
     /// Slots a frame needs at most: both sides' orders in flight, ended or filled, and the seconds a pause before it closes.
     package static let recordsPerFrame = 2 * Limits.ordersInFlightMax + Limits.silenceSecondsMax
 
+    /// Arm A's; a symbol's own are those of its arm.
     package let parameters: Parameters
     /// Replay and simulation: the clock is the recorded receive time, and durations inside a step count as 0 for every decision (SPEC 3.7).
     package let isRecorded: Bool
@@ -27,12 +28,23 @@ package struct SharedState {
     var orderRate: OrderRate
     var orderNumber: Int64 = 0
     var nextFillID: Int64
+    /// Of the plan in force.
+    var configHash: UInt64
+    var lastChange: Moment?
+    package internal(set) var isKilled = false
+    /// Orders resting or on their way, of all symbols.
+    package internal(set) var openOrders: Int64 = 0
+    var loss = HostLoss()
+    /// Bookings to trailing rows that found no place.
+    var droppedSnapshots = 0
     private var quoteHash = KeyedHash()
 
     init(
-        parameters: Parameters, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock, firstFillID: Int64
+        parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
+        firstFillID: Int64
     ) {
         self.parameters = parameters
+        self.configHash = configHash
         self.isRecorded = isRecorded
         self.runNumber = runNumber
         self.outboxes = outboxes
@@ -74,21 +86,47 @@ package struct QuoteNode: ~Copyable {
     package enum Venue: String, Sendable, CaseIterable {
         case binanceUSDM = "binance-usdm"
         case binanceSpot = "binance-spot"
+        /// Bybit's USDT perpetuals.
+        case bybit
+        case bybitSpot = "bybit-spot"
+        /// The embedded exchange: Bybit's wire on loopback.
+        case sim
+
         var chain: DepthChain { self == .binanceSpot ? .spot : .futures }
+
+        /// The category its connections carry; nil where the wire is not Bybit's.
+        package var category: BybitCategory? {
+            switch self {
+            case .binanceUSDM, .binanceSpot: nil
+            case .bybit, .sim: .linear
+            case .bybitSpot: .spot
+            }
+        }
+
+        /// How long a silent topic may be believed because its connection answers, at most; nil is no bound of the venue's own. Bybit sends a
+        /// quiet book's top again each 3 s (SPEC 3.2).
+        package var topicProofNanosecondsMax: Int64? { category == nil ? nil : 5_000_000_000 }
     }
 
     package private(set) var messages: Int64 = 0
-    package private(set) var otherMessages: Int64 = 0
+    package internal(set) var otherMessages: Int64 = 0
+    /// Requests that the venue did not grant, such as a subscription to a topic it does not know.
+    package internal(set) var refusedRequests: Int64 = 0
     package private(set) var gaps: [Gap] = []
     package var shared: SharedState
     private let venue: Venue
-    private let symbols: UnsafeMutablePointer<SymbolState>
+    let symbols: UnsafeMutablePointer<SymbolState>
+    /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
+    private let armParameters: UnsafeMutablePointer<Parameters>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
+    var bybitDecoder = BybitDecoder()
+    /// Symbols whose book lost its chain, in the order they did; at most one entry each.
+    var resubscriptions: [SymbolIndex] = []
     private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
-    private var droppedTicks = 0
-    private var droppedQuotes = 0
+    /// Rows lost that an event has told already, by `Feed.place`.
+    private var toldDrops: InlineArray<6, Int> = .init(repeating: 0)
     /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
@@ -98,20 +136,24 @@ package struct QuoteNode: ~Copyable {
     ///   - instruments: every symbol this node may meet, at most `Limits.symbolsMax`.
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
+    ///   - configHash: what rows carry until the first `apply`.
     package init(
-        venue: Venue, instruments: [Instrument], parameters: Parameters, isRecorded: Bool, connections: Int, runNumber: Int64,
-        firstFillID: Int64,
-        outboxes: consuming Outboxes, clock: StopClock
+        venue: Venue, instruments: [Instrument], parameters: Parameters, configHash: UInt64 = 0, isRecorded: Bool, connections: Int,
+        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
         shared = SharedState(
-            parameters: parameters, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock, firstFillID: firstFillID
-        )
+            parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
+            firstFillID: firstFillID)
+        armParameters = .allocate(capacity: 2)
+        armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
         for instrument in instruments {
             (symbols + symbolCount).initialize(
-                to: SymbolState(index: SymbolIndex(symbolCount), instrument: instrument, parameters: parameters))
+                to: SymbolState(
+                    index: SymbolIndex(symbolCount), instrument: instrument, armParameters: armParameters,
+                    armFields: ArmFields(configHash: configHash)))
             symbolCount += 1
         }
         connectionSymbols = .init(repeating: nil, count: connections)
@@ -121,6 +163,8 @@ package struct QuoteNode: ~Copyable {
     deinit {
         symbols.deinitialize(count: symbolCount)
         symbols.deallocate()
+        armParameters.deinitialize(count: 2)
+        armParameters.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
@@ -136,9 +180,17 @@ package struct QuoteNode: ~Copyable {
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
         let readAt = shared.clock.now()
         messages += 1
-        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
-        last = now
+        begin(at: now)
         sweep(at: now)
+        if venue.category != nil {
+            bybitFrame(bytes, on: connection, at: now, readAt: readAt)
+        } else {
+            binanceFrame(bytes, on: connection, at: now, readAt: readAt)
+        }
+        enforceHostLimits(at: now)
+    }
+
+    private mutating func binanceFrame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment, readAt: Int64) {
         // Whose frame it is, as soon as that is known; before, the connection's symbol.
         var about = connectionSymbols[connection]
         do throws(FrameRejection) {
@@ -176,6 +228,20 @@ package struct QuoteNode: ~Copyable {
         }
     }
 
+    /// Time passes without a frame: requests take effect, changes are taken, seconds close, the watchdog looks.
+    package mutating func advance(to now: Moment) {
+        begin(at: now)
+        nextSweep = nil
+        sweep(at: now)
+        enforceHostLimits(at: now)
+    }
+
+    /// A frame that is not for this node, such as one of another category: counted only.
+    package mutating func otherFrame() {
+        messages += 1
+        otherMessages += 1
+    }
+
     /// A line that is no frame at all: counted like a rejected frame.
     package mutating func badLine() {
         messages += 1
@@ -187,8 +253,7 @@ package struct QuoteNode: ~Copyable {
         guard let last else { return true }
         var isDone = true
         for index in 0..<symbolCount {
-            symbols[index].finish(at: last, &shared)
-            if !symbols[index].markouts.isEmpty { isDone = false }
+            if !symbols[index].finish(at: last, &shared) { isDone = false }
         }
         guard isDone, shared.outboxes.events.room > 0 else { return false }
         let fills = (0..<symbolCount).reduce(Int64(0)) { $0 + symbols[$1].counts.fills }
@@ -198,6 +263,18 @@ package struct QuoteNode: ~Copyable {
 
     // MARK: Leaves
 
+    /// The run's first record comes with whatever comes first.
+    mutating func begin(at now: Moment) {
+        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
+        last = now
+    }
+
+    /// Arm B's parameters from here on; what they must not touch stays arm A's.
+    mutating func adopt(_ candidate: Parameters) {
+        armParameters[1] = candidate.candidate(to: armParameters[0])
+        for index in 0..<symbolCount where symbols[index].armFields.arm == .b { symbols[index].adoptSizes() }
+    }
+
     private struct DepthEvent {
         var first: Int64
         var last: Int64
@@ -205,29 +282,31 @@ package struct QuoteNode: ~Copyable {
         var eventMilliseconds: Int64
     }
 
-    private mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
+    /// What every input starts with: the run's first event, and time passing.
+    mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
 
     /// Time passes for every symbol at least each 100 ms of it, and for a frame's own symbol with the frame.
-    private mutating func sweep(at now: Moment) {
+    mutating func sweep(at now: Moment) {
         if let nextSweep, now.instant < nextSweep { return }
         nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
         for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
         noteDrops(at: now)
     }
 
-    /// Rows that a full ring refused are an event (SPEC 2.7). Snapshots run on instead of being dropped, and are not counted.
+    /// Rows that a full ring refused are an event (SPEC 2.7). Snapshots run on instead of being dropped; only what found no place in a trailing
+    /// row is lost.
     private mutating func noteDrops(at now: Moment) {
-        for (feed, refused) in [(Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused)] {
-            let known = feed == .ticks ? droppedTicks : droppedQuotes
-            guard refused > known, shared.outboxes.events.room > 0 else { continue }
-            shared.outboxes.events.push(
-                EventRecord(
-                    wall: now.wall, kind: .dropped, first: Int64(refused - known), second: Int64(Feed.allCases.firstIndex(of: feed)!)))
-            if feed == .ticks { droppedTicks = refused } else { droppedQuotes = refused }
+        for (feed, refused) in [
+            (Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused), (.snapshots, shared.droppedSnapshots),
+        ] {
+            let news = refused - toldDrops[feed.place]
+            guard news > 0, shared.outboxes.events.room > 0 else { continue }
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .dropped, first: Int64(news), second: Int64(feed.place)))
+            toldDrops[feed.place] = refused
         }
     }
 
-    private func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
+    func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
         for index in 0..<symbolCount where symbols[index].isNamed(name) { return SymbolIndex(index) }
         throw .unknownSymbol
     }
@@ -264,7 +343,7 @@ package struct QuoteNode: ~Copyable {
         noteGap(index, at: now)
     }
 
-    private mutating func noteGap(_ index: SymbolIndex, at now: Moment) {
+    mutating func noteGap(_ index: SymbolIndex, at now: Moment) {
         guard let (expected, received) = symbols[Int(index)].takeGap() else { return }
         if gaps.count < Limits.gapsListedMax { gaps.append(Gap(symbol: index, wall: now.wall, expected: expected, received: received)) }
     }

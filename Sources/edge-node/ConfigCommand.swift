@@ -1,4 +1,5 @@
 import ArgumentParser
+import Configuration
 
 /// `edge-node config`: what a configuration says, and whether it may.
 struct Config: ParsableCommand {

@@ -1,4 +1,5 @@
 import CalibModel
+import Configuration
 import EdgeCore
 import Yams
 
@@ -18,7 +19,7 @@ struct EdgeConfiguration {
     private(set) var effective: [String: String] = [:]
 
     /// Every key, with its default as the annotated file gives it. A test compares the two, and the defaults with `Parameters`.
-    static let keys: [ConfigurationKey] = [
+    static let keys: [ConfigurationKey<EdgeConfiguration>] = [
         text("host", "local", "letters, digits, '.', '_' and '-', at most 64", isName) { $0.host = $1 },
         text("artifacts_dir", "artifacts/edge", "a path", isPath) { $0.artifactsDirectory = $1 },
         text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
@@ -80,6 +81,10 @@ struct EdgeConfiguration {
         quantity("limits.position", "2.0") { $0.parameters.limits.position = $1 },
         quantity("limits.order_notional", "100000") { $0.parameters.limits.notional = $1 },
         bps("limits.price_collar_bps", "100", 0...10_000) { $0.parameters.limits.priceCollar = $1 },
+        integer("limits.open_orders_symbol", 2, 1...1000) { $0.parameters.limits.openOrdersSymbol = $1 },
+        integer("limits.open_orders_host", 1000, 1...100_000) { $0.parameters.limits.openOrdersHost = $1 },
+        quantity("limits.daily_loss_symbol", "1000") { $0.parameters.limits.dailyLossSymbol = $1 },
+        quantity("limits.daily_loss_host", "5000") { $0.parameters.limits.dailyLossHost = $1 },
 
         milliseconds("paper.order_latency_ms", "5", 0...10_000) { $0.parameters.paperLatencyNanoseconds = $1 },
 
@@ -140,9 +145,12 @@ struct EdgeConfiguration {
         return configuration
     }
 
-    /// The parameters for one venue: its fees applied.
+    /// The parameters for one venue: its fees and its bound of the topic proof applied.
     func parameters(for venue: String) -> Parameters {
         var result = parameters
+        if let bound = QuoteNode.Venue(rawValue: venue)?.topicProofNanosecondsMax {
+            result.cache.topicProofNanoseconds = min(result.cache.topicProofNanoseconds, bound)
+        }
         if let (maker, taker) = fees[venue] {
             result.makerFee = maker
             result.takerFee = taker
@@ -274,21 +282,21 @@ struct EdgeConfiguration {
     }
 
     private static func flag(_ path: String, _ standard: Bool, _ set: @escaping @Sendable (inout EdgeConfiguration, Bool) -> Void)
-        -> ConfigurationKey
+        -> ConfigurationKey<EdgeConfiguration>
     {
         ConfigurationKey(path: path, standard: "\(standard)", kind: .boolean(set))
     }
 
     private static func integer(
         _ path: String, _ standard: Int64, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void
-    ) -> ConfigurationKey {
+    ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(path: path, standard: "\(standard)", kind: .integer(range, set))
     }
 
     /// Set in nanoseconds.
     private static func milliseconds(
         _ path: String, _ standard: String, _ range: ClosedRange<Int64>, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void
-    ) -> ConfigurationKey {
+    ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(
             path: path, standard: standard,
             kind: .decimal(places: Places.milliseconds, range.lowerBound * 1_000_000...range.upperBound * 1_000_000, set))
@@ -297,7 +305,7 @@ struct EdgeConfiguration {
     private static func bps(
         _ path: String, _ standard: String, _ range: ClosedRange<Int64>,
         _ set: @escaping @Sendable (inout EdgeConfiguration, BasisPoints) -> Void
-    ) -> ConfigurationKey {
+    ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(
             path: path, standard: standard,
             kind: .decimal(places: Places.bps, range.lowerBound * 1_000_000...range.upperBound * 1_000_000) {
@@ -307,7 +315,7 @@ struct EdgeConfiguration {
 
     /// 1e-8 units, above 0.
     private static func quantity(_ path: String, _ standard: String, _ set: @escaping @Sendable (inout EdgeConfiguration, Int64) -> Void)
-        -> ConfigurationKey
+        -> ConfigurationKey<EdgeConfiguration>
     {
         ConfigurationKey(path: path, standard: standard, kind: .decimal(places: Places.quantity, 1...1_000_000_000 * 100_000_000, set))
     }
@@ -316,7 +324,7 @@ struct EdgeConfiguration {
     private static func number(
         _ path: String, _ standard: String, _ range: ClosedRange<Double>,
         _ set: @escaping @Sendable (inout EdgeConfiguration, Double) -> Void
-    ) -> ConfigurationKey {
+    ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(
             path: path, standard: standard,
             kind: .decimal(places: 6, Int64(range.lowerBound * 1e6)...Int64(range.upperBound * 1e6)) { set(&$0, Double($1) / 1e6) })
@@ -325,7 +333,7 @@ struct EdgeConfiguration {
     private static func text(
         _ path: String, _ standard: String, _ allowed: String, _ isAllowed: @escaping @Sendable (String) -> Bool,
         _ set: @escaping @Sendable (inout EdgeConfiguration, String) -> Void
-    ) -> ConfigurationKey {
+    ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(path: path, standard: standard, kind: .text(allowed: "\(allowed) is allowed", isAllowed: isAllowed, set))
     }
 }

@@ -11,7 +11,8 @@ struct Replay: ParsableCommand {
         abstract: "Replays recorded frames: books, quotes on paper, feeds.",
         discussion: """
             The clock is the recorded receive time, so the same files and configuration give the same quotes_hash. Several inputs are merged by \
-            receive time; a file may continue another one of the same symbol. Lines are '<receive unix ns> <frame>', plain, gzip or zstd.
+            receive time; a file may continue another one of the same symbol. Lines are '<receive unix ns> <frame>', or JSON objects \
+            {"t":"recv","conn":NAME,"ts":SECONDS,"data":FRAME} with connect and disconnect between; plain, gzip or zstd.
 
             Exit status: 0 done; 1 a file cannot be read or written, or holds no frame; 2 the tick or symbol to explain does not exist; 64 usage; \
             78 configuration.
@@ -19,6 +20,12 @@ struct Replay: ParsableCommand {
 
     @Option(help: "The wire format: \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", ")).")
     var venue: String
+
+    @Option(
+        help: ArgumentHelp(
+            "Which connections of a Bybit recording count: linear or spot; bybit with spot is bybit-spot (default: the venue's).",
+            valueName: "category"))
+    var category: String?
 
     @Option(help: ArgumentHelp("A recording (plain, gzip or zstd); may be given several times.", valueName: "file"))
     var input: [String]
@@ -56,6 +63,13 @@ struct Replay: ParsableCommand {
         guard QuoteNode.Venue(rawValue: venue) != nil else {
             throw ValidationError("--venue '\(venue)' is not one of \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", "))")
         }
+        if let category {
+            guard BybitCategory(rawValue: category) != nil else {
+                throw ValidationError(
+                    "--category '\(category)' is not one of \(BybitCategory.allCases.map(\.rawValue).joined(separator: ", "))")
+            }
+            guard selectedVenue != nil else { throw ValidationError("--category \(category) does not go with --venue \(venue)") }
+        }
         guard !input.isEmpty else { throw ValidationError("--input is needed at least once") }
         if let repeated = input.first(where: { path in input.count { $0 == path } > 1 }) {
             throw ValidationError("--input '\(repeated)' is given twice: its messages would count twice")
@@ -76,11 +90,19 @@ struct Replay: ParsableCommand {
         }
     }
 
+    /// `--venue` and `--category` together; nil when they contradict each other.
+    private var selectedVenue: QuoteNode.Venue? {
+        let named = QuoteNode.Venue(rawValue: venue)
+        guard let category, named?.category?.rawValue != category else { return named }
+        return named == .bybit && category == BybitCategory.spot.rawValue ? .bybitSpot : nil
+    }
+
     // MARK: Steps
 
     private func replay(_ configuration: EdgeConfiguration) throws {
-        let venue = QuoteNode.Venue(rawValue: venue)!  // Checked by validate().
-        let instruments = try instruments(configuration.instruments[venue.rawValue] ?? [])
+        let venue = selectedVenue!  // Checked by validate().
+        let streams = try RecordedStream.list(input, category: venue.category)
+        let instruments = try instruments(of: venue, streams, configuration.instruments[venue.rawValue] ?? [])
         guard !instruments.isEmpty else {
             printError("edge-node replay: no frame of any symbol in \(input.joined(separator: ", ")); is --venue \(venue.rawValue) right?")
             throw ExitCode.failure
@@ -102,14 +124,15 @@ struct Replay: ParsableCommand {
             directory: noFeeds ? nil : artifacts ?? configuration.artifactsDirectory, venue: venue.rawValue, configuration: configuration,
             instruments: instruments)
         var node = QuoteNode(
-            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue), isRecorded: true,
-            connections: input.count, runNumber: sink.runNumber, firstFillID: sink.firstFillID, outboxes: sink.makeOutboxes(),
+            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue),
+            configHash: configuration.hash(for: venue.rawValue), isRecorded: true, connections: streams.count, runNumber: sink.runNumber,
+            firstFillID: sink.firstFillID, outboxes: sink.makeOutboxes(),
             clock: StopClock(monotonicNanoseconds))
         node.shared.explainTick = explainTick
         node.shared.explainSymbol = explained
 
         let startedAt = monotonicNanoseconds()
-        let recording = try Recording(paths: input)
+        let recording = try Recording(streams)
         let span = try feed(recording, to: &node, sink)
         while !node.finish() { try sink.makeRoom(&node.shared.outboxes) }
         let elapsed = monotonicNanoseconds() - startedAt
@@ -150,8 +173,10 @@ struct Replay: ParsableCommand {
             switch source.head {
             case .frame(let recorded):
                 span = (span?.first ?? recorded.wall, recorded.wall)
-                let now = Moment(instant: Instant(nanoseconds: recorded.wall.nanoseconds), wall: recorded.wall)
-                node.frame(recorded.frame, on: index, at: now)
+                node.frame(recorded.frame, on: index, at: source.moment)
+            case .otherFrame: node.otherFrame()
+            case .connected: node.connected(index, at: source.moment)
+            case .disconnected: node.disconnected(index, at: source.moment)
             case .badLine: node.badLine()
             case .end: break
             }
@@ -165,22 +190,26 @@ struct Replay: ParsableCommand {
 
     /// The instruments of the symbols in the recording: configured ones, the others inferred.
     ///
-    /// A first look at the beginning of every file tells the symbols; only when one of them is not configured the whole is read for its
+    /// A first look at the beginning of every stream tells the symbols; only when one of them is not configured the whole is read for its
     /// finest decimal step.
-    private func instruments(_ configured: [Instrument]) throws -> [Instrument] {
-        var scan = try scan(linesMax: 2000)
+    private func instruments(of venue: QuoteNode.Venue, _ streams: [RecordedStream], _ configured: [Instrument]) throws -> [Instrument] {
+        var scan = try scan(venue, streams, linesMax: 2000)
         let known = Dictionary(configured.map { ($0.symbol, $0) }) { first, _ in first }
-        if scan.symbols.contains(where: { known[$0] == nil }) || scan.symbols.isEmpty { scan = try self.scan(linesMax: .max) }
+        if scan.symbols.contains(where: { known[$0] == nil }) || scan.symbols.isEmpty {
+            scan = try self.scan(venue, streams, linesMax: .max)
+        }
         return scan.instruments().prefix(Limits.symbolsMax).map { known[$0.symbol] ?? $0 }
     }
 
-    private func scan(linesMax: Int) throws -> InstrumentScan {
-        var scan = InstrumentScan(connections: input.count)
-        for (connection, path) in input.enumerated() {
-            let source = try RecordingSource(path: path)
+    private func scan(_ venue: QuoteNode.Venue, _ streams: [RecordedStream], linesMax: Int) throws -> InstrumentScan {
+        var scan = InstrumentScan(venue: venue, connections: streams.count)
+        for (index, stream) in streams.enumerated() {
+            let source = try RecordingSource(stream)
             var lines = 0
             while source.time != nil, lines < linesMax {
-                if case .frame(let recorded) = source.head { scan.frame(recorded.frame, on: connection) }
+                if case .frame(let recorded) = source.head {
+                    scan.frame(recorded.frame, on: index)
+                }
                 lines += 1
                 try source.advance()
             }
@@ -203,8 +232,7 @@ struct FeedSink {
             return
         }
         let spool = try FeedSpool(
-            directory: directory, source: "replay", venue: venue, host: configuration.host, configHash: configuration.hash(for: venue),
-            instruments: instruments)
+            directory: directory, source: "replay", venue: venue, host: configuration.host, instruments: instruments)
         if spool.existingRows {
             printError("note: \(directory)/feeds already holds rows; this replay appends to them, and a dataset over both counts both")
         }

@@ -1,4 +1,5 @@
 import CalibModel
+import Configuration
 import EdgeCore
 import Wire
 
@@ -26,6 +27,7 @@ struct ReplaySummary {
         if let span { out.integer(span.last.milliseconds) } else { out.null() }
         out.field("wall_ms", fixed: wallNanoseconds, places: 6)
         out.field("other_messages", integer: node.otherMessages)
+        out.field("refused_requests", integer: node.refusedRequests)
         out.field("oversized_lines", integer: oversizedLines)
         out.key("rejected")
         out.beginObject()
@@ -147,6 +149,7 @@ struct ReplaySummary {
         out.field("book_tickers", integer: total.counts.bookTickers)
         out.field("sequence_gaps", integer: total.counts.sequenceGaps)
         out.field("unsynced_messages", integer: total.counts.unsyncedMessages)
+        out.field("resubscriptions", integer: total.counts.resubscriptions)
         out.field("crossed", integer: total.counts.crossed)
         out.field("book_ticker_matches", integer: total.matches)
         out.field("book_ticker_mismatches", integer: total.mismatches)

@@ -3,56 +3,69 @@ import Wire
 import Yams
 
 /// One mistake in a configuration file, printed as `file:line:col: key: what, what is allowed` (SPEC 9.1).
-struct ConfigurationProblem: CustomStringConvertible {
-    var file: String
+package struct ConfigurationProblem: CustomStringConvertible, Sendable {
+    package var file: String
     /// Nil when the trouble has no place in the file.
-    var line: Int?
-    var column: Int?
-    var key: String
-    var text: String
-    var description: String {
+    package var line: Int?
+    package var column: Int?
+    package var key: String
+    package var text: String
+    package init(file: String, line: Int? = nil, column: Int? = nil, key: String, text: String) {
+        self.file = file
+        self.line = line
+        self.column = column
+        self.key = key
+        self.text = text
+    }
+    package var description: String {
         let place = [file, line.map(String.init), column.map(String.init)].compactMap { $0 }.joined(separator: ":")
         return "\(place): \(key.isEmpty ? "" : "\(key): ")\(text)"
     }
 }
 
 /// All mistakes of a configuration at once; exit status 78.
-struct ConfigurationError: Error, CustomStringConvertible {
-    var problems: [ConfigurationProblem]
-    var description: String { problems.map(\.description).joined(separator: "\n") }
+package struct ConfigurationError: Error, CustomStringConvertible {
+    package var problems: [ConfigurationProblem]
+    package init(problems: [ConfigurationProblem]) { self.problems = problems }
+    package var description: String { problems.map(\.description).joined(separator: "\n") }
 }
 
 /// A value of the configuration in the unit it is used in.
-enum ConfigurationKind: Sendable {
-    case boolean(@Sendable (inout EdgeConfiguration, Bool) -> Void)
+package enum ConfigurationKind<Configuration>: Sendable {
+    case boolean(@Sendable (inout Configuration, Bool) -> Void)
     /// A whole number.
-    case integer(ClosedRange<Int64>, @Sendable (inout EdgeConfiguration, Int64) -> Void)
+    case integer(ClosedRange<Int64>, @Sendable (inout Configuration, Int64) -> Void)
     /// A decimal with so many places; the range and the value are in units of the last place.
-    case decimal(places: Int, ClosedRange<Int64>, @Sendable (inout EdgeConfiguration, Int64) -> Void)
-    case text(allowed: String, isAllowed: @Sendable (String) -> Bool, @Sendable (inout EdgeConfiguration, String) -> Void)
+    case decimal(places: Int, ClosedRange<Int64>, @Sendable (inout Configuration, Int64) -> Void)
+    case text(allowed: String, isAllowed: @Sendable (String) -> Bool, @Sendable (inout Configuration, String) -> Void)
 }
 
-/// One key: its path, its default as it stands in `config/edge.yaml`, and what it sets.
-struct ConfigurationKey: Sendable {
-    var path: String
-    var standard: String
-    var kind: ConfigurationKind
+/// One key: its path, its default as it stands in the annotated file, and what it sets.
+package struct ConfigurationKey<Configuration>: Sendable {
+    package var path: String
+    package var standard: String
+    package var kind: ConfigurationKind<Configuration>
+    package init(path: String, standard: String, kind: ConfigurationKind<Configuration>) {
+        self.path = path
+        self.standard = standard
+        self.kind = kind
+    }
 }
 
 /// Reads a nested YAML mapping against a table of keys: unknown keys, wrong types and values out of range are all reported.
-struct ConfigurationReader {
-    let file: String
-    private(set) var problems: [ConfigurationProblem] = []
+package struct ConfigurationReader {
+    package let file: String
+    package private(set) var problems: [ConfigurationProblem] = []
 
-    init(file: String) { self.file = file }
+    package init(file: String) { self.file = file }
 
-    mutating func problem(_ node: Node?, _ key: String, _ text: String) {
+    package mutating func problem(_ node: Node?, _ key: String, _ text: String) {
         problems.append(
             ConfigurationProblem(file: file, line: node?.mark?.line, column: node?.mark?.column, key: key, text: text))
     }
 
     /// The document's root; nil, and a problem, when the text is not YAML. An empty document is an empty mapping.
-    mutating func compose(_ text: String) -> Node? {
+    package mutating func compose(_ text: String) -> Node? {
         do {
             return try Yams.compose(yaml: text) ?? .mapping(.init([]))
         } catch let error as YamlError {
@@ -76,7 +89,7 @@ struct ConfigurationReader {
     }
 
     /// Scalars of a nested mapping by dotted path. Anything else is a problem; so is a key given twice.
-    mutating func flatten(_ node: Node, under prefix: String = "") -> [(path: String, node: Node)] {
+    package mutating func flatten(_ node: Node, under prefix: String = "") -> [(path: String, node: Node)] {
         guard case .mapping(let mapping) = node else {
             problem(node, prefix, "must be a mapping of keys to values")
             return []
@@ -98,7 +111,9 @@ struct ConfigurationReader {
         return result
     }
 
-    mutating func apply(_ path: String, _ node: Node, _ table: [ConfigurationKey], to configuration: inout EdgeConfiguration) {
+    package mutating func apply<Configuration>(
+        _ path: String, _ node: Node, _ table: [ConfigurationKey<Configuration>], to configuration: inout Configuration
+    ) {
         guard let key = table.first(where: { $0.path == path }) else {
             problem(node, path, Self.unknown(path, table))
             return
@@ -106,18 +121,20 @@ struct ConfigurationReader {
         if let text = Self.set(key, node.string ?? "", &configuration) { problem(node, path, text) }
     }
 
-    static func unknown(_ path: String, _ table: [ConfigurationKey]) -> String {
+    package static func unknown<Configuration>(_ path: String, _ table: [ConfigurationKey<Configuration>]) -> String {
         "unknown key\(nearest(path, table.map(\.path)).map { "; did you mean \($0)?" } ?? "")"
     }
 
     /// The value as it is listed and hashed: `1`, `1.0` and `1.00` are one value.
-    static func canonical(_ key: ConfigurationKey, _ text: String) -> String {
+    package static func canonical<Configuration>(_ key: ConfigurationKey<Configuration>, _ text: String) -> String {
         guard case .decimal(let places, _, _) = key.kind, let value = exact(text, places: places) else { return text }
         return decimal(value, places)
     }
 
     /// What is wrong with the value, or nil when it was set.
-    static func set(_ key: ConfigurationKey, _ text: String, _ configuration: inout EdgeConfiguration) -> String? {
+    package static func set<Configuration>(
+        _ key: ConfigurationKey<Configuration>, _ text: String, _ configuration: inout Configuration
+    ) -> String? {
         switch key.kind {
         case .boolean(let set):
             guard text == "true" || text == "false" else { return "'\(text)' is neither true nor false" }
@@ -143,12 +160,12 @@ struct ConfigurationReader {
     }
 
     /// A plain decimal as a multiple of 10^-places, nil when it is not one exactly.
-    static func exact(_ text: String, places: Int) -> Int64? {
+    package static func exact(_ text: String, places: Int) -> Int64? {
         var copy = text
         return copy.withUTF8 { DecimalText(UnsafeRawBufferPointer($0))?.exact(places: places) }
     }
 
-    static func decimal(_ value: Int64, _ places: Int) -> String {
+    package static func decimal(_ value: Int64, _ places: Int) -> String {
         var writer = JSONWriter()
         writer.fixed(value, places: places)
         return String(decoding: writer.bytes, as: UTF8.self)

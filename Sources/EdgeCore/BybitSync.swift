@@ -1,0 +1,229 @@
+import CalibModel
+import Wire
+
+// Bybit's sequence rules (SPEC 3.1). Per symbol and per topic:
+//
+//   no book ──snapshot──▶ proven ──delta, u = last + 1──▶ proven
+//      ▲                    │ ├─ snapshot, or u = 1 (the service restarted): the book is replaced, still proven
+//      │                    │ └─ delta seen before: nothing
+//      └── any other delta ─┴── the connection ends
+//
+// Invariants:
+// 1. A book belongs to one topic (the first one seen with a depth above 1) of one connection. Frames of its other topics, and deltas of other
+//    connections, say nothing about it; a snapshot on another connection takes it over: that is what a reconnect is.
+// 2. A snapshot comes in band and proves at once. Deltas without a book are not buffered: the next snapshot already contains them.
+// 3. While a delta finds no book, a new subscription is asked for: at the break, and again each `Limits.resubscribeNanoseconds`, so that a
+//    lost request or a rejected snapshot heals too.
+
+/// Which stream a symbol's book is built from, and whether another subscription is due.
+struct BookSubscription {
+    var connection: Int?
+    var depth: Int?
+    /// When a new subscription was last asked for; nil while the book stands.
+    fileprivate var askedAt: Instant?
+    /// Asked for, and not noted by the node yet.
+    fileprivate var isWanted = false
+
+    /// True once per request.
+    mutating func takeRequest() -> Bool {
+        defer { isWanted = false }
+        return isWanted
+    }
+}
+
+extension SymbolState {
+    /// An orderbook frame; false when it is of a stream that this book is not built from.
+    mutating func bybitBook(
+        _ decoder: borrowing BybitDecoder, isSnapshot: Bool, depth: Int, update: Int64, eventMilliseconds: Int64, on connection: Int,
+        at now: Moment, readAt: Int64, _ shared: inout SharedState
+    ) throws(FrameRejection) -> Bool {
+        if let used = subscription.depth, used != depth { return false }
+        if let owner = subscription.connection, owner != connection, !isSnapshot { return false }
+        // Checked first, applied after: the second pass cannot fail.
+        for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
+        for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
+        advance(to: now, &shared)
+        subscription.depth = depth
+        subscription.connection = connection
+        if isSnapshot {
+            counts.snapshots += 1
+            book.removeAll()
+            let isResync = sync != .synced
+            // The farthest level first: each then lands at the end of its side, and nothing is moved.
+            for index in (0..<decoder.bidCount).reversed() { try set(decoder.bid(index), .buy) }
+            for index in (0..<decoder.askCount).reversed() { try set(decoder.ask(index), .sell) }
+            if isResync { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update)) }
+            subscription.askedAt = nil
+            subscription.isWanted = false
+        } else {
+            counts.depthMessages += 1
+            guard sync == .synced else {
+                counts.unsyncedMessages += 1
+                askForSnapshot(at: now.instant)
+                return true
+            }
+            guard update == book.depthID &+ 1 else {
+                // Number and time both say that it came before; a number alone would believe one damaged id for ever.
+                if update <= book.depthID, eventMilliseconds <= lastEventMilliseconds { return true }
+                counts.unsyncedMessages += 1
+                lose(expected: book.depthID &+ 1, received: update, at: now, &shared)
+                askForSnapshot(at: now.instant)
+                return true
+            }
+            for index in 0..<decoder.bidCount { try set(decoder.bid(index), .buy) }
+            for index in 0..<decoder.askCount { try set(decoder.ask(index), .sell) }
+        }
+        book.applied(depthID: update, at: now.instant)
+        lastEventMilliseconds = eventMilliseconds
+        sync = .synced
+        cache.prove(at: now, venueMilliseconds: eventMilliseconds)
+        if let top = book.depthTop, top.isCrossed { counts.crossed += 1 }
+        proven(at: now, readAt: readAt, &shared)
+        return true
+    }
+
+    /// The trades of one frame, which happened at one instant for us: what they fill of one order is one fill, so that a frame makes at most
+    /// two (`SharedState.recordsPerFrame`).
+    mutating func bybitTrades(
+        _ decoder: borrowing BybitDecoder, eventMilliseconds: Int64, on connection: Int, at now: Moment, _ shared: inout SharedState
+    ) throws(FrameRejection) {
+        for index in 0..<decoder.tradeCount {
+            guard try level(decoder.trade(index).level).quantity > 0 else { throw .outOfRange }
+        }
+        advance(to: now, &shared)
+        counts.trades += Int64(decoder.tradeCount)
+        if subscription.connection == connection {
+            cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
+        }
+        var buy: PaperSide.Fill?
+        var sell: PaperSide.Fill?
+        for index in 0..<decoder.tradeCount {
+            let trade = decoder.trade(index)
+            guard trade.consumesQueue else { continue }
+            let (price, lots) = try level(trade.level)
+            if let fill = bidSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { buy = buy?.followed(by: fill) ?? fill }
+            if let fill = askSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { sell = sell?.followed(by: fill) ?? fill }
+        }
+        if let buy { book(buy, at: now, &shared) }
+        if let sell { book(sell, at: now, &shared) }
+    }
+
+    /// The connection answered a ping: all it sent before has arrived, so the book is as current as its topic is alive.
+    mutating func ponged(at now: Moment, _ shared: inout SharedState) {
+        advance(to: now, &shared)
+        cache.extend(at: now, venueMilliseconds: nil, shared.parameters.cache)
+    }
+
+    /// The book's connection ended. True when a proof was lost by it.
+    mutating func disconnected(at now: Moment, _ shared: inout SharedState) -> Bool {
+        advance(to: now, &shared)
+        let wasProven = isProven
+        sync = .unsynced
+        subscription = BookSubscription()
+        cache.lose()
+        pull(at: now, &shared)
+        return wasProven
+    }
+
+    private mutating func askForSnapshot(at now: Instant) {
+        if let askedAt = subscription.askedAt, now.since(askedAt) < Limits.resubscribeNanoseconds { return }
+        subscription.askedAt = now
+        subscription.isWanted = true
+        counts.resubscriptions += 1
+    }
+
+    private mutating func set(_ raw: RawLevel, _ side: Side) throws(FrameRejection) {
+        let level = try level(raw)
+        if side == .buy {
+            book.bids.set(price: level.price, quantity: level.quantity)
+        } else {
+            book.asks.set(price: level.price, quantity: level.quantity)
+        }
+    }
+}
+
+extension PaperSide.Fill {
+    /// Both as one: what was ahead before the first, what remains after the last.
+    fileprivate func followed(by later: PaperSide.Fill) -> PaperSide.Fill {
+        PaperSide.Fill(order: later.order, lots: lots + later.lots, queueAhead: queueAhead, isFirst: isFirst)
+    }
+}
+
+/// Bybit's frames and connections, for `bybit`, `bybit-spot` and `sim`.
+extension QuoteNode {
+    mutating func bybitFrame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment, readAt: Int64) {
+        // Whose frame it is, as soon as that is known.
+        var about: SymbolIndex?
+        do throws(FrameRejection) {
+            switch try bybitDecoder.decode(bytes) {
+            case .book(let symbol, let depth, let isSnapshot, let update, let event):
+                let index = try find(symbol)
+                about = index
+                let isUsed = try symbols[Int(index)].bybitBook(
+                    bybitDecoder, isSnapshot: isSnapshot, depth: depth, update: update, eventMilliseconds: event, on: connection, at: now,
+                    readAt: readAt, &shared)
+                if !isUsed { otherMessages += 1 }
+                noteGap(index, at: now)
+                if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
+            case .trades(let symbol, let event):
+                let index = try find(symbol)
+                about = index
+                try symbols[Int(index)].bybitTrades(bybitDecoder, eventMilliseconds: event, on: connection, at: now, &shared)
+            case .pong:
+                otherMessages += 1
+                extendProofs(of: connection, at: now)
+            case .refused:
+                otherMessages += 1
+                refusedRequests += 1
+            case .other: otherMessages += 1
+            }
+        } catch {
+            reject(error)
+            if let about, error != .unknownSymbol { symbols[Int(about)].noteRejectedInput(at: now, &shared) }
+        }
+    }
+
+    /// A new connection took this number. Books of an older one with the same number, whose end nobody told of, lose their proof.
+    package mutating func connected(_ connection: Int, at now: Moment) {
+        begin(at: now)
+        sweep(at: now)
+        let books = unprove(connection, at: now)
+        guard books > 0 else { return }
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
+    }
+
+    /// The connection ended: its books are unproven and their orders pulled until the snapshots of the next one.
+    package mutating func disconnected(_ connection: Int, at now: Moment) {
+        begin(at: now)
+        sweep(at: now)
+        let books = unprove(connection, at: now)
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
+    }
+
+    /// The connection answered a ping of the websocket; a text pong comes as a frame.
+    package mutating func pong(on connection: Int, at now: Moment) {
+        begin(at: now)
+        sweep(at: now)
+        extendProofs(of: connection, at: now)
+    }
+
+    /// The symbols to unsubscribe and subscribe again (`BybitWire.resubscriptions`): their book lost its chain and has not got it back.
+    package mutating func takeResubscriptions() -> [SymbolIndex] {
+        defer { resubscriptions.removeAll() }
+        return resubscriptions.filter { !symbols[Int($0)].isProven }
+    }
+
+    private mutating func extendProofs(of connection: Int, at now: Moment) {
+        for index in 0..<symbolCount where symbols[index].subscription.connection == connection { symbols[index].ponged(at: now, &shared) }
+    }
+
+    private mutating func unprove(_ connection: Int, at now: Moment) -> Int64 {
+        var books: Int64 = 0
+        for index in 0..<symbolCount where symbols[index].subscription.connection == connection {
+            if symbols[index].disconnected(at: now, &shared) { books += 1 }
+            // The next connection subscribes to everything anyway.
+            resubscriptions.removeAll { $0 == SymbolIndex(index) }
+        }
+        return books
+    }
+}

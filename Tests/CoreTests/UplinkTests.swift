@@ -1,0 +1,451 @@
+import CalibModel
+import EdgeCore
+import TestSupport
+import Testing
+import Wire
+
+/// Idea: play the hub and the clock by hand and read the effects; then let a seed play both, with files whose every byte is known, and check
+/// that the hub's copies are always prefixes of what is synced.
+struct UplinkTests {
+    private static let fills = "fills_20250102.jsonl"
+
+    // MARK: One connection
+
+    @Test func helloThenWelcomeThenResumesInTheOrderOfUrgency_todayFirst() {
+        var link = Link()
+        for name in [
+            "quotes_20250102.jsonl", "pipeline_ticks_20250102.jsonl", "events_20250101.jsonl", "fills_20250102.jsonl",
+            "markouts_20250102.jsonl", "feature_snapshots_20250102.jsonl", "events_20250102.jsonl", "fills_20250101.jsonl",
+        ] { _ = link.step(.grew(file: name, syncedLength: 10)) }
+        #expect(link.step(.started) == [.connect(afterNanoseconds: 0)])
+        #expect(link.step(.connected(Link.hello)) == [.send(.hello(Link.hello))])
+        #expect(!link.uplink.isConnected)
+        let effects = link.step(.received(.welcome(Link.welcome)))
+        #expect(effects.first == .welcomed(Link.welcome))
+        #expect(
+            effects.compactMap(\.resumedFile) == [
+                "events_20250102.jsonl", "fills_20250102.jsonl", "markouts_20250102.jsonl", "feature_snapshots_20250102.jsonl",
+                "pipeline_ticks_20250102.jsonl", "quotes_20250102.jsonl", "events_20250101.jsonl", "fills_20250101.jsonl",
+            ])
+    }
+
+    @Test func namesThatAreNoFeedAreNotOffered() {
+        var link = Link()
+        for name in ["notes.txt", "fills_2025010.jsonl", "fills_20250102.jsonl.bak", "ticks_20250102.jsonl", "_20250102.jsonl", ""] {
+            _ = link.step(.grew(file: name, syncedLength: 10))
+        }
+        #expect(link.uplink.backlogBytes == 0)
+        #expect(link.connect().compactMap(\.resumedFile) == [])
+    }
+
+    @Test func tailIsComparedBeforeOneByteIsSent_andAppendsBeginAtTheHubsLength() {
+        var link = Link()
+        _ = link.step(.grew(file: Self.fills, syncedLength: 200_000))
+        _ = link.connect()
+        let asked = link.step(.received(.resume(.init(file: Self.fills, length: 100_000, tailCRC32C: "01234567"))))
+        #expect(asked == [.checkTail(file: Self.fills, length: 100_000, bytes: 65_536)])
+        #expect(link.uplink.backlogBytes == 200_000)
+        let sent = link.step(.tail(file: Self.fills, length: 100_000, crc32c: "01234567"))
+        #expect(sent == [.sendBytes(file: Self.fills, offset: 100_000, bytes: 65_536)])
+        #expect(link.uplink.backlogBytes == 100_000)
+        // The turn is open: nothing more until its bytes left.
+        #expect(link.step(.grew(file: Self.fills, syncedLength: 300_000)) == [])
+        #expect(link.step(.turnEnded) == [.sendBytes(file: Self.fills, offset: 165_536, bytes: 65_536)])
+        #expect(link.step(.received(.ack(.init(file: Self.fills, length: 200_000)))) == [])
+        #expect(link.uplink.backlogBytes == 100_000)
+    }
+
+    @Test func oneTurnIs64KiBOverAllFiles_theMostUrgentFirst() {
+        var link = Link()
+        link.stream(["events_20250102.jsonl", "quotes_20250102.jsonl", Self.fills])
+        _ = link.step(.grew(file: "quotes_20250102.jsonl", syncedLength: 1_000_000))
+        // The quotes' turn is under way; what is urgent waits for that turn only.
+        _ = link.step(.grew(file: Self.fills, syncedLength: 50_001))
+        _ = link.step(.grew(file: "events_20250102.jsonl", syncedLength: 10_001))
+        #expect(
+            link.step(.turnEnded) == [
+                .sendBytes(file: "events_20250102.jsonl", offset: 1, bytes: 10_000),
+                .sendBytes(file: Self.fills, offset: 1, bytes: 50_000),
+                .sendBytes(file: "quotes_20250102.jsonl", offset: 65_537, bytes: 5_536),
+            ])
+    }
+
+    @Test func unackedBytesNeverPassTheWindow_anAckOpensIt() {
+        var link = Link()
+        link.stream([Self.fills])
+        var sent = Int64(0)
+        for effect in link.step(.grew(file: Self.fills, syncedLength: 10_000_000)) { sent += effect.appendedBytes }
+        while true {
+            let bytes = link.step(.turnEnded).reduce(Int64(0)) { $0 + $1.appendedBytes }
+            if bytes == 0 { break }
+            sent += bytes
+        }
+        #expect(sent == Int64(Limits.unackedBytesMax))
+        #expect(
+            link.step(.received(.ack(.init(file: Self.fills, length: 1_001)))) == [
+                .sendBytes(file: Self.fills, offset: 1 + sent, bytes: 1_000)
+            ])
+    }
+
+    @Test func hubLengthAboveOurs_orAnotherChecksum_isAForkOfThatFileOnly() {
+        for (length, crc) in [(Int64(101), "00000000"), (50, "deadbeef"), (-1, "00000000")] {
+            var link = Link()
+            _ = link.step(.grew(file: Self.fills, syncedLength: 100))
+            _ = link.step(.grew(file: "events_20250102.jsonl", syncedLength: 100))
+            _ = link.connect()
+            var effects = link.step(.received(.resume(.init(file: Self.fills, length: length, tailCRC32C: crc))))
+            effects += link.step(.tail(file: Self.fills, length: length, crc32c: "00000000"))
+            #expect(effects.contains { if case .send(.error(code: "fork", _)) = $0 { true } else { false } })
+            #expect(effects.contains { if case .forked(Self.fills, _) = $0 { true } else { false } })
+            #expect(
+                link.step(.received(.resume(.init(file: "events_20250102.jsonl", length: 0, tailCRC32C: nil)))) == [
+                    .sendBytes(file: "events_20250102.jsonl", offset: 0, bytes: 100)
+                ])
+            #expect(link.step(.grew(file: Self.fills, syncedLength: 300)) == [])
+            // The next connection asks again: the hub may have been mended.
+            _ = link.step(.disconnected)
+            #expect(link.connect().compactMap(\.resumedFile).contains(Self.fills))
+        }
+    }
+
+    @Test func aTailAnsweredAfterAReconnectIsOnlyUsedWhenItIsAskedForAgain() {
+        var link = Link()
+        _ = link.step(.grew(file: Self.fills, syncedLength: 100))
+        _ = link.connect()
+        _ = link.step(.received(.resume(.init(file: Self.fills, length: 40, tailCRC32C: "00000001"))))
+        _ = link.step(.disconnected)
+        _ = link.connect()
+        #expect(link.step(.tail(file: Self.fills, length: 40, crc32c: "00000001")) == [])
+        #expect(
+            link.step(.received(.resume(.init(file: Self.fills, length: 0, tailCRC32C: nil)))) == [
+                .sendBytes(file: Self.fills, offset: 0, bytes: 100)
+            ])
+    }
+
+    @Test func ackBeyondWhatWasSentEndsTheConnection_aRepeatedOneDoesNot() {
+        var link = Link()
+        link.stream([Self.fills])
+        #expect(link.step(.received(.ack(.init(file: Self.fills, length: 1)))) == [])
+        #expect(link.step(.received(.ack(.init(file: "other_20250102.jsonl", length: 9)))) == [])
+        guard case .close("bad_ack", _) = link.step(.received(.ack(.init(file: Self.fills, length: 2)))).first else {
+            Issue.record("not closed")
+            return
+        }
+        // What the hub still sends is not answered any more.
+        #expect(link.step(.received(.ping(number: 1))) == [])
+    }
+
+    @Test func controlIsHandedOver_questionsAnEdgeDoesNotTakeAreAnswered() {
+        var link = Link()
+        _ = link.connect()
+        let command = Message.command(
+            .init(
+                id: "c1", revision: .zero, kind: .kill, experiment: nil, symbol: nil, reason: "r", by: "b", issuedMilliseconds: 1))
+        #expect(link.step(.received(command)) == [.deliver(command)])
+        #expect(link.step(.received(.ping(number: 7))) == [.send(.pong(number: 7))])
+        #expect(
+            link.step(.received(.progress(.init(id: 1, done: 0, total: 1, text: "")))) == [
+                .send(.error(code: "unexpected", text: "an edge takes no 'progress'"))
+            ])
+        #expect(
+            link.step(.received(.resume(.init(file: "fills_19990101.jsonl", length: 0, tailCRC32C: nil)))) == [
+                .send(.error(code: "unknown_file", text: "there is no 'fills_19990101.jsonl' here"))
+            ])
+        #expect(link.step(.say(.pong(number: 3))) == [.send(.pong(number: 3))])
+        _ = link.step(.disconnected)
+        #expect(link.step(.say(.pong(number: 3))) == [])
+    }
+
+    @Test func welcomeOfAnotherProtocol_orSomethingElseFirst_endsTheConnection() {
+        var other = Link.welcome
+        other.version = ProtocolVersion.current + 1
+        for message in [Message.welcome(other), .ack(.init(file: Self.fills, length: 0))] {
+            var link = Link()
+            _ = link.step(.started)
+            _ = link.step(.connected(Link.hello))
+            guard case .close = link.step(.received(message)).first else {
+                Issue.record("not closed at \(message)")
+                return
+            }
+            #expect(!link.uplink.isConnected)
+        }
+    }
+
+    // MARK: Time
+
+    @Test func pingAfter5SecondsOfSilence_deadAfter30() {
+        var link = Link()
+        _ = link.connect()
+        var pings: [Int64] = []
+        var closedAt: Int64?
+        for second in Int64(1)...40 {
+            link.now = Instant(nanoseconds: second * 1_000_000_000)
+            for effect in link.step(.tick) {
+                if case .send(.ping) = effect { pings.append(second) }
+                if case .close("idle", _) = effect { closedAt = second }
+            }
+        }
+        #expect(pings == [5, 10, 15, 20, 25, 30])
+        #expect(closedAt == 31)
+    }
+
+    @Test func welcomeMustComeWithin5Seconds() {
+        var link = Link()
+        _ = link.step(.started)
+        _ = link.step(.connected(Link.hello))
+        link.now = Instant(nanoseconds: Limits.helloNanoseconds)
+        #expect(link.step(.tick) == [])
+        link.now = Instant(nanoseconds: Limits.helloNanoseconds + 1)
+        guard case .close("welcome_timeout", _) = link.step(.tick).first else {
+            Issue.record("not closed")
+            return
+        }
+    }
+
+    @Test func backOffDoublesUpToItsMaximum_aHandshakeAloneDoesNotResetIt_aWelcomeDoes() {
+        // The "random" draw is the bound itself.
+        var link = Link(random: { $0.upperBound })
+        #expect(link.step(.started) == [.connect(afterNanoseconds: 0)])
+        var bound = Limits.reconnectNanosecondsMin
+        for attempt in 0..<12 {
+            if attempt.isMultiple(of: 2) { _ = link.step(.connected(Link.hello)) }
+            #expect(link.step(.disconnected) == [.connect(afterNanoseconds: bound)])
+            bound = min(bound * 2, Limits.reconnectNanosecondsMax)
+        }
+        link.uplink.isHoldingLease = true
+        #expect(link.step(.disconnected) == [.connect(afterNanoseconds: Limits.reconnectNanosecondsMaxOnB)])
+        link.uplink.isHoldingLease = false
+        #expect(link.step(.disconnected) == [.connect(afterNanoseconds: Limits.reconnectNanosecondsMax)])
+        _ = link.step(.connected(Link.hello))
+        _ = link.step(.received(.welcome(Link.welcome)))
+        #expect(link.step(.disconnected) == [.connect(afterNanoseconds: Limits.reconnectNanosecondsMin)])
+        #expect(link.step(.disconnected) == [.connect(afterNanoseconds: Limits.reconnectNanosecondsMin * 2)])
+    }
+
+    // MARK: Any interleaving
+
+    /// A model hub that loses what it did not sync, connections that break anywhere, files that grow, turns that end late. At every append:
+    /// the hub's copy plus these bytes is a prefix of the synced bytes. At the end everything is there.
+    @Test(arguments: UInt64(1)...60)
+    func hubHoldsPrefixesOfSyncedBytes_underAnyInterleaving(seed: UInt64) {
+        var world = World(seed: seed)
+        for _ in 0..<4_000 { world.step() }
+        world.heal()
+        #expect(world.problems.isEmpty, "seed \(seed): \(world.problems.prefix(3))")
+        #expect(world.uplink.backlogBytes == 0, "seed \(seed)")
+        for (name, length) in world.synced { #expect(world.hubSynced[name] == length, "seed \(seed): \(name)") }
+        #expect(world.appends > 100 && world.disconnects > 5, "seed \(seed): the world was too quiet")
+    }
+}
+
+// MARK: - Support
+
+/// An uplink with a clock that stands at 0 until moved.
+private struct Link {
+    var uplink: Uplink
+    var now = Instant(nanoseconds: 0)
+
+    static let hello = Message.Hello(version: "test", edge: nil)
+    static let welcome = Message.Welcome(
+        software: "hub", identity: "spiffe://calibrant/edge/e1", revision: .zero, wallMilliseconds: 0, highestSeq: [])
+
+    init(random: @escaping @Sendable (ClosedRange<Int64>) -> Int64 = { _ in 0 }) { uplink = Uplink(random: random) }
+
+    mutating func step(_ input: Uplink.Input) -> [Uplink.Effect] { uplink.step(input, at: now) }
+
+    /// Connects, and returns the effects of the welcome.
+    mutating func connect() -> [Uplink.Effect] {
+        _ = step(.started)
+        _ = step(.connected(Self.hello))
+        return step(.received(.welcome(Self.welcome)))
+    }
+
+    /// Connects with one byte of each file sent and acknowledged.
+    mutating func stream(_ files: [String]) {
+        for file in files { _ = step(.grew(file: file, syncedLength: 1)) }
+        _ = connect()
+        for file in files {
+            _ = step(.received(.resume(.init(file: file, length: 0, tailCRC32C: nil))))
+            _ = step(.turnEnded)
+            _ = step(.received(.ack(.init(file: file, length: 1))))
+        }
+    }
+}
+
+extension Uplink.Effect {
+    fileprivate var resumedFile: String? { if case .send(.resume(let resume)) = self { resume.file } else { nil } }
+    fileprivate var appendedBytes: Int64 { if case .sendBytes(_, _, let bytes) = self { Int64(bytes) } else { 0 } }
+}
+
+/// The edge's shell, the network and the hub, driven by one seed.
+private struct World {
+    var uplink: Uplink
+    private var random: SeededRandom
+    private(set) var synced: [String: Int64] = [:]
+    private(set) var hubSynced: [String: Int64] = [:]
+    private var hubWritten: [String: Int64] = [:]
+    private var now = Instant(nanoseconds: 0)
+    /// In flight each way; lost when the connection breaks.
+    private var toHub: [ToHub] = []
+    private var toEdge: [Message] = []
+    private var tails: [(file: String, length: Int64)] = []
+    private var isTurnOpen = false
+    private var mayConnect = false
+    private var isUp = false
+    private var isWelcomed = false
+    private(set) var problems: [String] = []
+    private(set) var appends = 0
+    private(set) var disconnects = 0
+
+    private enum ToHub {
+        case message(Message)
+        case append(file: String, offset: Int64, bytes: Int)
+    }
+
+    private static let names = [
+        "events_20250102.jsonl", "fills_20250102.jsonl", "fills_20250101.jsonl", "pipeline_ticks_20250102.jsonl",
+        "pipeline_ticks_20241231.jsonl",
+    ]
+
+    init(seed: UInt64) {
+        random = SeededRandom(seed: seed)
+        uplink = Uplink { range in range.lowerBound }
+        input(.started)
+    }
+
+    mutating func step() {
+        now = now.advanced(nanoseconds: Int64(random.next(below: 20_000_000)))
+        switch random.next(below: 100) {
+        case 0..<20:
+            let name = Self.names[random.next(below: Self.names.count)]
+            synced[name, default: 0] += Int64(1 + random.next(below: 200_000))
+            input(.grew(file: name, syncedLength: synced[name]!))
+        case 20..<50: deliverToHub()
+        case 50..<75: deliverToEdge()
+        case 75..<85: endTurn()
+        case 85..<90: answerTail()
+        case 90..<94: syncHub()
+        case 94: if isUp { disconnect() }
+        case 95: if isUp { crashHub() }
+        case 96: input(.tick)
+        default: connect()
+        }
+    }
+
+    /// No more trouble: everything runs until nothing moves.
+    mutating func heal() {
+        for _ in 0..<3_000 {
+            now = now.advanced(nanoseconds: 1_000_000)
+            connect()
+            deliverToHub()
+            deliverToHub()
+            syncHub()
+            deliverToEdge()
+            deliverToEdge()
+            answerTail()
+            endTurn()
+        }
+    }
+
+    // MARK: The edge's shell
+
+    private mutating func input(_ input: Uplink.Input) {
+        let effects = uplink.step(input, at: now)
+        let turn = effects.reduce(Int64(0)) { $0 + $1.appendedBytes }
+        if turn > Int64(Limits.appendTurnBytes) || isTurnOpen && turn > 0 { problems.append("turn of \(turn), one open: \(isTurnOpen)") }
+        for effect in effects {
+            switch effect {
+            case .connect: mayConnect = true
+            case .send(let message): toHub.append(.message(message))
+            case .checkTail(let file, let length, let bytes):
+                if length > synced[file]! || bytes > Limits.resumeCheckBytes { problems.append("tail of \(file) at \(length)") }
+                tails.append((file, length))
+            case .sendBytes(let file, let offset, let bytes):
+                if offset + Int64(bytes) > synced[file]! { problems.append("unsynced byte of \(file)") }
+                isTurnOpen = true
+                toHub.append(.append(file: file, offset: offset, bytes: bytes))
+                appends += 1
+            case .close(let code, let text): problems.append("closed: \(code) \(text)")
+            case .forked(let file, let text): problems.append("forked: \(file) \(text)")
+            case .welcomed, .deliver, .complained: break
+            }
+        }
+        let inFlight = toHub.reduce(0) { if case .append(_, _, let bytes) = $1 { $0 + bytes } else { $0 } }
+        if inFlight > Limits.unackedBytesMax { problems.append("\(inFlight) bytes in flight") }
+    }
+
+    private mutating func endTurn() {
+        guard isTurnOpen else { return }
+        isTurnOpen = false
+        input(.turnEnded)
+    }
+
+    private mutating func answerTail() {
+        guard !tails.isEmpty else { return }
+        let (file, length) = tails.removeFirst()
+        input(.tail(file: file, length: length, crc32c: Self.checksum(file, length)))
+    }
+
+    private mutating func connect() {
+        guard mayConnect else { return }
+        mayConnect = false
+        isUp = true
+        input(.connected(Link.hello))
+    }
+
+    private mutating func disconnect() {
+        isUp = false
+        disconnects += 1
+        (toHub, toEdge, isTurnOpen, isWelcomed) = ([], [], false, false)
+        input(.disconnected)
+    }
+
+    // MARK: The hub
+
+    private mutating func deliverToHub() {
+        guard !toHub.isEmpty else { return }
+        switch toHub.removeFirst() {
+        case .message(.hello):
+            toEdge.append(.welcome(Link.welcome))
+            isWelcomed = true
+        case .message(.resume(let resume)):
+            let length = hubWritten[resume.file] ?? 0
+            toEdge.append(
+                .resume(.init(file: resume.file, length: length, tailCRC32C: length > 0 ? Self.checksum(resume.file, length) : nil)))
+        case .message(.ping(let number)): toEdge.append(.pong(number: number))
+        case .message: break
+        case .append(let file, let offset, let bytes):
+            if offset != hubWritten[file] ?? 0 { problems.append("append to \(file) at \(offset), not \(hubWritten[file] ?? 0)") }
+            hubWritten[file] = offset + Int64(bytes)
+        }
+    }
+
+    private mutating func syncHub() {
+        for name in Self.names where (hubWritten[name] ?? 0) > (hubSynced[name] ?? 0) {
+            hubSynced[name] = hubWritten[name]
+            if isWelcomed { toEdge.append(.ack(.init(file: name, length: hubWritten[name]!))) }
+        }
+    }
+
+    private mutating func crashHub() {
+        hubWritten = hubSynced
+        disconnect()
+    }
+
+    private mutating func deliverToEdge() {
+        guard !toEdge.isEmpty else { return }
+        input(.received(toEdge.removeFirst()))
+    }
+
+    private static func checksum(_ file: String, _ length: Int64) -> String { CRC32C.text(of: "\(file)@\(length)".utf8) }
+}
+
+struct CRC32CTests {
+    /// RFC 3720, B.4, and the customary check value.
+    @Test(
+        arguments: [
+            ([UInt8](repeating: 0, count: 32), "8a9136aa"), ([UInt8](repeating: 0xff, count: 32), "62a8ab43"), (Array(0..<32), "46dd794e"),
+            (Array("123456789".utf8), "e3069283"), ([], "00000000"),
+        ] as [([UInt8], String)])
+    func knownVectors(bytes: [UInt8], text: String) { #expect(CRC32C.text(of: bytes) == text) }
+}
