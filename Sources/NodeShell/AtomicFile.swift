@@ -67,7 +67,7 @@ package enum AtomicFile {
         if errno != EEXIST { throw FileError(.create, path, errorNumber: errno, remedy: "is the directory above it writable?") }
     }
 
-    private static func parent(of path: String) -> String {
+    static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
