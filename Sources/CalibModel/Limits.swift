@@ -28,6 +28,9 @@ package enum Limits {
     package static let pendingMarkoutsMax = 4_096
     /// Seconds stepped one by one after a silence; a longer one is a discontinuity and restarts the one-second grid.
     package static let silenceSecondsMax = 120
+    /// Arm fields a symbol has left and still books to within one 10-s window: there and back of an experiment, and the same for the one
+    /// before it. At the bound the oldest is cut early, so its window has two rows.
+    package static let trailingAccumulatorsMax = 4
     /// One JSONL row (SPEC 8.1).
     package static let rowBytesMax = 65_536
     /// How much of a feed's end is validated row by row on open (SPEC 2.7).
@@ -98,4 +101,29 @@ package enum Limits {
     package static let tlsPostHandshakeMessagesMax = 32
     /// Sockets waiting to be accepted.
     package static let acceptBacklog: Int32 = 256
+    /// Connections of one hub: 1,000 edges and 24 operators at 34 KiB of TLS buffers each are 34 MiB.
+    package static let linksMax = 1_024
+    /// Hosts a hub knows: the connections, and as many it has once seen.
+    package static let hostsMax = 2_048
+    /// Feed files of one host: six feeds over 680 days. Beyond it a new file is refused.
+    package static let hostFilesMax = 4_096
+    /// A second connection of a live identity waits this long for the first one's pong (SPEC 8.4).
+    package static let identityPingNanoseconds: Int64 = 1_000_000_000
+    /// Added to a lease before an unreachable edge is called safe (SPEC 7.7): its clock and ours may drift apart by far less in 15 s.
+    package static let leaseGraceNanoseconds: Int64 = 1_000_000_000
+    /// A host, or a gauge of it, silent this long is lost (SPEC 5: `metrics.symbol_ttl`).
+    package static let lostNanoseconds: Int64 = 900_000_000_000
+    /// A connected host without a status this long is silent: ten statuses missed.
+    package static let silentNanoseconds: Int64 = 10_000_000_000
+    /// Actions of operators waiting for a record to become durable: a commit takes milliseconds. Beyond it an action is refused.
+    package static let deferredRequestsMax = 64
+    /// Operators waiting for hosts to answer a command, each at most `commandWaitMillisecondsMax`.
+    package static let commandWaitersMax = 64
+    package static let commandWaitMilliseconds: Int64 = 10_000
+    package static let commandWaitMillisecondsMax: Int64 = 600_000
+    /// Finished commands and experiments a hub keeps in memory and lists; the log keeps all.
+    package static let commandsListedMax = 1_000
+    package static let experimentsListedMax = 1_000
+    /// UTF-8 bytes of an operator's reason: it travels in every command.
+    package static let reasonBytesMax = 512
 }

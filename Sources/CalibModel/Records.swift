@@ -35,11 +35,13 @@ package struct FillRecord: BitwiseCopyable, Sendable {
     package var fillID: Int64
     package var orderID: Int64
     package var fee: BasisPoints
+    /// Of the order's quote, not of the instant of the fill.
+    package var armFields: ArmFields
 
     package init(
         wall: WallTime, symbol: SymbolIndex, side: Side, isTaker: Bool, price: Int64, quantity: Int64, queueAhead: Int64, quotePrice: Int64,
         midAtQuoteTwice: Int64, midNowTwice: Int64, spreadAtQuote: BasisPoints, latencyNanoseconds: Int64, slip: BasisPoints, fillID: Int64,
-        orderID: Int64, fee: BasisPoints
+        orderID: Int64, fee: BasisPoints, armFields: ArmFields
     ) {
         self.wall = wall
         self.symbol = symbol
@@ -57,6 +59,7 @@ package struct FillRecord: BitwiseCopyable, Sendable {
         self.fillID = fillID
         self.orderID = orderID
         self.fee = fee
+        self.armFields = armFields
     }
 }
 
@@ -89,6 +92,7 @@ package struct TickRecord: BitwiseCopyable, Sendable {
     package var tick: Int64 = 0
     package var weight: Int64 = 1
     package var isHalted = false
+    package var armFields = ArmFields(configHash: 0)
     package init() {}
 }
 
@@ -102,12 +106,15 @@ package struct MarkoutRecord: BitwiseCopyable, Sendable {
     package var midTwiceAfter5s: Int64?
     package var midTwiceAfter30s: Int64?
     package var net: BasisPoints?
+    /// Of the filled order's quote.
+    package var armFields: ArmFields
 
-    package init(wall: WallTime, symbol: SymbolIndex, fillID: Int64, fillMilliseconds: Int64) {
+    package init(wall: WallTime, symbol: SymbolIndex, fillID: Int64, fillMilliseconds: Int64, armFields: ArmFields) {
         self.wall = wall
         self.symbol = symbol
         self.fillID = fillID
         self.fillMilliseconds = fillMilliseconds
+        self.armFields = armFields
     }
 }
 
@@ -139,11 +146,12 @@ package struct QuoteRecord: BitwiseCopyable, Sendable {
     /// bps per sqrt s; nil before the first returns.
     package var volRealized: BasisPoints?
     package var weight: Int64
+    package var armFields: ArmFields
 
     package init(
         wall: WallTime, symbol: SymbolIndex, side: Side, orderID: Int64, price: Int64, quantity: Int64, depth: BasisPoints,
         halfSpread: BasisPoints, skew: BasisPoints, nudge: BasisPoints, queueAhead: Int64, restingNanoseconds: Int64, outcome: OrderOutcome,
-        volRealized: BasisPoints?, weight: Int64
+        volRealized: BasisPoints?, weight: Int64, armFields: ArmFields
     ) {
         self.wall = wall
         self.symbol = symbol
@@ -160,6 +168,7 @@ package struct QuoteRecord: BitwiseCopyable, Sendable {
         self.outcome = outcome
         self.volRealized = volRealized
         self.weight = weight
+        self.armFields = armFields
     }
 }
 
@@ -248,11 +257,31 @@ package struct SnapshotRecord: BitwiseCopyable, Sendable {
     package var counts = SnapshotCounts()
     package var sums = SnapshotSums()
     package var tickHistogram: InlineArray<3840, UInt32> = .init(repeating: 0)
+    package var armFields = ArmFields(configHash: 0)
     package init() {}
 }
 
+/// Why a symbol or the whole edge places nothing for a while.
+package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+    /// Guards (SPEC 4.3).
+    case volatility, latency, pnl, takerFills
+    /// Hard limits (SPEC 10.2).
+    case dailyLossSymbol, dailyLossHost
+
+    package var text: StaticString {
+        switch self {
+        case .volatility: "volatility"
+        case .latency: "latency"
+        case .pnl: "pnl"
+        case .takerFills: "taker_fills"
+        case .dailyLossSymbol: "daily_loss_symbol"
+        case .dailyLossHost: "daily_loss_host"
+        }
+    }
+}
+
 /// What happened to the edge itself; never dropped (SPEC 2.6).
-package enum EventKind: UInt8, Sendable, BitwiseCopyable {
+package enum EventKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     /// The node runs; first = the run number.
     case started
     /// The node ended by itself; first = messages, second = fills.
@@ -261,7 +290,7 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable {
     case gap
     /// The book is proven again; first = its id, second = how many buffered diffs were applied.
     case resync
-    /// A guard halted the symbol; first = the guard, second = for how many milliseconds.
+    /// A guard or a limit halted the symbol, or the host; first = the `HaltCause`, second = for how many milliseconds.
     case halt
     /// Rows were dropped because a ring was full; first = how many, second = the feed.
     case dropped
@@ -271,6 +300,16 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable {
     case cut
     /// A venue connection ended; first = the connection, second = how many books lost their proof by it.
     case disconnected
+    /// The symbol plays other arm fields from here on: `armFields`; first = the arm before (`Arm.rawValue`).
+    case armChange
+    /// An experiment was rolled back here and never comes back: `armFields.experiment`.
+    case latch
+    /// The kill switch was thrown for the symbol, or for the host; first = orders being cancelled by it.
+    case kill
+    /// It was released.
+    case release
+    /// Other effective parameters from here on: `armFields.configHash`.
+    case config
 }
 
 package struct EventRecord: BitwiseCopyable, Sendable {
@@ -279,11 +318,16 @@ package struct EventRecord: BitwiseCopyable, Sendable {
     package var symbol: SymbolIndex?
     package var first: Int64
     package var second: Int64
-    package init(wall: WallTime, kind: EventKind, symbol: SymbolIndex? = nil, first: Int64 = 0, second: Int64 = 0) {
+    /// Of `armChange`, `latch` and `config`; nil otherwise.
+    package var armFields: ArmFields?
+    package init(
+        wall: WallTime, kind: EventKind, symbol: SymbolIndex? = nil, first: Int64 = 0, second: Int64 = 0, armFields: ArmFields? = nil
+    ) {
         self.wall = wall
         self.kind = kind
         self.symbol = symbol
         self.first = first
         self.second = second
+        self.armFields = armFields
     }
 }

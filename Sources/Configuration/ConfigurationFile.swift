@@ -1,6 +1,6 @@
 import CalibModel
 import Wire
-package import Yams
+import Yams
 
 /// One mistake in a configuration file, printed as `file:line:col: key: what, what is allowed` (SPEC 9.1).
 package struct ConfigurationProblem: CustomStringConvertible, Sendable {

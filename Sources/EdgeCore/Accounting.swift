@@ -20,6 +20,7 @@ extension SymbolState {
                 if accumulatorHasEvents {
                     cutSnapshot(at: moment(of: WallTime(nanoseconds: stepped * 1_000_000_000 + 1_000_000), now), &shared)
                 }
+                cutTrailing(atMilliseconds: stepped * 1000 + 1, &shared)
                 if !accumulatorHasEvents { accumulator.pointee.fromMilliseconds = second.flooredDivision(by: 10) * 10_000 }
             }
             nextSecond = second + 1
@@ -31,8 +32,9 @@ extension SymbolState {
     private mutating func settle(at now: Moment, _ shared: inout SharedState) {
         applyRequests(at: now, &shared)
         captureMarkouts(at: now, &shared)
+        if change != nil { tryChange(at: now, &shared) }
         if case .interval(let nanoseconds) = shared.parameters.trigger { tickOnInterval(nanoseconds, upTo: now, &shared) }
-        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, shared.parameters.cache) {
+        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache) {
             pull(at: now, &shared)
         }
     }
@@ -40,14 +42,15 @@ extension SymbolState {
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {
         let boundary = moment(of: WallTime(nanoseconds: second * 1_000_000_000), now)
         settle(at: boundary, &shared)
-        bookQuoteTime(at: boundary.instant)
+        bookQuoteTime(at: boundary, &shared)
+        watchLoss(at: boundary, &shared)
         let top = isProven ? book.top : nil
         let absorbed = (buy: bidSide.takeAbsorbed(), sell: askSide.takeAbsorbed())
         let squared = features.step(
             FeatureSet.Second(
                 midTwice: top?.midTwice, topLots: top.map { $0.bidQuantity + $0.askQuantity },
                 markTwice: top.map { Double(positionLots) * Double($0.midTwice) + 2 * Double(cash) },
-                fullPositionTwice: top.map { Double(maxPositionLots) * Double($0.midTwice) } ?? 0,
+                fullPositionTwice: top.map { Double(featurePositionLots) * Double($0.midTwice) } ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
         if let squared {
@@ -60,6 +63,7 @@ extension SymbolState {
         let milliseconds = second * 1000
         let silence = milliseconds - accumulator.pointee.fromMilliseconds.flooredDivision(by: 10_000) * 10_000
         if milliseconds.isMultiple(of: 10_000), accumulatorHasEvents || silence >= 60_000 { cutSnapshot(at: boundary, &shared) }
+        if trailingCount > 0, milliseconds.isMultiple(of: 10_000) { cutTrailing(atMilliseconds: milliseconds, &shared) }
     }
 
     /// The instant of a wall time a little before now.
@@ -77,6 +81,7 @@ extension SymbolState {
         accumulatorHasEvents = true
     }
 
+    /// Ends the row of the present arm fields and begins their next.
     mutating func cutSnapshot(at now: Moment, _ shared: inout SharedState) {
         let span = now.wall.milliseconds - accumulator.pointee.fromMilliseconds
         // When the ring is full the accumulator runs on; nothing is dropped (SPEC 2.3).
@@ -87,17 +92,72 @@ extension SymbolState {
         }
         accumulator.pointee.wall = now.wall
         accumulator.pointee.symbol = index
+        accumulator.pointee.armFields = armFields
         accumulator.pointee.spanMilliseconds = span
         for feature in Feature.allCases {
-            accumulator.pointee.features[feature.rawValue] = features.value(feature, lot: lot).flatMap {
-                FixedPoint.fixed($0, scale: Double(FixedPoint.powersOfTen[feature.places]))
-            }
+            accumulator.pointee.features[feature.rawValue] = self.feature(feature)
         }
         slot.initialize(to: accumulator.pointee)
         shared.outboxes.snapshots.commit()
         accumulator.pointee = SnapshotRecord()
         accumulator.pointee.fromMilliseconds = now.wall.milliseconds
         accumulatorHasEvents = false
+    }
+
+    // MARK: Trailing rows
+
+    /// Where something of these arm fields is booked: what came of a quote belongs to the fields it was made under (SPEC 2.3).
+    private mutating func accumulator(of fields: ArmFields, at now: Moment, _ shared: inout SharedState)
+        -> UnsafeMutablePointer<SnapshotRecord>
+    {
+        guard fields == armFields else { return trailing(fields, at: now.wall, &shared) }
+        noteEvent(at: now, &shared)
+        return accumulator
+    }
+
+    /// The accumulator of fields the symbol has left, begun now when there is none. It exists from its first event to the next cut, so an idle
+    /// one costs nothing.
+    private mutating func trailing(_ fields: ArmFields, at wall: WallTime, _ shared: inout SharedState)
+        -> UnsafeMutablePointer<SnapshotRecord>
+    {
+        for slot in 0..<trailingCount where accumulator[1 + slot].armFields == fields { return accumulator + 1 + slot }
+        if trailingCount == Limits.trailingAccumulatorsMax { _ = cutOldestTrailing(atMilliseconds: wall.milliseconds, &shared) }
+        let isFull = trailingCount == Limits.trailingAccumulatorsMax
+        // No accumulator and no slot in the ring: nobody has read for a whole window of changes. It is told as a dropped row.
+        if isFull { shared.droppedSnapshots += 1 }
+        let slot = accumulator + 1 + trailingCount
+        slot.initialize(to: SnapshotRecord())
+        slot.pointee.armFields = fields
+        let window = wall.milliseconds.flooredDivision(by: 10_000) * 10_000
+        slot.pointee.fromMilliseconds = max(window, armFieldsBeganMilliseconds)
+        if !isFull { trailingCount += 1 }
+        return slot
+    }
+
+    /// Ends every trailing row that has begun before.
+    private mutating func cutTrailing(atMilliseconds milliseconds: Int64, _ shared: inout SharedState) {
+        while trailingCount > 0, accumulator[1].fromMilliseconds < milliseconds {
+            guard cutOldestTrailing(atMilliseconds: milliseconds, &shared) else { return }
+        }
+    }
+
+    /// Its features are unknown: they cross arms, and the present arm's row of the same time has them. False when the ring is full: it runs on.
+    private mutating func cutOldestTrailing(atMilliseconds milliseconds: Int64, _ shared: inout SharedState) -> Bool {
+        guard trailingCount > 0, let slot = shared.outboxes.snapshots.reserve() else { return false }
+        let oldest = accumulator + 1
+        oldest.pointee.symbol = index
+        oldest.pointee.spanMilliseconds = max(1, milliseconds - oldest.pointee.fromMilliseconds)
+        oldest.pointee.wall = WallTime(nanoseconds: (oldest.pointee.fromMilliseconds + oldest.pointee.spanMilliseconds) * 1_000_000)
+        slot.initialize(to: oldest.pointee)
+        shared.outboxes.snapshots.commit()
+        trailingCount -= 1
+        oldest.update(from: oldest + 1, count: trailingCount)
+        return true
+    }
+
+    /// In units of the feature's last place; nil when unknown.
+    func feature(_ feature: Feature) -> Int64? {
+        features.value(feature, lot: lot).flatMap { FixedPoint.fixed($0, scale: Double(FixedPoint.powersOfTen[feature.places])) }
     }
 
     /// A frame of this symbol that was not used.
@@ -112,21 +172,21 @@ extension SymbolState {
     mutating func applyRequests(at now: Moment, _ shared: inout SharedState) {
         while let applied = bidSide.applyNext(at: now.instant, book: book) { book(applied, .buy, at: now, &shared) }
         while let applied = askSide.applyNext(at: now.instant, book: book) { book(applied, .sell, at: now, &shared) }
+        countOpenOrders(&shared)
         counts.postOnlyRejections = bidSide.postOnlyRejections + askSide.postOnlyRejections
     }
 
     private mutating func book(_ applied: PaperSide.Applied, _ side: Side, at now: Moment, _ shared: inout SharedState) {
         if let ended = applied.ended { end(ended, at: now, &shared) }
-        guard applied.hasAccepted else { return }
-        noteEvent(at: now, &shared)
+        guard applied.hasAccepted, let order = side == .buy ? bidSide.resting : askSide.resting else { return }
         counts.quotes += 1
-        accumulator.pointee.counts.quotes += 1
+        accumulator(of: order.armFields, at: now, &shared).pointee.counts.quotes += 1
         features.quoted()
     }
 
     mutating func end(_ ended: PaperSide.Ended, at now: Moment, _ shared: inout SharedState) {
         guard let accepted = ended.order.acceptedAt else { return }
-        bookQuoteTime(of: ended.order, upTo: ended.endedAt)
+        bookQuoteTime(of: ended.order, upTo: ended.endedAt, at: now, &shared)
         writeQuote(ended.order, ended.outcome, queueAhead: ended.queueAhead, resting: ended.endedAt.since(accepted), at: now, &shared)
     }
 
@@ -142,31 +202,37 @@ extension SymbolState {
                 depth: BasisPoints(micro: FixedPoint.divide(distance, by: Int128(order.midAtQuoteTwice)) ?? 0),
                 halfSpread: BasisPoints(micro: order.spread.micro / 2), skew: order.skew, nudge: order.nudge, queueAhead: queueAhead,
                 restingNanoseconds: resting, outcome: outcome, volRealized: order.volRealized,
-                weight: order.hasFilled ? 1 : order.weight))
+                weight: order.hasFilled ? 1 : order.weight, armFields: order.armFields))
     }
 
     /// Adds the time both orders rested since it was last booked.
-    private mutating func bookQuoteTime(at now: Instant) {
-        if let order = bidSide.resting { bookQuoteTime(of: order, upTo: now) }
-        if let order = askSide.resting { bookQuoteTime(of: order, upTo: now) }
+    mutating func bookQuoteTime(at now: Moment, _ shared: inout SharedState) {
+        if let order = bidSide.resting { bookQuoteTime(of: order, upTo: now.instant, at: now, &shared) }
+        if let order = askSide.resting { bookQuoteTime(of: order, upTo: now.instant, at: now, &shared) }
     }
 
-    private mutating func bookQuoteTime(of order: PaperOrder, upTo now: Instant) {
+    private mutating func bookQuoteTime(of order: PaperOrder, upTo end: Instant, at now: Moment, _ shared: inout SharedState) {
         guard let accepted = order.acceptedAt else { return }
         let booked = order.side == .buy ? quoteBookedAt.buy : quoteBookedAt.sell
         let from = max(accepted, booked ?? accepted)
-        if now > from { accumulator.pointee.sums.quoteNanoseconds += now.since(from) }
-        if order.side == .buy { quoteBookedAt.buy = max(now, from) } else { quoteBookedAt.sell = max(now, from) }
+        if end > from {
+            // Time that ends with a window belongs to it. Resting alone is no event: it does not end a silence.
+            let inside = WallTime(nanoseconds: now.wall.nanoseconds - 1)
+            let target = order.armFields == armFields ? accumulator : trailing(order.armFields, at: inside, &shared)
+            target.pointee.sums.quoteNanoseconds += end.since(from)
+        }
+        if order.side == .buy { quoteBookedAt.buy = max(end, from) } else { quoteBookedAt.sell = max(end, from) }
     }
 
     // MARK: Fills
 
     mutating func book(_ fill: PaperSide.Fill, at now: Moment, _ shared: inout SharedState) {
         guard let mid = book.top?.midTwice, let accepted = fill.order.acceptedAt else { return }
-        noteEvent(at: now, &shared)
         let order = fill.order
+        let booked = accumulator(of: order.armFields, at: now, &shared)
         let sign = order.side.sign
-        let quotePrice = (order.side == .buy ? newestTarget.buy : newestTarget.sell) ?? order.price
+        let targets = order.armFields.arm == .a ? newestTarget.a : newestTarget.b
+        let quotePrice = (order.side == .buy ? targets.buy : targets.sell) ?? order.price
         let slip = BasisPoints(
             micro: FixedPoint.divide(Int128(sign * (order.price - quotePrice)) * 10_000_000_000, by: Int128(quotePrice)) ?? 0)
         let fee = shared.parameters.makerFee
@@ -179,11 +245,11 @@ extension SymbolState {
         let fillID = shared.nextFillID
         shared.nextFillID += 1
         counts.fills += 1
-        accumulator.pointee.counts.fills += 1
-        if fill.isFirst { accumulator.pointee.counts.filledOrders += 1 }
-        accumulator.pointee.sums.fillNotional += notional
-        accumulator.pointee.sums.slip += slip.micro
-        accumulator.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
+        booked.pointee.counts.fills += 1
+        if fill.isFirst { booked.pointee.counts.filledOrders += 1 }
+        booked.pointee.sums.fillNotional += notional
+        booked.pointee.sums.slip += slip.micro
+        booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
         features.filled(slip: slip, isTaker: false, isFirstOfOrder: fill.isFirst)
 
         shared.outboxes.fills.push(
@@ -191,16 +257,19 @@ extension SymbolState {
                 wall: now.wall, symbol: index, side: order.side, isTaker: false, price: order.price, quantity: fill.lots,
                 queueAhead: fill.queueAhead, quotePrice: quotePrice, midAtQuoteTwice: order.midAtQuoteTwice, midNowTwice: mid,
                 spreadAtQuote: order.spread, latencyNanoseconds: now.instant.since(accepted), slip: slip, fillID: fillID, orderID: order.id,
-                fee: fee))
+                fee: fee, armFields: order.armFields))
         if markouts.isFull, let oldest = markouts.removeFirst() { write(oldest, at: now, &shared) }
         markouts.add(
             MarkoutQueue.Pending(
-                record: MarkoutRecord(wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds),
+                record: MarkoutRecord(
+                    wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
                 filledAt: now.instant, side: order.side, price: order.price, midAtFillTwice: mid, notional: notional, fee: fee))
         if fill.isComplete {
-            bookQuoteTime(of: order, upTo: now.instant)
+            bookQuoteTime(of: order, upTo: now.instant, at: now, &shared)
             writeQuote(order, .filled, queueAhead: fill.queueAhead, resting: now.instant.since(accepted), at: now, &shared)
+            countOpenOrders(&shared)
         }
+        watchLoss(at: now, &shared)
     }
 
     // MARK: Markouts
@@ -219,7 +288,6 @@ extension SymbolState {
     /// The 5-s markout is what net and adverse are computed from (SPEC 1.3).
     private mutating func bookMarkout(at position: Int, midTwice: Int64?, _ now: Moment, _ shared: inout SharedState) {
         guard let midTwice else { return }
-        noteEvent(at: now, &shared)
         let pending = markouts[position]
         let sign = Int128(pending.side.sign)
         let reference = Int128(pending.midAtFillTwice)
@@ -229,9 +297,10 @@ extension SymbolState {
         else { return }
         let net = gross - pending.fee.micro
         markouts[position].record.net = BasisPoints(micro: net)
-        accumulator.pointee.sums.markoutNotional += pending.notional
-        accumulator.pointee.sums.netNotional += Int128(net) * Int128(pending.notional)
-        accumulator.pointee.sums.adverseNotional += Int128(adverse) * Int128(pending.notional)
+        let booked = accumulator(of: pending.record.armFields, at: now, &shared)
+        booked.pointee.sums.markoutNotional += pending.notional
+        booked.pointee.sums.netNotional += Int128(net) * Int128(pending.notional)
+        booked.pointee.sums.adverseNotional += Int128(adverse) * Int128(pending.notional)
         features.markedOut(adverse: BasisPoints(micro: adverse))
     }
 
@@ -241,15 +310,18 @@ extension SymbolState {
         shared.outboxes.markouts.push(record)
     }
 
-    /// The run ends: orders are cancelled, pending markouts are written with nulls, the last snapshot is cut.
-    mutating func finish(at now: Moment, _ shared: inout SharedState) {
+    /// The run ends: orders are cancelled, pending markouts are written with nulls, the last snapshots are cut. False when a ring was full.
+    mutating func finish(at now: Moment, _ shared: inout SharedState) -> Bool {
         if let ended = bidSide.cancelAll(at: now.instant) { end(ended, at: now, &shared) }
         if let ended = askSide.cancelAll(at: now.instant) { end(ended, at: now, &shared) }
+        countOpenOrders(&shared)
         while shared.outboxes.markouts.room > 0, let pending = markouts.removeFirst() { write(pending, at: now, &shared) }
-        guard markouts.isEmpty else { return }
+        guard markouts.isEmpty else { return false }
         let end = Moment(
             instant: now.instant,
             wall: WallTime(nanoseconds: max(now.wall.nanoseconds, (accumulator.pointee.fromMilliseconds + 1) * 1_000_000)))
         if accumulatorHasEvents { cutSnapshot(at: end, &shared) }
+        while cutOldestTrailing(atMilliseconds: now.wall.milliseconds, &shared) {}
+        return !accumulatorHasEvents && trailingCount == 0
     }
 }

@@ -151,13 +151,13 @@ extension SymbolState {
             return diff.first <= id ? .next : .gap(expected: id)
         case (.awaitingFirst(let id), .spot):
             if diff.last <= id { return .old }
-            return diff.first <= id + 1 ? .next : .gap(expected: id + 1)
+            return diff.first <= id &+ 1 ? .next : .gap(expected: id &+ 1)
         case (.synced, .futures):
             if isRepetition(diff), diff.previous != book.depthID { return .old }
             return diff.previous == book.depthID ? .next : .gap(expected: book.depthID)
         case (.synced, .spot):
             if isRepetition(diff) { return .old }
-            return diff.first == book.depthID + 1 ? .next : .gap(expected: book.depthID + 1)
+            return diff.first == book.depthID &+ 1 ? .next : .gap(expected: book.depthID &+ 1)
         }
     }
 

@@ -186,6 +186,7 @@ extension QuoteNode {
     /// A new connection took this number. Books of an older one with the same number, whose end nobody told of, lose their proof.
     package mutating func connected(_ connection: Int, at now: Moment) {
         begin(at: now)
+        sweep(at: now)
         let books = unprove(connection, at: now)
         guard books > 0 else { return }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
@@ -194,6 +195,7 @@ extension QuoteNode {
     /// The connection ended: its books are unproven and their orders pulled until the snapshots of the next one.
     package mutating func disconnected(_ connection: Int, at now: Moment) {
         begin(at: now)
+        sweep(at: now)
         let books = unprove(connection, at: now)
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
     }
@@ -201,6 +203,7 @@ extension QuoteNode {
     /// The connection answered a ping of the websocket; a text pong comes as a frame.
     package mutating func pong(on connection: Int, at now: Moment) {
         begin(at: now)
+        sweep(at: now)
         extendProofs(of: connection, at: now)
     }
 

@@ -71,6 +71,9 @@ package final class OutboxMemory {
             ticks: Outbox(slots: ticks, capacity: Outboxes.Capacity.ticks))
     }
 
+    /// The n-th event since the beginning; valid for the last `Capacity.events` of them.
+    package func event(_ position: Int) -> EventRecord { events[position & (Outboxes.Capacity.events - 1)] }
+
     /// Frees every slot, as a consumer would that is never late. Call it after every frame.
     package func discard(_ outboxes: inout Outboxes) {
         outboxes.fills.limit = outboxes.fills.committed + Outboxes.Capacity.fills

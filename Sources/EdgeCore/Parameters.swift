@@ -67,6 +67,12 @@ package struct Parameters: Sendable {
         /// 1e-8 quote currency, of one order.
         package var notional: Int64 = 100_000 * 100_000_000
         package var priceCollar = BasisPoints(micro: 100_000_000)
+        /// Orders resting or on their way: one per side is all that a symbol has.
+        package var openOrdersSymbol: Int64 = 2
+        package var openOrdersHost: Int64 = 1000
+        /// 1e-8 quote currency since UTC midnight or the start; what reaches it halts until the next midnight.
+        package var dailyLossSymbol: Int64 = 1000 * 100_000_000
+        package var dailyLossHost: Int64 = 5000 * 100_000_000
         package init() {}
     }
 
@@ -94,4 +100,26 @@ package struct Parameters: Sendable {
     package var emaAlpha = 0.1
     package var targetPnL = BasisPoints.zero
     package init() {}
+
+    /// These parameters as arm B of `baseline` may use them: width, guards, sizes, cache ages. What limits (SPEC 10.2), what the venue and the
+    /// host are like, and how both arms are measured stays the baseline's.
+    package func candidate(to baseline: Parameters) -> Parameters {
+        var result = self
+        result.limits = baseline.limits
+        result.trigger = baseline.trigger
+        result.tickDeadlineNanoseconds = baseline.tickDeadlineNanoseconds
+        result.tickSampleRate = baseline.tickSampleRate
+        result.cache.maxStaleNanoseconds = min(cache.maxStaleNanoseconds, baseline.cache.maxStaleNanoseconds)
+        result.cache.topicProofNanoseconds = baseline.cache.topicProofNanoseconds
+        result.cache.tickerLeadNanoseconds = baseline.cache.tickerLeadNanoseconds
+        result.cache.invalidateOnJump = baseline.cache.invalidateOnJump
+        result.orderRatePerSecond = baseline.orderRatePerSecond
+        result.orderBurst = baseline.orderBurst
+        result.paperLatencyNanoseconds = baseline.paperLatencyNanoseconds
+        result.makerFee = baseline.makerFee
+        result.takerFee = baseline.takerFee
+        result.emaAlpha = baseline.emaAlpha
+        result.targetPnL = baseline.targetPnL
+        return result
+    }
 }

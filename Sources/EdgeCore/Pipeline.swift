@@ -4,17 +4,20 @@ import CalibModel
 extension SymbolState {
     /// - Parameter frameReadAt: when the triggering frame was complete, on `shared.clock`: tick_total runs from here.
     mutating func tick(at now: Moment, frameReadAt: Int64, _ shared: inout SharedState) {
+        // Between two arms nothing is decided: the old one's orders are on their way out.
+        if let change, change.stopsQuoting { return }
         counts.ticks += 1
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
-        let parameters = shared.parameters
+        let sampleRate = shared.parameters.tickSampleRate
         // The sample counter counts only ticks that are neither miss nor halt; those are logged anyway.
-        let isSampled = sampleCounter.isMultiple(of: parameters.tickSampleRate)
+        let isSampled = sampleCounter.isMultiple(of: sampleRate)
         let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
         var record = TickRecord()
         record.wall = now.wall
         record.symbol = index
         record.tick = counts.ticks
+        record.armFields = armFields
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
         let outcome = decide(at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
@@ -24,28 +27,35 @@ extension SymbolState {
         accumulate(total, record)
         switch outcome {
         case .halted: accumulator.pointee.counts.halts += 1
+        case .stopped:
+            // This may last for days, so it is sampled like quoting.
+            accumulator.pointee.counts.halts += 1
+            stoppedCounter += 1
+            guard (stoppedCounter - 1).isMultiple(of: sampleRate) else { return }
+            record.weight = sampleRate
         case .late: accumulator.pointee.counts.deadlineMisses += 1
         case .ordinary:
             sampleCounter += 1
             guard isSampled else { return }
-            record.weight = parameters.tickSampleRate
+            record.weight = sampleRate
         }
-        record.isHalted = outcome == .halted
+        record.isHalted = outcome == .halted || outcome == .stopped
         record.missedDeadline = outcome == .late
         shared.outboxes.ticks.push(record)
     }
 
-    private enum Outcome { case ordinary, halted, late }
+    /// `halted` by a guard for seconds, `stopped` by the kill switch or a loss for good.
+    private enum Outcome { case ordinary, halted, stopped, late }
 
     private mutating func decide(
         at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
         _ shared: inout SharedState
     ) -> Outcome {
-        let parameters = shared.parameters
+        let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
         // FetchMDStage
-        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.cache)
+        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache)
         watch.lap(.fetchMD, &shared.clock)
         record.isCacheHit = fetched.isHit
         record.cacheAgeNanoseconds = fetched.ageNanoseconds
@@ -56,6 +66,10 @@ extension SymbolState {
                 FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)) ?? 0
         }
         accumulator.pointee.sums.position += Int128(positionLots)
+        if isStopped(shared) {
+            pull(at: now, &shared)
+            return .stopped
+        }
         // A full fill ring halts quoting: no fill may be lost (SPEC 2.7).
         guard let top = fetched.top, shared.outboxes.fills.room >= SharedState.recordsPerFrame else { return .ordinary }
 
@@ -67,7 +81,7 @@ extension SymbolState {
         let spreadInput = SpreadStage.Input(
             volatilityPerRootMinute: volatility, depthMultiple: Double(bidDepth + askDepth) / 2 / Double(orderLots),
             tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, usedStale: fetched.usedStale)
-        let spread = SpreadStage.run(spreadInput, parameters.spread, staleWiden: parameters.cache.staleWiden)
+        let spread = SpreadStage.run(spreadInput, parameters.pointee.spread, staleWiden: parameters.pointee.cache.staleWiden)
         watch.lap(.spread, &shared.clock)
 
         // GuardsStage
@@ -76,12 +90,14 @@ extension SymbolState {
             volatilityPerRootMinute: volatility, tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, inventoryPercent: percent,
             takerFills: features.takerFills15Minutes, spread: spread.spread, previousSpread: previousSpread, tightenedAt: tightenedAt,
             haltedUntil: haltedUntil, now: now.instant)
-        let guarded = GuardsStage.run(guardsInput, parameters.guards, parameters.spread)
+        let guarded = GuardsStage.run(guardsInput, parameters.pointee.guards, parameters.pointee.spread)
         previousSpread = guarded.spread
         tightenedAt = guarded.tightenedAt
-        if guarded.isHalted, haltedUntil == nil {
+        if guarded.isHalted, haltedUntil == nil, let cause = guarded.haltCause {
             shared.outboxes.events.push(
-                EventRecord(wall: now.wall, kind: .halt, symbol: index, first: 0, second: parameters.guards.haltNanoseconds / 1_000_000))
+                EventRecord(
+                    wall: now.wall, kind: .halt, symbol: index, first: Int64(cause.rawValue),
+                    second: parameters.pointee.guards.haltNanoseconds / 1_000_000))
         }
         haltedUntil = guarded.haltedUntil
         watch.lap(.guards, &shared.clock)
@@ -112,8 +128,10 @@ extension SymbolState {
         let sellInput = queueInput(
             askSide, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
             distance: halfSpread - inventory.skew - halfMarket, nudge: nudge.sell, nudgedAt: nudgedAt.sell, now: now.instant)
-        let buy = QueueAwareStage.run(buyInput, maximum: parameters.nudgeMaximum, interval: parameters.nudgeNanoseconds)
-        let sell = QueueAwareStage.run(sellInput, maximum: parameters.nudgeMaximum, interval: parameters.nudgeNanoseconds)
+        let buy = QueueAwareStage.run(
+            buyInput, maximum: parameters.pointee.nudgeMaximum, interval: parameters.pointee.nudgeNanoseconds)
+        let sell = QueueAwareStage.run(
+            sellInput, maximum: parameters.pointee.nudgeMaximum, interval: parameters.pointee.nudgeNanoseconds)
         nudge = (buy.nudge, sell.nudge)
         nudgedAt = (buy.nudgedAt, sell.nudgedAt)
         watch.lap(.queueAware, &shared.clock)
@@ -122,11 +140,10 @@ extension SymbolState {
         let emitInput = EmitStage.Input(
             top: top, spread: guarded.spread, skew: inventory.skew, bidNudge: buy.nudge, askNudge: sell.nudge,
             lots: orderLots * guarded.sizeNumerator / 2, positionLots: positionLots, pullsBuy: guarded.pullsBuy,
-            pullsSell: guarded.pullsSell)
+            pullsSell: guarded.pullsSell, orderRoom: orderRoom(shared), isBuyOpen: bidSide.isOpen, isSellOpen: askSide.isOpen)
         let emitted = EmitStage.run(emitInput, hardLimits)
-        if let target = emitted.bid { newestTarget.buy = target.price }
-        if let target = emitted.ask { newestTarget.sell = target.price }
-        let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.tickDeadlineNanoseconds
+        noteTargets(emitted)
+        let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.pointee.tickDeadlineNanoseconds
         let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
         let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
@@ -167,14 +184,16 @@ extension SymbolState {
         _ side: Side, _ target: EmitStage.Target?, nudge: BasisPoints, _ context: QuoteContext, isLate: Bool, at now: Moment,
         _ shared: inout SharedState
     ) -> OrderDecision {
-        let paper = side == .buy ? bidSide : askSide
-        let intended = paper.intended
-        let minimumTicks = Self.ticks(of: shared.parameters.minimumPriceChange, midTwice: context.midTwice)
+        let intended = side == .buy ? bidSide.intended : askSide.intended
+        let minimumTicks = Self.ticks(of: parameters.pointee.minimumPriceChange, midTwice: context.midTwice)
+        let worth = parameters.pointee.queueValue
         var decision = OrderDecision.decide(
             side: side, target: target, resting: intended, minimumTicks: minimumTicks,
-            keepTicks: keepTicks(paper, shared.parameters.queueValue, midTwice: context.midTwice))
+            keepTicks: side == .buy
+                ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice))
         if decision == .place || decision == .replace {
-            let mayPlace = !isLate && paper.canSend && shared.orderRate.take(at: now.instant)
+            let canSend = side == .buy ? bidSide.canSend : askSide.canSend
+            let mayPlace = !isLate && canSend && shared.orderRate.take(at: now.instant)
             if !mayPlace {
                 // What stands closer to the market than we want now is taken away all the same; cancels are not rate-limited.
                 decision = .keep
@@ -196,17 +215,38 @@ extension SymbolState {
                 id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
                 volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
-                isSampled: isSampled)
+                isSampled: isSampled, armFields: armFields)
             send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            countOpenOrders(&shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
         }
         return decision
     }
 
-    /// Cancels both sides: no proven book, a halt, the watchdog (SPEC 3.5, 4.3, 10.1). Idempotent.
-    mutating func pull(at now: Moment, _ shared: inout SharedState) {
-        if let intended = bidSide.intended { cancel(.buy, intended, at: now, &shared) }
-        if let intended = askSide.intended { cancel(.sell, intended, at: now, &shared) }
+    /// Cancels both sides: no proven book, a halt, the watchdog, another arm, the kill switch (SPEC 3.5, 4.3, 7.6, 10.1). Idempotent: returns
+    /// how many orders it was news for.
+    @discardableResult mutating func pull(at now: Moment, _ shared: inout SharedState) -> Int {
+        var count = 0
+        if let intended = bidSide.intended {
+            cancel(.buy, intended, at: now, &shared)
+            count += 1
+        }
+        if let intended = askSide.intended {
+            cancel(.sell, intended, at: now, &shared)
+            count += 1
+        }
+        return count
+    }
+
+    private mutating func noteTargets(_ emitted: EmitStage.Output) {
+        switch armFields.arm {
+        case .a:
+            if let target = emitted.bid { newestTarget.a.buy = target.price }
+            if let target = emitted.ask { newestTarget.a.sell = target.price }
+        case .b:
+            if let target = emitted.bid { newestTarget.b.buy = target.price }
+            if let target = emitted.ask { newestTarget.b.sell = target.price }
+        }
     }
 
     private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {

@@ -13,6 +13,7 @@ package struct SharedState {
     /// Slots a frame needs at most: both sides' orders in flight, ended or filled, and the seconds a pause before it closes.
     package static let recordsPerFrame = 2 * Limits.ordersInFlightMax + Limits.silenceSecondsMax
 
+    /// Arm A's; a symbol's own are those of its arm.
     package let parameters: Parameters
     /// Replay and simulation: the clock is the recorded receive time, and durations inside a step count as 0 for every decision (SPEC 3.7).
     package let isRecorded: Bool
@@ -27,12 +28,23 @@ package struct SharedState {
     var orderRate: OrderRate
     var orderNumber: Int64 = 0
     var nextFillID: Int64
+    /// Of the plan in force.
+    var configHash: UInt64
+    var lastChange: Moment?
+    package internal(set) var isKilled = false
+    /// Orders resting or on their way, of all symbols.
+    package internal(set) var openOrders: Int64 = 0
+    var loss = HostLoss()
+    /// Bookings to trailing rows that found no place.
+    var droppedSnapshots = 0
     private var quoteHash = KeyedHash()
 
     init(
-        parameters: Parameters, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock, firstFillID: Int64
+        parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
+        firstFillID: Int64
     ) {
         self.parameters = parameters
+        self.configHash = configHash
         self.isRecorded = isRecorded
         self.runNumber = runNumber
         self.outboxes = outboxes
@@ -104,6 +116,8 @@ package struct QuoteNode: ~Copyable {
     package var shared: SharedState
     private let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
+    /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
+    private let armParameters: UnsafeMutablePointer<Parameters>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
     var bybitDecoder = BybitDecoder()
@@ -111,8 +125,8 @@ package struct QuoteNode: ~Copyable {
     var resubscriptions: [SymbolIndex] = []
     private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
-    private var droppedTicks = 0
-    private var droppedQuotes = 0
+    /// Rows lost that an event has told already, by `Feed.place`.
+    private var toldDrops: InlineArray<6, Int> = .init(repeating: 0)
     /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
@@ -122,20 +136,24 @@ package struct QuoteNode: ~Copyable {
     ///   - instruments: every symbol this node may meet, at most `Limits.symbolsMax`.
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
+    ///   - configHash: what rows carry until the first `apply`.
     package init(
-        venue: Venue, instruments: [Instrument], parameters: Parameters, isRecorded: Bool, connections: Int, runNumber: Int64,
-        firstFillID: Int64,
-        outboxes: consuming Outboxes, clock: StopClock
+        venue: Venue, instruments: [Instrument], parameters: Parameters, configHash: UInt64 = 0, isRecorded: Bool, connections: Int,
+        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
         shared = SharedState(
-            parameters: parameters, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock, firstFillID: firstFillID
-        )
+            parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
+            firstFillID: firstFillID)
+        armParameters = .allocate(capacity: 2)
+        armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
         for instrument in instruments {
             (symbols + symbolCount).initialize(
-                to: SymbolState(index: SymbolIndex(symbolCount), instrument: instrument, parameters: parameters))
+                to: SymbolState(
+                    index: SymbolIndex(symbolCount), instrument: instrument, armParameters: armParameters,
+                    armFields: ArmFields(configHash: configHash)))
             symbolCount += 1
         }
         connectionSymbols = .init(repeating: nil, count: connections)
@@ -145,6 +163,8 @@ package struct QuoteNode: ~Copyable {
     deinit {
         symbols.deinitialize(count: symbolCount)
         symbols.deallocate()
+        armParameters.deinitialize(count: 2)
+        armParameters.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
@@ -161,7 +181,16 @@ package struct QuoteNode: ~Copyable {
         let readAt = shared.clock.now()
         messages += 1
         begin(at: now)
-        if venue.category != nil { return bybitFrame(bytes, on: connection, at: now, readAt: readAt) }
+        sweep(at: now)
+        if venue.category != nil {
+            bybitFrame(bytes, on: connection, at: now, readAt: readAt)
+        } else {
+            binanceFrame(bytes, on: connection, at: now, readAt: readAt)
+        }
+        enforceHostLimits(at: now)
+    }
+
+    private mutating func binanceFrame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment, readAt: Int64) {
         // Whose frame it is, as soon as that is known; before, the connection's symbol.
         var about = connectionSymbols[connection]
         do throws(FrameRejection) {
@@ -199,6 +228,14 @@ package struct QuoteNode: ~Copyable {
         }
     }
 
+    /// Time passes without a frame: requests take effect, changes are taken, seconds close, the watchdog looks.
+    package mutating func advance(to now: Moment) {
+        begin(at: now)
+        nextSweep = nil
+        sweep(at: now)
+        enforceHostLimits(at: now)
+    }
+
     /// A frame that is not for this node, such as one of another category: counted only.
     package mutating func otherFrame() {
         messages += 1
@@ -216,8 +253,7 @@ package struct QuoteNode: ~Copyable {
         guard let last else { return true }
         var isDone = true
         for index in 0..<symbolCount {
-            symbols[index].finish(at: last, &shared)
-            if !symbols[index].markouts.isEmpty { isDone = false }
+            if !symbols[index].finish(at: last, &shared) { isDone = false }
         }
         guard isDone, shared.outboxes.events.room > 0 else { return false }
         let fills = (0..<symbolCount).reduce(Int64(0)) { $0 + symbols[$1].counts.fills }
@@ -227,6 +263,18 @@ package struct QuoteNode: ~Copyable {
 
     // MARK: Leaves
 
+    /// The run's first record comes with whatever comes first.
+    mutating func begin(at now: Moment) {
+        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
+        last = now
+    }
+
+    /// Arm B's parameters from here on; what they must not touch stays arm A's.
+    mutating func adopt(_ candidate: Parameters) {
+        armParameters[1] = candidate.candidate(to: armParameters[0])
+        for index in 0..<symbolCount where symbols[index].armFields.arm == .b { symbols[index].adoptSizes() }
+    }
+
     private struct DepthEvent {
         var first: Int64
         var last: Int64
@@ -235,31 +283,26 @@ package struct QuoteNode: ~Copyable {
     }
 
     /// What every input starts with: the run's first event, and time passing.
-    mutating func begin(at now: Moment) {
-        if last == nil { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .started, first: shared.runNumber)) }
-        last = now
-        sweep(at: now)
-    }
-
     mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
 
     /// Time passes for every symbol at least each 100 ms of it, and for a frame's own symbol with the frame.
-    private mutating func sweep(at now: Moment) {
+    mutating func sweep(at now: Moment) {
         if let nextSweep, now.instant < nextSweep { return }
         nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
         for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
         noteDrops(at: now)
     }
 
-    /// Rows that a full ring refused are an event (SPEC 2.7). Snapshots run on instead of being dropped, and are not counted.
+    /// Rows that a full ring refused are an event (SPEC 2.7). Snapshots run on instead of being dropped; only what found no place in a trailing
+    /// row is lost.
     private mutating func noteDrops(at now: Moment) {
-        for (feed, refused) in [(Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused)] {
-            let known = feed == .ticks ? droppedTicks : droppedQuotes
-            guard refused > known, shared.outboxes.events.room > 0 else { continue }
-            shared.outboxes.events.push(
-                EventRecord(
-                    wall: now.wall, kind: .dropped, first: Int64(refused - known), second: Int64(Feed.allCases.firstIndex(of: feed)!)))
-            if feed == .ticks { droppedTicks = refused } else { droppedQuotes = refused }
+        for (feed, refused) in [
+            (Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused), (.snapshots, shared.droppedSnapshots),
+        ] {
+            let news = refused - toldDrops[feed.place]
+            guard news > 0, shared.outboxes.events.room > 0 else { continue }
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .dropped, first: Int64(news), second: Int64(feed.place)))
+            toldDrops[feed.place] = refused
         }
     }
 

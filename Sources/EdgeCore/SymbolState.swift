@@ -61,11 +61,17 @@ package struct SymbolState: ~Copyable {
     package let instrument: Instrument
     let symbolHash: Int64
     let lot: Double
-    let orderLots: Int64
-    let maxPositionLots: Int64
+    /// Of the arm played.
+    private(set) var orderLots: Int64
+    private(set) var maxPositionLots: Int64
+    /// Of arm A: what pnl_bps is measured against, so that the feature means the same under both arms.
+    let featurePositionLots: Int64
+    /// Always of arm A: nothing widens them.
+    let hardLimits: EmitStage.HardLimits
+    /// Arm A's parameters, and behind them arm B's; the node's.
+    private let armParameters: UnsafePointer<Parameters>
     private let priceTicksMax: Int64
     private let quantityLotsMax: Int64
-    let hardLimits: EmitStage.HardLimits
 
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
@@ -94,8 +100,11 @@ package struct SymbolState: ~Copyable {
     // Orders and position.
     var bidSide = PaperSide(.buy)
     var askSide = PaperSide(.sell)
-    /// The newest Emit target per side, in ticks: the `quote_price` of SPEC 1.3.
-    var newestTarget: (buy: Int64?, sell: Int64?)
+    /// The newest Emit target per arm and side, in ticks: the `quote_price` of SPEC 1.3. No order outlives its arm, so what an earlier stretch
+    /// of the arm left here is never read.
+    var newestTarget: (a: (buy: Int64?, sell: Int64?), b: (buy: Int64?, sell: Int64?))
+    /// Sides with an order, as counted in `SharedState.openOrders`.
+    var openOrders: Int64 = 0
     var orderCounter: Int64 = 0
     package internal(set) var positionLots: Int64 = 0
     /// Ticks x lots, without fees.
@@ -103,15 +112,32 @@ package struct SymbolState: ~Copyable {
     /// 1e-8 quote currency.
     var feesPaid: Int64 = 0
 
+    // Arms and safety.
+    /// What the symbol plays now.
+    package internal(set) var armFields: ArmFields
+    var change: ArmChange?
+    package internal(set) var isKilled = false
+    /// Ticks that a kill or a loss stopped: they are logged like ordinary ones.
+    var stoppedCounter: Int64 = 0
+    var loss = DailyLoss()
+
     // Time grid and records.
     var nextSecond: Int64?
+    /// What the symbol's present arm fields add up to; behind it those of fields it has left, oldest first.
     let accumulator: UnsafeMutablePointer<SnapshotRecord>
+    var trailingCount = 0
+    /// When `armFields` began, ms; 0 at the start.
+    var armFieldsBeganMilliseconds: Int64 = 0
     var accumulatorHasEvents = false
     var bookedPnL: Int64 = 0
     var quoteBookedAt: (buy: Instant?, sell: Instant?)
     var markouts = MarkoutQueue()
 
-    init(index: SymbolIndex, instrument: Instrument, parameters: Parameters) {
+    /// - Parameter armParameters: A's and B's; they outlive the symbol.
+    init(index: SymbolIndex, instrument: Instrument, armParameters: UnsafePointer<Parameters>, armFields: ArmFields) {
+        let parameters = armParameters.pointee
+        self.armParameters = armParameters
+        self.armFields = armFields
         self.index = index
         self.instrument = instrument
         symbolHash = Int64(bitPattern: KeyedHash.hash(instrument.symbol.utf8, key0: 0, key1: 0))
@@ -119,22 +145,36 @@ package struct SymbolState: ~Copyable {
         lot = Double(lotE8) / 1e8
         priceTicksMax = Limits.decimalMax / instrument.tickNano
         quantityLotsMax = Limits.decimalMax / lotE8
-        // A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
-        orderLots = max(1, parameters.orderQuantity / lotE8)
-        maxPositionLots = max(orderLots, parameters.maxPosition / lotE8)
+        (orderLots, maxPositionLots) = Self.sizes(parameters, lotE8: lotE8)
+        featurePositionLots = maxPositionLots
         let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
         hardLimits = EmitStage.HardLimits(
             orderLots: max(1, parameters.limits.orderQuantity / lotE8), positionLots: max(1, parameters.limits.position / lotE8),
             notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
             collar: parameters.limits.priceCollar)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
-        accumulator = .allocate(capacity: 1)
+        // The trailing ones, and one that takes what has no place, are written when they are first needed.
+        accumulator = .allocate(capacity: 1 + Limits.trailingAccumulatorsMax + 1)
         accumulator.initialize(to: SnapshotRecord())
     }
 
     deinit { accumulator.deallocate() }
 
     package var isProven: Bool { sync == .synced }
+
+    // MARK: Arms
+
+    /// The parameters of the arm played. Not a copy: it is read on every tick.
+    var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
+
+    /// Sizes follow the arm, or new parameters of it.
+    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, lotE8: instrument.lotE8) }
+
+    /// A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
+    private static func sizes(_ parameters: Parameters, lotE8: Int64) -> (orderLots: Int64, maxPositionLots: Int64) {
+        let orderLots = max(1, parameters.orderQuantity / lotE8)
+        return (orderLots, max(orderLots, parameters.maxPosition / lotE8))
+    }
 
     // MARK: Conversions
 

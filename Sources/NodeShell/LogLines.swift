@@ -1,6 +1,6 @@
 import Glibc
 package import Logging
-import Wire
+internal import Wire
 
 /// Log lines of a daemon: one JSON object a line on stderr, `ts` (ms UTC), `level`, `msg`, then the metadata by key.
 ///

@@ -100,7 +100,7 @@ package struct UsdmRecording: Sendable {
             isComplete = true
             return
         }
-        append(time, to: &lines)
+        lines.append(integer: time)
         lines.append(0x20)
         lines.append(contentsOf: frame)
         lines.append(0x0a)
@@ -114,7 +114,7 @@ package struct UsdmRecording: Sendable {
         hasSnapshot = true
         frame.removeAll(keepingCapacity: true)
         text("{\"lastUpdateId\":")
-        append(market.lastID, to: &frame)
+        frame.append(integer: market.lastID)
         stamps(event: market.milliseconds, engine: market.engineMilliseconds)
         text(",\"bids\":")
         levels(market.levels(.buy, count: 1000))
@@ -134,7 +134,7 @@ package struct UsdmRecording: Sendable {
         text(",\"s\":\"")
         frame.append(contentsOf: symbol)
         text("\",\"t\":")
-        append(trade.number, to: &frame)
+        frame.append(integer: trade.number)
         text(",\"p\":")
         price(trade.price)
         text(",\"q\":")
@@ -146,7 +146,7 @@ package struct UsdmRecording: Sendable {
     private mutating func write(_ top: TopOfBook, id: Int64, milliseconds: Int64) {
         frame.append(contentsOf: streamPrefix)
         text("bookTicker\",\"data\":{\"e\":\"bookTicker\",\"u\":")
-        append(id, to: &frame)
+        frame.append(integer: id)
         text(",\"s\":\"")
         frame.append(contentsOf: symbol)
         text("\",\"b\":")
@@ -158,9 +158,9 @@ package struct UsdmRecording: Sendable {
         text(",\"A\":")
         quantity(top.askQuantity)
         text(",\"T\":")
-        append(milliseconds, to: &frame)
+        frame.append(integer: milliseconds)
         text(",\"E\":")
-        append(milliseconds, to: &frame)
+        frame.append(integer: milliseconds)
         text("}}")
     }
 
@@ -171,11 +171,11 @@ package struct UsdmRecording: Sendable {
         text(",\"s\":\"")
         frame.append(contentsOf: symbol)
         text("\",\"U\":")
-        append(diff.firstID, to: &frame)
+        frame.append(integer: diff.firstID)
         text(",\"u\":")
-        append(diff.lastID, to: &frame)
+        frame.append(integer: diff.lastID)
         text(",\"pu\":")
-        append(diff.previousLastID, to: &frame)
+        frame.append(integer: diff.previousLastID)
         text(",\"b\":")
         levels(diff.bids)
         text(",\"a\":")
@@ -185,9 +185,9 @@ package struct UsdmRecording: Sendable {
 
     private mutating func stamps(event: Int64, engine: Int64) {
         text(",\"E\":")
-        append(event, to: &frame)
+        frame.append(integer: event)
         text(",\"T\":")
-        append(engine, to: &frame)
+        frame.append(integer: engine)
     }
 
     private mutating func levels(_ levels: [MarketEvent.Level]) {
@@ -204,38 +204,9 @@ package struct UsdmRecording: Sendable {
     }
 
     /// A tick is 0.1, but the venue writes two decimals.
-    private mutating func price(_ ticks: Int64) { decimal(ticks * 10, places: 2) }
+    private mutating func price(_ ticks: Int64) { frame.append(decimal: ticks * 10, places: 2) }
 
-    private mutating func quantity(_ lots: Int64) { decimal(lots, places: 3) }
+    private mutating func quantity(_ lots: Int64) { frame.append(decimal: lots, places: 3) }
 
-    private mutating func decimal(_ value: Int64, places: Int) {
-        let scale = FixedPoint.powersOfTen[places]
-        frame.append(0x22)
-        append(value / scale, to: &frame)
-        frame.append(0x2e)
-        var digit = scale / 10
-        while digit > 0 {
-            frame.append(0x30 + UInt8(value / digit % 10))
-            digit /= 10
-        }
-        frame.append(0x22)
-    }
-
-    private mutating func text(_ text: StaticString) {
-        frame.append(contentsOf: UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
-    }
-}
-
-/// Decimal digits of a number that is not negative.
-private func append(_ value: Int64, to bytes: inout [UInt8]) {
-    withUnsafeTemporaryAllocation(of: UInt8.self, capacity: 20) { digits in
-        var rest = value
-        var index = 20
-        repeat {
-            index -= 1
-            digits[index] = 0x30 + UInt8(truncatingIfNeeded: rest % 10)
-            rest /= 10
-        } while rest > 0
-        bytes.append(contentsOf: digits[index..<20])
-    }
+    private mutating func text(_ text: StaticString) { frame.append(text: text) }
 }

@@ -1,6 +1,6 @@
 import CalibModel
 
-/// What every row of one edge has in common: who wrote it, from what, under which configuration.
+/// What every row of one edge has in common: who wrote it, and from what.
 package struct RecordFormat: Sendable {
     /// `live`, `sim` or `replay` (SPEC 10.3).
     package var source: String
@@ -8,17 +8,14 @@ package struct RecordFormat: Sendable {
     package var host: String
     /// 16 hex digits, made once per feeds directory.
     package var epoch: String
-    /// Of all effective parameters, both arms' included.
-    package var configHash: UInt64
     /// In the order of `SymbolIndex`.
     package var instruments: [Instrument]
 
-    package init(source: String, venue: String, host: String, epoch: String, configHash: UInt64, instruments: [Instrument]) {
+    package init(source: String, venue: String, host: String, epoch: String, instruments: [Instrument]) {
         self.source = source
         self.venue = venue
         self.host = host
         self.epoch = epoch
-        self.configHash = configHash
         self.instruments = instruments
     }
 }
@@ -37,9 +34,9 @@ package struct RecordLines {
     }
 
     private var symbols: [Symbol]
-    /// `"arm": ... "config_hash": "...",` and the common fields up to `epoch`, without braces.
-    private let armAndCommon: [UInt8]
+    /// `"v": ... "epoch": "..."`, without braces.
     private let common: [UInt8]
+    private var endings = RowEndings()
     private var clock = ClockText()
 
     package init(_ format: RecordFormat) {
@@ -49,17 +46,6 @@ package struct RecordLines {
             return Symbol(name: name.bytes, tickNano: instrument.tickNano, lotE8: instrument.lotE8)
         }
         common = Self.members { writer in Self.writeCommon(format, &writer) }
-        armAndCommon = Self.members { writer in
-            writer.field("arm", string: "A" as StaticString)
-            writer.field("arm_why", string: "none" as StaticString)
-            writer.key("experiment")
-            writer.null()
-            writer.key("block")
-            writer.null()
-            writer.key("config_hash")
-            writer.hex(format.configHash)
-            Self.writeCommon(format, &writer)
-        }
     }
 
     // MARK: Rows
@@ -93,7 +79,7 @@ package struct RecordLines {
         row.orderID(record.orderID)
         row.key("fee_bps")
         row.bps(record.fee)
-        row.end(armAndCommon, seq: seq)
+        row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
     /// One row of `pipeline_ticks` (SPEC 2.2).
@@ -120,7 +106,7 @@ package struct RecordLines {
         row.field("tick", integer: record.tick)
         row.field("weight", integer: record.weight)
         row.field("halted", boolean: record.isHalted)
-        row.end(armAndCommon, seq: seq)
+        row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
     /// One row of `feature_snapshots` (SPEC 2.3).
@@ -152,7 +138,7 @@ package struct RecordLines {
             row.endArray()
         }
         row.endArray()
-        row.end(armAndCommon, seq: seq)
+        row.end(endings.ending(record.pointee.armFields, common), seq: seq)
     }
 
     /// One row of `markouts` (SPEC 2.4).
@@ -169,7 +155,7 @@ package struct RecordLines {
         row.mid(twice: record.midTwiceAfter30s.map { Int128($0) }, tick)
         row.key("net_bps")
         row.optional(record.net?.micro, places: Places.bps)
-        row.end(armAndCommon, seq: seq)
+        row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
     /// One row of `quotes` (SPEC 2.5).
@@ -199,7 +185,7 @@ package struct RecordLines {
         row.optional(record.volRealized?.micro, places: Places.bps)
         row.field("propensity", fixed: 1, places: 0)
         row.field("weight", integer: record.weight)
-        row.end(armAndCommon, seq: seq)
+        row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
     /// One row of `events` (SPEC 2.6). `feed` is the one a `dropped` or `cut` is about.
@@ -214,23 +200,7 @@ package struct RecordLines {
         }
         row.key("detail")
         row.beginObject()
-        let names = record.kind.detailNames
-        if names.hasFeed {
-            row.key("feed")
-            if let feed {
-                row.string(feed.rawValue)
-            } else {
-                row.null()
-            }
-        }
-        if let first = names.first {
-            row.key(first)
-            row.integer(record.first)
-        }
-        if let second = names.second {
-            row.key(second)
-            row.integer(record.second)
-        }
+        detail(of: record, about: feed, &row)
         row.endObject()
         row.end(common, seq: seq)
     }
@@ -250,6 +220,55 @@ package struct RecordLines {
         row.key("symbol")
         row.raw(symbols[Int(symbol)].name)
         return (symbols[Int(symbol)].tickNano, symbols[Int(symbol)].lotE8)
+    }
+
+    private func detail(of record: EventRecord, about feed: Feed?, _ row: inout JSONWriter) {
+        func optionalFeed() {
+            row.key("feed")
+            if let feed { row.string(feed.rawValue) } else { row.null() }
+        }
+        func experiment() {
+            row.key("experiment")
+            if let experiment = record.armFields?.experiment { row.string(experiment.text) } else { row.null() }
+        }
+        switch record.kind {
+        case .started: row.field("run", integer: record.first)
+        case .stopped:
+            row.field("messages", integer: record.first)
+            row.field("fills", integer: record.second)
+        case .gap:
+            row.field("expected", integer: record.first)
+            row.field("received", integer: record.second)
+        case .resync:
+            row.field("id", integer: record.first)
+            row.field("applied", integer: record.second)
+        case .halt:
+            row.key("cause")
+            if let cause = UInt8(exactly: record.first).flatMap(HaltCause.init(rawValue:)) { row.string(cause.text) } else { row.null() }
+            row.field("halt_ms", integer: record.second)
+        case .dropped:
+            optionalFeed()
+            row.field("rows", integer: record.first)
+        case .clock: row.field("step_ms", integer: record.first)
+        case .cut:
+            optionalFeed()
+            row.field("bytes", integer: record.first)
+            row.field("rows_saved", integer: record.second)
+        case .disconnected:
+            row.field("connection", integer: record.first)
+            row.field("books", integer: record.second)
+        case .armChange:
+            row.field("from", string: record.first == 0 ? Arm.a.text : Arm.b.text)
+            row.field("to", string: (record.armFields?.arm ?? .a).text)
+            row.field("why", string: (record.armFields?.why ?? .none).text)
+            experiment()
+        case .latch: experiment()
+        case .kill: row.field("cancelled_orders", integer: record.first)
+        case .release: break
+        case .config:
+            row.key("config_hash")
+            row.hex(record.armFields?.configHash ?? 0)
+        }
     }
 
     private func counts(_ counts: SnapshotCounts, _ row: inout JSONWriter) {
@@ -305,6 +324,44 @@ package struct RecordLines {
         var writer = JSONWriter()
         body(&writer)
         return writer.bytes
+    }
+}
+
+/// How rows end, up to `epoch`: their arm fields and what all rows have in common, rendered once for each of the last few arm fields met.
+///
+/// Two arms play at once, and each may trail in another form for half a minute: eight hold all of them. A miss renders one again.
+private struct RowEndings {
+    private static let kept = 8
+    private var fields: [ArmFields] = []
+    private var texts: [[UInt8]] = []
+    private var oldest = 0
+
+    mutating func ending(_ wanted: ArmFields, _ common: [UInt8]) -> [UInt8] {
+        for index in fields.indices where fields[index] == wanted { return texts[index] }
+        let text = Self.render(wanted) + common
+        if fields.count < Self.kept {
+            fields.append(wanted)
+            texts.append(text)
+        } else {
+            fields[oldest] = wanted
+            texts[oldest] = text
+            oldest = (oldest + 1) % Self.kept
+        }
+        return text
+    }
+
+    /// `"arm": ... "config_hash": "..."`, without braces, with the comma that what follows needs.
+    private static func render(_ fields: ArmFields) -> [UInt8] {
+        var writer = JSONWriter()
+        writer.field("arm", string: fields.arm.text)
+        writer.field("arm_why", string: fields.why.text)
+        writer.key("experiment")
+        if let experiment = fields.experiment { writer.string(experiment.text) } else { writer.null() }
+        writer.key("block")
+        if let block = fields.block { writer.integer(Int64(block)) } else { writer.null() }
+        writer.key("config_hash")
+        writer.hex(fields.configHash)
+        return writer.bytes + [0x2c]
     }
 }
 
@@ -467,21 +524,11 @@ extension EventKind {
         case .clock: "clock"
         case .cut: "cut"
         case .disconnected: "disconnected"
-        }
-    }
-
-    /// What the record's two numbers are called in `detail`; nil is not written.
-    fileprivate var detailNames: (hasFeed: Bool, first: StaticString?, second: StaticString?) {
-        switch self {
-        case .started: (false, "run", nil)
-        case .stopped: (false, "messages", "fills")
-        case .gap: (false, "expected", "received")
-        case .resync: (false, "id", "applied")
-        case .halt: (false, nil, "halt_ms")
-        case .dropped: (true, "rows", nil)
-        case .clock: (false, "step_ms", nil)
-        case .cut: (true, "bytes", "rows_saved")
-        case .disconnected: (false, "connection", "books")
+        case .armChange: "arm_change"
+        case .latch: "latch"
+        case .kill: "kill"
+        case .release: "release"
+        case .config: "config"
         }
     }
 }

@@ -81,6 +81,10 @@ struct EdgeConfiguration {
         quantity("limits.position", "2.0") { $0.parameters.limits.position = $1 },
         quantity("limits.order_notional", "100000") { $0.parameters.limits.notional = $1 },
         bps("limits.price_collar_bps", "100", 0...10_000) { $0.parameters.limits.priceCollar = $1 },
+        integer("limits.open_orders_symbol", 2, 1...1000) { $0.parameters.limits.openOrdersSymbol = $1 },
+        integer("limits.open_orders_host", 1000, 1...100_000) { $0.parameters.limits.openOrdersHost = $1 },
+        quantity("limits.daily_loss_symbol", "1000") { $0.parameters.limits.dailyLossSymbol = $1 },
+        quantity("limits.daily_loss_host", "5000") { $0.parameters.limits.dailyLossHost = $1 },
 
         milliseconds("paper.order_latency_ms", "5", 0...10_000) { $0.parameters.paperLatencyNanoseconds = $1 },
 

@@ -28,11 +28,11 @@ package final class FeedSpool {
     ///
     /// - Throws: `.lock` when another process writes to the directory; else the file operation that failed.
     package init(
-        directory: String, source: String, venue: String, host: String, configHash: UInt64, instruments: [Instrument]
+        directory: String, source: String, venue: String, host: String, instruments: [Instrument]
     ) throws(FileError) {
         let files = try FeedFiles(artifacts: directory)
         let format = RecordFormat(
-            source: source, venue: venue, host: host, epoch: files.epoch, configHash: configHash, instruments: instruments)
+            source: source, venue: venue, host: host, epoch: files.epoch, instruments: instruments)
         let writer = FeedWriter(format: format, highestSeq: files.highestSeq)
         epoch = files.epoch
         existingRows = files.highestSeq.contains { $0 > 0 }

@@ -124,9 +124,9 @@ struct Replay: ParsableCommand {
             directory: noFeeds ? nil : artifacts ?? configuration.artifactsDirectory, venue: venue.rawValue, configuration: configuration,
             instruments: instruments)
         var node = QuoteNode(
-            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue), isRecorded: true,
-            connections: streams.count, runNumber: sink.runNumber, firstFillID: sink.firstFillID,
-            outboxes: sink.makeOutboxes(),
+            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venue.rawValue),
+            configHash: configuration.hash(for: venue.rawValue), isRecorded: true, connections: streams.count, runNumber: sink.runNumber,
+            firstFillID: sink.firstFillID, outboxes: sink.makeOutboxes(),
             clock: StopClock(monotonicNanoseconds))
         node.shared.explainTick = explainTick
         node.shared.explainSymbol = explained
@@ -232,8 +232,7 @@ struct FeedSink {
             return
         }
         let spool = try FeedSpool(
-            directory: directory, source: "replay", venue: venue, host: configuration.host, configHash: configuration.hash(for: venue),
-            instruments: instruments)
+            directory: directory, source: "replay", venue: venue, host: configuration.host, instruments: instruments)
         if spool.existingRows {
             printError("note: \(directory)/feeds already holds rows; this replay appends to them, and a dataset over both counts both")
         }

@@ -141,6 +141,15 @@ import Testing
         #expect(!it.isProven && it.counts.sequenceGaps == 1)
     }
 
+    /// The largest id there is has no successor: damage, not a trap.
+    @Test func anIDThatCannotBeFollowedIsAGapOneEventLater() {
+        let it = Harness(.binanceSpot)
+        it.snapshot(10)
+        it.depth(11, .max)
+        it.depth(12, 13, after: 10)
+        #expect(!it.isProven && it.counts.sequenceGaps == 1)
+    }
+
     /// A pause longer than the grid is stepped through: quotes are pulled when the proof runs out, not when the pause ends.
     @Test func aLongSilencePullsQuotesInTime() {
         let it = Harness()

@@ -1,5 +1,6 @@
 import CalibModel
 import Glibc
+import TestSupport
 import Testing
 import Wire
 
@@ -9,13 +10,7 @@ struct RecordLinesTests {
     @Test(arguments: Feed.allCases)
     func rowEqualsItsExample(feed: Feed) throws {
         let row = Sample.row(feed, seq: 42)
-        let path = protoFolder + "/examples/\(feed.rawValue).json"
-        if getenv("UPDATE_GOLDENS") != nil {
-            let file = try #require(fopen(path, "w"))
-            defer { fclose(file) }
-            try #require(fputs(row, file) >= 0)
-        }
-        #expect(try text(path) == row)
+        try compare(row, with: "\(feed.rawValue).json")
         #expect(row.hasSuffix("}\n"))
         #expect(Array(row.dropLast().utf8).withUnsafeBytes { RowIdentity(line: $0) }?.seq == 42)
     }
@@ -25,6 +20,64 @@ struct RecordLinesTests {
     func schemaListsTheRowsFieldsInOrder(feed: Feed) throws {
         let schema = try Fields.ofSchema(text(protoFolder + "/records/\(feed.rawValue).schema.json"))
         #expect(try schema == Fields.ofRow(Sample.row(feed, seq: 42)))
+    }
+
+    /// `event_kinds.jsonl` has one row of each kind of event, and the schema says which fields its `detail` has.
+    @Test func everyKindOfEventHasItsExampleAndItsSchema() throws {
+        var lines = RecordLines(Sample.format())
+        var writer = JSONWriter()
+        for (index, kind) in EventKind.allCases.enumerated() {
+            let feed: Feed? = kind == .dropped ? .ticks : kind == .cut ? .fills : nil
+            lines.event(Sample.event(kind), about: feed, seq: Int64(index + 1), into: &writer)
+        }
+        let rows = String(decoding: writer.bytes, as: UTF8.self)
+        try compare(rows, with: "event_kinds.jsonl")
+        let schema = try text(protoFolder + "/records/events.schema.json")
+        let kinds = try Fields.strings(Fields.value("enum", of: Fields.value("event", of: Fields.value("properties", of: schema))))
+        #expect(kinds == EventKind.allCases.map { "\($0.name)" })
+        let branches = try Fields.elements(Fields.value("allOf", of: schema))
+        #expect(branches.count == kinds.count)
+        for (kind, row) in zip(kinds, rows.split(separator: "\n")) {
+            let branch = try #require(branches.first { $0.contains("\"const\": \"\(kind)\"") }, "no schema of \(kind)")
+            let detail = try ["then", "properties", "detail", "required"].reduce(branch) { try Fields.value($1, of: $0) }
+            #expect(try Fields.strings(detail) == Fields.names(Fields.value("detail", of: String(row))), "\(kind)")
+        }
+    }
+
+    /// The cache of rendered arm fields must not mix them up, also when there are more than it keeps.
+    @Test func everyRowCarriesItsOwnArmFields() throws {
+        var lines = RecordLines(Sample.format())
+        var random = SeededRandom(seed: 3)
+        let all = (0..<20).map { number -> ArmFields in
+            var fields = ArmFields(why: ArmReason.allCases[number % 10], configHash: UInt64(number % 7))
+            if !number.isMultiple(of: 2) { fields.arm = .b }
+            if number >= 5 { fields.experiment = ExperimentID("e\(number / 2)") }
+            if !number.isMultiple(of: 3) { fields.block = Int32(number - 10) }
+            return fields
+        }
+        for seq in 1...2000 {
+            let fields = all[random.next(below: seq < 1000 ? 6 : 20)]
+            var tick = Sample.tick()
+            tick.armFields = fields
+            var writer = JSONWriter()
+            lines.tick(tick, seq: Int64(seq), into: &writer)
+            let row = String(decoding: writer.bytes, as: UTF8.self)
+            #expect(try Fields.value("arm", of: row) == "\"\(fields.arm.text)\"")
+            #expect(try Fields.value("arm_why", of: row) == "\"\(fields.why.text)\"")
+            #expect(try Fields.value("experiment", of: row) == (fields.experiment.map { "\"\($0.text)\"" } ?? "null"))
+            #expect(try Fields.value("block", of: row) == (fields.block.map { "\($0)" } ?? "null"))
+            #expect(try Fields.value("config_hash", of: row) == "\"000000000000000\(fields.configHash)\"")
+        }
+    }
+
+    private func compare(_ text: String, with example: String) throws {
+        let path = protoFolder + "/examples/\(example)"
+        if getenv("UPDATE_GOLDENS") != nil {
+            let file = try #require(fopen(path, "w"))
+            defer { fclose(file) }
+            try #require(fputs(text, file) >= 0)
+        }
+        #expect(try CoreTests.text(path) == text)
     }
 
     struct Case: Sendable {
@@ -138,6 +191,10 @@ private func text(_ path: String) throws -> String {
 
 /// One record of each kind, every number different.
 enum Sample {
+    /// Of fills, markouts and quotes another than of ticks and snapshots: a fill keeps what its quote was made under.
+    static let armFields = ArmFields(configHash: 0xfeed_0000_0000_0001)
+    static let quoteArmFields = ArmFields(
+        arm: .b, why: .schedule, experiment: ExperimentID("wider-1"), block: 7, configHash: 0xfeed_0000_0000_0002)
     static let wall = WallTime(nanoseconds: 1_735_689_600_123_456_789)
 
     static func format(
@@ -147,20 +204,21 @@ enum Sample {
         ]
     ) -> RecordFormat {
         RecordFormat(
-            source: "replay", venue: "binance-usdm", host: "edge-1", epoch: "0123456789abcdef", configHash: 0xfeed_0000_0000_0001,
-            instruments: instruments)
+            source: "replay", venue: "binance-usdm", host: "edge-1", epoch: "0123456789abcdef", instruments: instruments)
     }
 
     static let fill = FillRecord(
         wall: wall, symbol: 1, side: .buy, isTaker: false, price: 500_001, quantity: 12, queueAhead: 5, quotePrice: 500_002,
         midAtQuoteTwice: 1_000_007, midNowTwice: 1_000_009, spreadAtQuote: BasisPoints(micro: 2_100_000), latencyNanoseconds: 125_000_001,
-        slip: BasisPoints(micro: -20_000), fillID: 42, orderID: 3 << 32 | 17, fee: BasisPoints(micro: -50_000))
+        slip: BasisPoints(micro: -20_000), fillID: 42, orderID: 3 << 32 | 17, fee: BasisPoints(micro: -50_000),
+        armFields: quoteArmFields)
 
     static func snapshot() -> UnsafeMutablePointer<SnapshotRecord> {
         let snapshot = UnsafeMutablePointer<SnapshotRecord>.allocate(capacity: 1)
         snapshot.initialize(to: SnapshotRecord())
         snapshot.pointee.wall = WallTime(nanoseconds: 1_735_689_610_000_000_000)
         snapshot.pointee.symbol = 1
+        snapshot.pointee.armFields = armFields
         snapshot.pointee.fromMilliseconds = 1_735_689_600_000
         snapshot.pointee.spanMilliseconds = 10_000
         for feature in Feature.allCases where feature != .queueETA {
@@ -185,6 +243,7 @@ enum Sample {
         var tick = TickRecord()
         tick.wall = wall
         tick.symbol = 1
+        tick.armFields = armFields
         for (stage, nanoseconds) in [12_500_000, 8_300_000, 5_100_000, 3_200_000, 4_800_000].enumerated() {
             tick.stageNanoseconds[stage] = Int64(nanoseconds)
         }
@@ -198,7 +257,8 @@ enum Sample {
     }
 
     static func markout() -> MarkoutRecord {
-        var markout = MarkoutRecord(wall: wall, symbol: 1, fillID: 42, fillMilliseconds: 1_735_689_570_123)
+        var markout = MarkoutRecord(
+            wall: wall, symbol: 1, fillID: 42, fillMilliseconds: 1_735_689_570_123, armFields: quoteArmFields)
         markout.midTwiceAfter1s = 1_000_011
         markout.midTwiceAfter5s = 1_000_013
         markout.net = BasisPoints(micro: 159_999)
@@ -208,9 +268,29 @@ enum Sample {
     static let quote = QuoteRecord(
         wall: wall, symbol: 1, side: .sell, orderID: 3 << 32 | 18, price: 500_085, quantity: 10, depth: BasisPoints(micro: 1_609_985),
         halfSpread: BasisPoints(micro: 1_050_000), skew: BasisPoints(micro: -100_000), nudge: BasisPoints(micro: 500_000), queueAhead: 2500,
-        restingNanoseconds: 1_500_000_000, outcome: .replaced, volRealized: BasisPoints(micro: 812_346), weight: 10)
+        restingNanoseconds: 1_500_000_000, outcome: .replaced, volRealized: BasisPoints(micro: 812_346), weight: 10,
+        armFields: quoteArmFields)
 
-    static let event = EventRecord(wall: wall, kind: .gap, symbol: 1, first: 9001, second: 9005)
+    static let event = event(.gap)
+
+    static func event(_ kind: EventKind) -> EventRecord {
+        let fields = ArmFields(arm: .a, why: .latch, experiment: ExperimentID("wider-1"), configHash: 0xfeed_0000_0000_0003)
+        return switch kind {
+        case .started: EventRecord(wall: wall, kind: kind, first: 3)
+        case .stopped: EventRecord(wall: wall, kind: kind, first: 61_234, second: 42)
+        case .gap: EventRecord(wall: wall, kind: kind, symbol: 1, first: 9001, second: 9005)
+        case .resync: EventRecord(wall: wall, kind: kind, symbol: 1, first: 9007, second: 2)
+        case .halt: EventRecord(wall: wall, kind: kind, symbol: 1, first: Int64(HaltCause.takerFills.rawValue), second: 2000)
+        case .dropped: EventRecord(wall: wall, kind: kind, first: 17, second: Int64(Feed.ticks.place))
+        case .clock: EventRecord(wall: wall, kind: kind, first: -1500)
+        case .cut: EventRecord(wall: wall, kind: kind, first: 512, second: 1)
+        case .disconnected: EventRecord(wall: wall, kind: kind, first: 0, second: 2)
+        case .armChange: EventRecord(wall: wall, kind: kind, symbol: 1, first: Int64(Arm.b.rawValue), armFields: fields)
+        case .latch, .config: EventRecord(wall: wall, kind: kind, armFields: fields)
+        case .kill: EventRecord(wall: wall, kind: kind, first: 4)
+        case .release: EventRecord(wall: wall, kind: kind, symbol: 1)
+        }
+    }
 
     /// The feed's sample as a row of text.
     static func row(_ feed: Feed, seq: Int64) -> String {
@@ -233,6 +313,21 @@ enum Sample {
 
 /// Field names in order, nested ones as `outer.inner`.
 private enum Fields {
+    static func names(_ object: String) throws -> [String] { try ofRow(object) }
+
+    static func elements(_ array: String) throws -> [String] {
+        var array = array
+        return try array.withUTF8 { bytes in
+            var reader = JSONReader(UnsafeRawBufferPointer(bytes))
+            var elements: [String] = []
+            try reader.beginArray()
+            while try reader.nextElement() { elements.append(String(decoding: try reader.raw(), as: UTF8.self)) }
+            return elements
+        }
+    }
+
+    static func strings(_ array: String) throws -> [String] { try elements(array).map { String($0.dropFirst().dropLast()) } }
+
     static func ofRow(_ row: String) throws -> [String] {
         var row = row
         return try row.withUTF8 { bytes in

@@ -4,7 +4,9 @@ import Foundation
 package enum Recordings {
     package static let usdm = path("binance-usdm/btcusdt_20240808.gz")
     package static let spot = [path("binance-spot/btcusdt_20240808.gz"), path("binance-spot/btcusdt_20240809.gz")]
+    package static let bybit = path("bybit/BYBIT.jsonl.zst")
 
+    package static var bybitIsHere: Bool { FileManager.default.fileExists(atPath: bybit) }
     package static var areHere: Bool { FileManager.default.fileExists(atPath: usdm) }
     package static let absence = "SKIPPED: the real recordings are not at ../shared/marketdata; this test proves nothing without them"
 

@@ -20,6 +20,8 @@ package struct PaperOrder: BitwiseCopyable, Sendable {
     /// Whether its row goes into the sampled quotes feed even when it is not filled.
     package var isSampled: Bool
     package var hasFilled = false
+    /// Under what it was quoted: its fills, markouts and row are booked to these, whatever the symbol plays by then.
+    package var armFields = ArmFields(configHash: 0)
 }
 
 /// One side of the paper exchange: at most one order rests, requests take effect after the order latency, in the order they were sent.
@@ -74,6 +76,22 @@ package struct PaperSide: Sendable {
     }
 
     package var canSend: Bool { inFlightCount < Limits.ordersInFlightMax }
+
+    /// Nothing rests and nothing is on its way.
+    package var isEmpty: Bool { resting == nil && inFlightCount == 0 }
+
+    /// An order rests or is on its way. Requests take effect in order, so a side never has more than one.
+    package var isOpen: Bool {
+        if resting != nil { return true }
+        for index in 0..<inFlightCount {
+            if case .cancel = inFlight[index].request { continue }
+            return true
+        }
+        return false
+    }
+
+    /// When the next request takes effect; nil when none is on its way.
+    package var nextDue: Instant? { inFlightCount > 0 ? inFlight[0].dueAt : nil }
 
     /// A request on its way. When too many are under way only a cancel may be sent: it takes the place of the newest, which it supersedes.
     package mutating func send(_ request: Request, dueAt: Instant) {

@@ -13,6 +13,10 @@ package enum EmitStage {
         package var positionLots: Int64
         package var pullsBuy: Bool
         package var pullsSell: Bool
+        /// How many more orders the symbol and the host may open; a side that is open already needs none.
+        package var orderRoom: Int64 = 2
+        package var isBuyOpen = false
+        package var isSellOpen = false
     }
 
     /// Hard limits in the instrument's units.
@@ -32,6 +36,7 @@ package enum EmitStage {
     package struct Output: Sendable {
         package var bid: Target?
         package var ask: Target?
+        package init() {}
     }
 
     package static func run(_ input: Input, _ limits: HardLimits) -> Output {
@@ -41,17 +46,18 @@ package enum EmitStage {
         let sell = price(
             midTwice: input.top.midTwice, offsetTwice: input.spread.micro - 2 * input.skew.micro - 2 * input.askNudge.micro,
             roundingUp: true)
-        return Output(
-            bid: input.pullsBuy
-                ? nil
-                : checked(
-                    min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits
-                ),
-            ask: input.pullsSell
-                ? nil
-                : checked(
-                    max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice,
-                    limits))
+        var output = Output()
+        var room = input.orderRoom
+        if !input.pullsBuy, input.isBuyOpen || room > 0 {
+            output.bid = checked(
+                min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits)
+        }
+        if output.bid != nil, !input.isBuyOpen { room -= 1 }
+        if !input.pullsSell, input.isSellOpen || room > 0 {
+            output.ask = checked(
+                max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice, limits)
+        }
+        return output
     }
 
     /// mid * (1 + offset/1e4), exactly, rounded down or up to the tick. The mid comes doubled, and the offset in 1e-6 bps doubled too:

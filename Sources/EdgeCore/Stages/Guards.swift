@@ -40,6 +40,14 @@ package enum GuardsStage {
         package var widened: BasisPoints
         package var spread: BasisPoints
         package var tightenedAt: Instant?
+
+        /// The first guard that is hard enough to halt; nil when none is.
+        package var haltCause: HaltCause? {
+            if volatility == .hard { return .volatility }
+            if latency == .hard { return .latency }
+            if pnl == .hard { return .pnl }
+            return takerFills == .hard ? .takerFills : nil
+        }
     }
 
     package static func run(_ input: Input, _ parameters: Parameters.Guards, _ speed: Parameters.Spread) -> Output {

@@ -1,0 +1,130 @@
+import CalibModel
+import EdgeCore
+import Foundation
+import Simulation
+import Testing
+
+/// Untrusted bytes never trap, Bybit's wire: two symbols' frames on two connections that come and go, damaged at random, through the whole
+/// node. Every frame is counted, a refused one changes nothing, and a book that was never proven is never quoted.
+///
+/// `FUZZ_ROUNDS` (default 4) repeats with other seeds; a round is 60,000 damaged frames among 40,000 sound ones.
+struct BybitFuzzTests {
+    private static let extremes: [String] = [
+        "0", "1", "-1", "-0", "1e308", "9223372036854775807", "-9223372036854775808", "99999999999999999999999999", "NaN", "Infinity",
+        "null", "true", "false", "\"\"", "\"NaN\"", "\"-5.1\"", "\"1e9\"", "\"576460752.3\"", "\"0.000000001\"", "\"61800.123456789\"",
+        "[]",
+        "{}", "[[\"1\"]]", "[[\"1\",\"1\",[]]]", "\"\\u0000\"", "\"\\ud800\"", "\"snapshot\"", "\"orderbook.1.BTCUSDT\"",
+        "\"orderbook.99999999999999999999.BTCUSDT\"", "\"publicTrade.\"", "\"publicTrade.BTCUSDT\"",
+    ]
+
+    @Test func damagedFramesNeverTrap() {
+        let rounds = Int(ProcessInfo.processInfo.environment["FUZZ_ROUNDS"] ?? "") ?? 4
+        for seed in 1...UInt64(max(1, rounds)) { fuzz(seed: seed) }
+    }
+
+    private func fuzz(seed: UInt64) {
+        var random = PRNG(seed: seed)
+        let memory = OutboxMemory()
+        var parameters = Parameters()
+        parameters.tickSampleRate = 1 + random.below(10)
+        let instruments = [
+            Instrument(symbol: "BTCUSDT", priceDigits: 1, tickUnits: 1, quantityDigits: 3, lotUnits: 1),
+            Instrument(symbol: "ETHUSDT", priceDigits: 2, tickUnits: 1, quantityDigits: 2, lotUnits: 1),
+        ]
+        var node = QuoteNode(
+            venue: [.bybit, .bybitSpot, .sim][Int(random.below(3))], instruments: instruments, parameters: parameters, isRecorded: true,
+            connections: 2, runNumber: 1, firstFillID: 1, outboxes: memory.makeOutboxes(), clock: StopClock { 0 })
+        var clock: Int64 = 1_735_689_600_000_000_000
+        var updates: [Int64] = [0, 0]
+        var sent: Int64 = 0
+        var damaged = 0
+        for _ in 0..<100_000 {
+            clock += random.below(20_000_000)
+            if random.chance(perMillion: 20) { clock += random.below(400) * 1_000_000_000 }
+            let now = Moment(instant: Instant(nanoseconds: clock), wall: WallTime(nanoseconds: clock))
+            let symbol = Int(random.below(2))
+            if random.chance(perMillion: 300) {
+                switch random.below(3) {
+                case 0: node.connected(symbol, at: now)
+                case 1: node.disconnected(symbol, at: now)
+                default: node.pong(on: symbol, at: now)
+                }
+            }
+            var frame = Array(
+                Self.frame(symbol, &updates, clock / 1_000_000, wantsSnapshot: !node.takeResubscriptions().isEmpty, &random).utf8)
+            if random.chance(perMillion: 600_000) {
+                damage(&frame, &random)
+                damaged += 1
+            }
+            let before = (0..<2).map { index in node.withSymbol(index) { ($0.book.depthID, $0.counts.quotes) } }
+            let refused = FrameRejection.allCases.reduce(Int64(0)) { $0 + node.rejected($1) }
+            frame.withUnsafeBytes { node.frame($0, on: symbol, at: now) }
+            if FrameRejection.allCases.reduce(Int64(0), { $0 + node.rejected($1) }) > refused {
+                for index in 0..<2 {
+                    let id = node.withSymbol(index) { $0.book.depthID }
+                    if id != before[index].0 { Issue.record("seed \(seed): a rejected frame moved the book to \(id)") }
+                }
+            }
+            memory.discard(&node.shared.outboxes)
+            sent += 1
+        }
+        while !node.finish() { memory.discard(&node.shared.outboxes) }
+        #expect(node.messages == sent && damaged > 50_000)
+        let total = (0..<2).reduce(into: SymbolCounts()) { sum, index in sum.add(node.withSymbol(index) { $0.counts }) }
+        #expect(total.depthMessages > 5_000 && total.snapshots > 1_000 && total.trades > 5_000 && total.ticks > 1_000, "seed \(seed)")
+        #expect(total.sequenceGaps > 100 && total.quotes > 10, "seed \(seed): \(total)")
+    }
+
+    /// A sound frame of one symbol: the next delta, a snapshot, a few trades, or something else the venue says.
+    private static func frame(_ symbol: Int, _ updates: inout [Int64], _ milliseconds: Int64, wantsSnapshot: Bool, _ random: inout PRNG)
+        -> String
+    {
+        let name = ["BTCUSDT", "ETHUSDT"][symbol]
+        func levels(_ sign: Int64, _ count: Int64, _ random: inout PRNG) -> String {
+            (0..<count).map { _ in
+                let price = 61_800 + sign * (1 + random.below(40))
+                return "[\"\(price).\(random.below(10))0\",\"\(random.below(4) == 0 ? "0" : "\(random.below(9)).\(random.below(10))")\"]"
+            }.joined(separator: ",")
+        }
+        switch wantsSnapshot ? 99 : random.below(100) {
+        case ..<70:
+            updates[symbol] += 1
+            return
+                #"{"topic":"orderbook.50.\#(name)","type":"delta","ts":\#(milliseconds),"data":{"s":"\#(name)","b":[\#(levels(-1, random.below(6), &random))],"a":[\#(levels(1, random.below(6), &random))],"u":\#(updates[symbol]),"seq":9},"cts":1}"#
+        case ..<90:
+            let trades = (0...random.below(4)).map { _ in
+                #"{"T":1,"s":"\#(name)","S":"\#(random.below(2) == 0 ? "Buy" : "Sell")","v":"\#(random.below(90) + 1).0","p":"\#(61_790 + random.below(20)).0","i":"x","BT":\#(random.below(9) == 0),"RPI":false}"#
+            }
+            return
+                #"{"topic":"publicTrade.\#(name)","type":"snapshot","ts":\#(milliseconds),"data":[\#(trades.joined(separator: ","))]}"#
+        case ..<94:
+            return #"{"success":\#(random.below(2) == 0),"ret_msg":"pong","conn_id":"d8","op":"ping"}"#
+        case ..<97:
+            return #"{"topic":"tickers.\#(name)","type":"delta","data":{"symbol":"\#(name)","bid1Price":"1"},"ts":\#(milliseconds)}"#
+        default:
+            updates[symbol] += random.below(3)
+            return
+                #"{"data":{"u":\#(updates[symbol]),"s":"\#(name)","b":[\#(levels(-1, 30, &random))],"a":[\#(levels(1, 30, &random))]},"topic":"orderbook.50.\#(name)","ts":\#(milliseconds),"type":"snapshot"}"#
+        }
+    }
+
+    /// One edit of the bytes: flipped, removed, doubled, cut, or a value replaced by an extreme one.
+    private func damage(_ frame: inout [UInt8], _ random: inout PRNG) {
+        guard !frame.isEmpty else { return }
+        let place = Int(random.below(Int64(frame.count)))
+        switch random.below(7) {
+        case 0: frame[place] ^= UInt8(truncatingIfNeeded: 1 << random.below(8))
+        case 1: frame.remove(at: place)
+        case 2: frame.insert(UInt8(truncatingIfNeeded: random.below(256)), at: place)
+        case 3: frame.removeSubrange(place...)
+        case 4: frame.insert(contentsOf: frame[0..<place], at: place)
+        default:
+            let starts = frame.indices.filter { frame[$0] == UInt8(ascii: ":") || frame[$0] == UInt8(ascii: "[") }
+            guard !starts.isEmpty else { return }
+            let start = starts[Int(random.below(Int64(starts.count)))] + 1
+            var end = start
+            while end < frame.count, ![UInt8(ascii: ","), UInt8(ascii: "}"), UInt8(ascii: "]")].contains(frame[end]) { end += 1 }
+            frame.replaceSubrange(start..<end, with: Array(Self.extremes[Int(random.below(Int64(Self.extremes.count)))].utf8))
+        }
+    }
+}
