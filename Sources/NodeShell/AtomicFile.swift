@@ -84,6 +84,12 @@ package enum AtomicFile {
         }
     }
 
+    /// Removes a file for good; nothing happens when there is none.
+    package static func remove(_ path: String) throws(FileError) {
+        if unlink(path) == 0 { return try syncDirectory(parent(of: path)) }
+        guard errno == ENOENT else { throw FileError(.remove, path, errorNumber: errno, remedy: "is the directory writable?") }
+    }
+
     package static func syncDirectory(_ path: String) throws(FileError) {
         let directory = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard directory >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is it a readable directory?") }
