@@ -67,6 +67,14 @@ package enum Limits {
     package static let reconnectNanosecondsMaxOnB: Int64 = 3_000_000_000
     /// One websocket message, its fragments joined: the longest frame recorded has 64,067 bytes; equal to the longest line a replay reads.
     package static let webSocketMessageBytesMax = 16 << 20
+    /// One message of a client to the venue of the laboratory: 500 topics of 30 bytes, four times.
+    package static let clientMessageBytesMax = 65_536
+    /// Clients of that venue: an edge has two connections at most.
+    package static let venueClientsMax = 256
+    /// Bytes a client of it may leave unread: 8 s of four symbols at depth 200. It is dropped then, as a venue drops a slow reader.
+    package static let venueClientBytesMax = 4 << 20
+    /// How long the end of a replay waits for a client to read what was sent.
+    package static let venueGoodbyeNanoseconds: Int64 = 60_000_000_000
     /// One body of an HTTP answer: a list of a venue's instruments has 1.5 MiB.
     package static let httpBodyBytesMax = 16 << 20
     /// Request or status line and headers of one HTTP message: four times what browsers and venues send.

@@ -21,6 +21,7 @@ extension SymbolState {
                     cutSnapshot(at: moment(of: WallTime(nanoseconds: stepped * 1_000_000_000 + 1_000_000), now), &shared)
                 }
                 cutTrailing(atMilliseconds: stepped * 1000 + 1, &shared)
+                watchLoss(at: now, &shared)  // Midnight may have passed in the silence.
                 if !accumulatorHasEvents { accumulator.pointee.fromMilliseconds = second.flooredDivision(by: 10) * 10_000 }
             }
             nextSecond = second + 1

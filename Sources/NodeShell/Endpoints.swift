@@ -2,6 +2,7 @@ internal import CalibModel
 package import NIOCore
 import NIOHTTP1
 import NIOPosix
+import NIOWebSocket
 import Synchronization
 
 /// Plain HTTP for a scraper and a probe on the same machine: `/metrics`, `/-/healthy`, `/-/ready`.
@@ -28,33 +29,37 @@ package enum Endpoints {
         host: String = "127.0.0.1", port: Int, on group: any EventLoopGroup,
         respond: @escaping @Sendable (_ path: String, _ accept: String) -> EventLoopFuture<Response?>
     ) -> EventLoopFuture<any Channel> {
+        listen(host: host, port: port, on: group, connectionsMax: Limits.endpointConnectionsMax) { channel in
+            let pipeline = channel.pipeline.syncOperations
+            try pipeline.addHandler(IdleStateHandler(allTimeout: .nanoseconds(Limits.idleNanoseconds)))
+            try pipeline.configureHTTPServerPipeline(withEncoderConfiguration: .init(), withDecoderLimitConfiguration: .ours)
+            try pipeline.addHandler(EndpointHandler { target, accept in respond(path(of: target), accept) })
+        }
+    }
+
+    /// A target without its query.
+    static func path(of target: String) -> String { String(target.prefix { $0 != "?" && $0 != "#" }) }
+
+    /// `initialize` sets up a connection's handlers, on its event loop. One connection more than `connectionsMax` is closed at once.
+    static func listen(
+        host: String, port: Int, on group: any EventLoopGroup, connectionsMax: Int,
+        initialize: @escaping @Sendable (any Channel) throws -> Void
+    ) -> EventLoopFuture<any Channel> {
         let connections = ConnectionCount()
         return ServerBootstrap(group: group)
-            .serverChannelOption(.backlog, value: 64)
+            .serverChannelOption(.backlog, value: Limits.acceptBacklog)
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
-                    guard connections.enter(max: Limits.endpointConnectionsMax) else {
-                        throw NetworkError(.refused, "\(channel.remoteAddress?.description ?? "?")", "too many connections")
+                    guard connections.enter(max: connectionsMax) else {
+                        throw NetworkError(.refused, channel.remoteAddress.map { "\($0)" } ?? "?", "too many connections")
                     }
                     channel.closeFuture.whenComplete { _ in connections.leave() }
-                    let pipeline = channel.pipeline.syncOperations
-                    try pipeline.addHandler(IdleStateHandler(allTimeout: .nanoseconds(Limits.idleNanoseconds)))
-                    try pipeline.configureHTTPServerPipeline(decoderLimits: .ours)
-                    try pipeline.addHandler(EndpointHandler(respond: respond))
+                    try initialize(channel)
                 }
             }
             .bind(host: host, port: port)
-    }
-}
-
-extension ChannelPipeline.SynchronousOperations {
-    /// HTTP/1.1 as a server: one request at a time, malformed ones answered with 400.
-    func configureHTTPServerPipeline(decoderLimits: NIOHTTPDecoderLimitConfiguration) throws {
-        try addHandler(HTTPResponseEncoder())
-        try addHandler(ByteToMessageHandler(HTTPRequestDecoder(limitConfiguration: decoderLimits)))
-        try addHandler(HTTPServerPipelineHandler())
-        try addHandler(HTTPServerProtocolErrorHandler())
     }
 }
 
@@ -74,15 +79,18 @@ private final class ConnectionCount: Sendable {
     func leave() { count.subtract(1, ordering: .relaxed) }
 }
 
-private final class EndpointHandler: ChannelInboundHandler {
+/// Answers the GET and HEAD requests of one connection, one after the other.
+final class EndpointHandler: ChannelInboundHandler, RemovableChannelHandler {
     typealias InboundIn = HTTPServerRequestPart
     typealias OutboundOut = HTTPServerResponsePart
 
-    private let respond: @Sendable (_ path: String, _ accept: String) -> EventLoopFuture<Endpoints.Response?>
+    private let respond: @Sendable (_ target: String, _ accept: String) -> EventLoopFuture<Endpoints.Response?>
     private var head: HTTPRequestHead?
     private var bodyBytes = 0
 
-    init(respond: @escaping @Sendable (_ path: String, _ accept: String) -> EventLoopFuture<Endpoints.Response?>) { self.respond = respond }
+    init(respond: @escaping @Sendable (_ target: String, _ accept: String) -> EventLoopFuture<Endpoints.Response?>) {
+        self.respond = respond
+    }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch unwrapInboundIn(data) {
@@ -103,16 +111,18 @@ private final class EndpointHandler: ChannelInboundHandler {
         if event is IdleStateHandler.IdleStateEvent { context.close(promise: nil) } else { context.fireUserInboundEventTriggered(event) }
     }
 
-    func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // A websocket that is not to be had here is an ordinary request and gets its answer.
+        if !(error is NIOWebSocketUpgradeError) { context.close(promise: nil) }
+    }
 
     private func answer(_ head: HTTPRequestHead, _ context: ChannelHandlerContext) {
         guard head.method == .GET || head.method == .HEAD else {
             write(.init(status: 405, text: "405 only GET and HEAD"), to: head, context)
             return
         }
-        let path = String(head.uri.prefix { $0 != "?" && $0 != "#" })
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        respond(path, head.headers["Accept"].joined(separator: ",")).hop(to: context.eventLoop).whenComplete { result in
+        respond(head.uri, head.headers["Accept"].joined(separator: ",")).hop(to: context.eventLoop).whenComplete { result in
             let (handler, context) = bound.value
             switch result {
             case .success(let response?): handler.write(response, to: head, context)

@@ -3,9 +3,6 @@ package import NIOCore
 import NIOHTTP1
 import NIOPosix
 
-/// Makes the handler that encrypts a channel; it is given the server name to ask for and to check.
-package typealias ChannelSecurity = @Sendable (_ serverName: String) throws -> any ChannelHandler
-
 package struct HTTPResponse: Sendable, Equatable {
     package var status: Int
     package var body: [UInt8]
@@ -16,7 +13,7 @@ package enum HTTPClient {
     /// Fails with a `NetworkError`: no connection in 5 s, no whole answer in 15 s, a body above `Limits.httpBodyBytesMax`, or bytes that are
     /// no HTTP/1.1. Any status is an answer, not a failure. `serverName` is what TLS checks and defaults to the host.
     package static func get(
-        host: String, port: Int, path: String, tls: ChannelSecurity? = nil, serverName: String? = nil, on eventLoop: any EventLoop
+        host: String, port: Int, path: String, tls: TLSContext? = nil, serverName: String? = nil, on eventLoop: any EventLoop
     ) -> EventLoopFuture<HTTPResponse> {
         let peer = "\(host):\(port)\(path)"
         let promise = eventLoop.makePromise(of: HTTPResponse.self)
@@ -25,7 +22,7 @@ package enum HTTPClient {
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
-                    if let tls { try pipeline.addHandler(tls(serverName ?? host)) }
+                    if let tls { try pipeline.addHandler(TLSHandler(context: tls, role: .client(serverName: serverName ?? host))) }
                     try pipeline.addHandler(HTTPRequestEncoder())
                     try pipeline.addHandler(ByteToMessageHandler(HTTPResponseDecoder(limitConfiguration: .ours)))
                     try pipeline.addHandler(

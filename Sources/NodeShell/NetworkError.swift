@@ -39,6 +39,7 @@ extension NetworkError {
     package init(_ error: any Error, peer: String) {
         switch error {
         case let error as NetworkError: self = error
+        case let error as TLSError: self.init(.insecure, peer, error.message)
         case let error as ChannelError:
             switch error {
             case .connectTimeout(let amount):

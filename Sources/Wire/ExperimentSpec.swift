@@ -15,7 +15,7 @@ package struct ExperimentSpec: Sendable, Equatable {
     package var mode: String
     /// Milliseconds UTC.
     package var createdMilliseconds: Int64
-    /// 32 hex digits: the 16-byte key of the assignment hash.
+    /// 32 lower-case hex digits: the 16-byte key of the assignment hash.
     package var salt: String
     /// Share of symbols on B in 1e-6.
     package var splitMicro: Int64
@@ -115,7 +115,8 @@ package struct ExperimentSpec: Sendable, Equatable {
             splitMicro: try fields.fixed("split", places: 6), symbolsA: try fields.strings("symbols_a"),
             symbolsB: try fields.strings("symbols_b"), candidate: overrides)
         guard Self.isID(id) else { throw .outOfRange("id") }
-        guard salt.utf8.count == 32, UInt64(salt.prefix(16), radix: 16) != nil, UInt64(salt.suffix(16), radix: 16) != nil else {
+        // Digits one by one: a number's parser would take a sign for the first.
+        guard salt.utf8.count == 32, salt.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) }) else {
             throw .outOfRange("salt")
         }
         guard (0...1_000_000).contains(splitMicro) else { throw .outOfRange("split") }

@@ -261,6 +261,7 @@ import Wire
         it.send(frame)
         #expect(it.node.rejected(reason) == 1, "\(FrameRejection.allCases.filter { reason in it.node.rejected(reason) > 0 })")
         #expect(it.top() == before.0 && it.counts().ticks == before.1 && it.counts().trades == 0 && it.isProven())
+        #expect(it.node.withSymbol(0) { $0.book.bids.quantity(at: 990) } == 7_000, "not even the level before the bad one")
         #expect(it.node.withSymbol(0) { $0.accumulator.pointee.counts.rejectedInputs } == noted)
     }
 

@@ -62,10 +62,12 @@ struct RecordLinesTests {
             var writer = JSONWriter()
             lines.tick(tick, seq: Int64(seq), into: &writer)
             let row = String(decoding: writer.bytes, as: UTF8.self)
+            let experiment: String = fields.experiment.map { "\"\($0.text)\"" } ?? "null"
+            let block: String = fields.block.map { "\($0)" } ?? "null"
             #expect(try Fields.value("arm", of: row) == "\"\(fields.arm.text)\"")
             #expect(try Fields.value("arm_why", of: row) == "\"\(fields.why.text)\"")
-            #expect(try Fields.value("experiment", of: row) == (fields.experiment.map { "\"\($0.text)\"" } ?? "null"))
-            #expect(try Fields.value("block", of: row) == (fields.block.map { "\($0)" } ?? "null"))
+            #expect(try Fields.value("experiment", of: row) == experiment)
+            #expect(try Fields.value("block", of: row) == block)
             #expect(try Fields.value("config_hash", of: row) == "\"000000000000000\(fields.configHash)\"")
         }
     }
