@@ -132,11 +132,13 @@ package struct Control: Sendable {
     }
 
     private mutating func persisted(_ number: Int64, _ now: Moment, _ effects: inout [Effect]) {
-        while let record = pending.first, record.number <= number {
-            pending.removeFirst()
+        let durable = Array(pending.prefix { $0.number <= number })
+        pending.removeFirst(durable.count)
+        // All of them first: what is taken back in the same commit is never handed out.
+        for record in durable {
             do throws(WireError) { try apply(record) } catch { preconditionFailure("BUG: own record \(record.number): \(error)") }
-            follow(record, now, &effects)
         }
+        for record in durable { follow(record, now, &effects) }
         guard !isDeciding, !deferred.isEmpty else { return }
         let again = deferred
         deferred = []
@@ -603,22 +605,22 @@ package struct Control: Sendable {
         guard ExperimentSpec.isID(id) else {
             throw .usage("an id has 1 to \(ExperimentSpec.idBytesMax) letters, digits, '-', '_' and '.'")
         }
-        guard experiment(id) == nil, !hosts.values.contains(where: { $0.latches.contains(id) }),
-            !commands.contains(where: { $0.wire.experiment == id })
-        else { throw .failed("exists", "the id '\(id)' has been used before") }
-        if let other = experiments.first(where: { $0.state == .online }) {
-            throw .failed("busy", "experiment '\(other.spec.id)' is online; an edge plays one at a time")
-        }
         guard let split = Array((arguments["split"] ?? "").utf8).withUnsafeBytes({ DecimalText($0)?.exact(places: 6) }),
             (0...1_000_000).contains(split)
         else { throw .usage("split is a share from 0 to 1 with at most 6 decimal places") }
+        let candidate = try overrides(arguments["candidate"] ?? "")
+        guard experiment(id) == nil, !hosts.values.contains(where: { $0.latches.contains(id) }),
+            !commands.contains(where: { $0.wire.experiment == id })
+        else { throw .failed("exists", "the id '\(id)' has been used before") }
         let fleet = Set(hosts.values.flatMap(\.symbols))
         var symbols = Set(Verb.names(arguments["symbols"]))
         if let unknown = symbols.subtracting(fleet).min() { throw .failed("unknown_symbol", "no host quotes '\(unknown.prefix(64))'") }
         if symbols.isEmpty { symbols = fleet }
         guard !symbols.isEmpty else { throw .failed("no_symbols", "no host has connected yet, so there are no symbols") }
         guard symbols.count <= Limits.symbolsMax else { throw .failed("too_many", "more than \(Limits.symbolsMax) symbols") }
-        let candidate = try overrides(arguments["candidate"] ?? "")
+        if let other = experiments.first(where: { $0.state == .online }) {
+            throw .failed("busy", "experiment '\(other.spec.id)' is online; an edge plays one at a time")
+        }
         let salt = hexadecimal(random()) + hexadecimal(random())
         let (a, b) = ExperimentSpec.split(symbols.sorted(), splitMicro: split, salt: salt)
         let spec = ExperimentSpec(

@@ -200,7 +200,7 @@ struct ControlTests {
         var hub = Hub()
         hub.connect(1, "a")
         hub.connect(3, "c", symbols: ["SOLUSDT"])
-        #expect(hub.lease(1, "x", number: 5) == 0)
+        #expect(hub.lease(1, "other", number: 5) == 0)
         hub.request("experiment create", ["id": "x", "symbols": "BTCUSDT,ETHUSDT", "split": "0.5", "candidate": "a=1", "reason": "r"])
         #expect(hub.lease(1, "x", number: 6) == 15_000)
         #expect(hub.lease(3, "x", number: 7) == 0)
