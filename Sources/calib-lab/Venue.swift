@@ -5,72 +5,191 @@ import NodeShell
 import Simulation
 import Wire
 
-/// Writes what a simulated venue sent, in the form `edge-node replay` reads.
+/// A simulated venue: as a recording, in the form `edge-node replay` reads, or live on a socket.
 struct Venue: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write a seeded synthetic recording of a venue's feed.",
+        abstract: "Serve a simulated venue, replay a recording as a venue, or write a recording.",
         discussion: """
-            The recording has the form of a real one: lines '<receive unix ns> <frame>' with the venue's own frames, the REST \
+            --listen serves Bybit's public wire (websocket /v5/public/linear and /v5/public/spot, GET /v5/market/orderbook) until SIGTERM or \
+            SIGINT: seeded markets at the pace of the clock, or with --replay a recording. One JSON line on standard output says where: \
+            {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}.
+
+            --record writes what a venue would have sent: lines '<receive unix ns> <frame>' with the venue's own frames, the REST \
             snapshot in line. Equal arguments give equal bytes. A name ending in .gz or .zst is compressed.
             """)
 
-    enum Wire: String, ExpressibleByArgument, CaseIterable { case binanceUsdm = "binance-usdm" }
+    enum Wire: String, ExpressibleByArgument, CaseIterable {
+        case binanceUsdm = "binance-usdm"
+        case bybit
+    }
     enum Output: String, ExpressibleByArgument, CaseIterable { case text, json }
 
     /// A day of this flow is about 7 GB of text; a longer recording is several files.
     static let secondsMax = 86_400
 
-    @Option(help: "The wire format of the recording.")
+    @Option(help: "The wire format: bybit with --listen, binance-usdm with --record.")
     var wire: Wire
 
+    @Option(help: ArgumentHelp("Serve on this address; port 0 takes a free one.", valueName: "host:port"))
+    var listen: String?
+
     @Option(help: ArgumentHelp("The file to write; replaced only when the new one is whole.", valueName: "file"))
-    var record: String
+    var record: String?
 
-    @Option(help: "The seed of the market and of the network.")
-    var seed: UInt64
+    @Option(help: "The seed of the market, and of the network in a recording.")
+    var seed: UInt64?
 
-    @Option(help: "Seconds to record, 1 to 86400.")
-    var seconds: Int
+    @Option(
+        help: ArgumentHelp("With --listen: the markets, of \(SimInstrument.all.map(\.symbol).joined(separator: ", ")).", valueName: "list"))
+    var symbols: String?
 
-    @Option(help: "The symbol's name. The market is the same for every name: tick 0.10, lot 0.001, from 61800.00.")
-    var symbol = "BTCUSDT"
+    @Option(help: "With --listen: leave out every Nth delta of each order book topic.")
+    var dropDeltaEvery: Int?
 
-    @Option(help: "The recorder's clock at the start, RFC 3339; without an offset it is UTC.")
-    var start = "2025-01-01T00:00:00Z"
+    @Option(help: ArgumentHelp("With --listen: serve this recording of Bybit's stream instead of markets.", valueName: "file"))
+    var replay: String?
 
-    @Option(name: [.short, .long], help: "The form of the summary.")
+    @Option(help: ArgumentHelp("With --replay: the pace, 1 as recorded, N times as fast, or max.", valueName: "1|N|max"))
+    var speed: String?
+
+    @Flag(help: "With --replay: end when a client has been sent everything and all clients are gone.")
+    var once = false
+
+    @Option(help: "With --record: seconds to record, 1 to 86400.")
+    var seconds: Int?
+
+    @Option(help: "With --record: the symbol's name. The market is the same for every name: tick 0.10, lot 0.001, from 61800.00.")
+    var symbol: String?
+
+    @Option(help: "With --record: the recorder's clock at the start, RFC 3339; without an offset it is UTC. [2025-01-01T00:00:00Z]")
+    var start: String?
+
+    @Option(name: [.short, .long], help: "With --record: the form of the summary.")
     var output = Output.text
 
     mutating func validate() throws {
+        guard (listen == nil) != (record == nil) else { throw ValidationError("give one of --listen and --record") }
+        if listen != nil { try validateLive() } else { try validateRecording() }
+    }
+
+    private func validateLive() throws {
+        guard wire == .bybit else { throw ValidationError("--wire \(wire.rawValue) is written to a file only; --listen serves bybit") }
+        guard seconds == nil, symbol == nil, start == nil else {
+            throw ValidationError("--seconds, --symbol and --start belong to --record")
+        }
+        guard let listen, Self.address(listen) != nil else {
+            throw ValidationError("--listen '\(listen ?? "")': expected host:port, such as 127.0.0.1:0")
+        }
+        if replay != nil {
+            guard seed == nil, symbols == nil, dropDeltaEvery == nil else {
+                throw ValidationError("--seed, --symbols and --drop-delta-every belong to simulated markets, not to --replay")
+            }
+            guard Self.speed(speed ?? "1") != nil else {
+                throw ValidationError("--speed '\(speed ?? "")': allowed are max and 0.001 to 1000000")
+            }
+            return
+        }
+        guard speed == nil, !once else { throw ValidationError("--speed and --once belong to --replay") }
+        guard seed != nil else { throw ValidationError("--listen needs --seed or --replay") }
+        guard let instruments = Self.instruments(symbols), !instruments.isEmpty else {
+            throw ValidationError(
+                "--symbols '\(symbols ?? "")': allowed are \(SimInstrument.all.map(\.symbol).joined(separator: ",")), each at most once")
+        }
+        guard dropDeltaEvery ?? 1 > 0 else { throw ValidationError("--drop-delta-every \(dropDeltaEvery ?? 0): allowed are 1 and more") }
+    }
+
+    private func validateRecording() throws {
+        guard wire == .binanceUsdm else { throw ValidationError("--wire bybit is served only; --record writes binance-usdm") }
+        guard symbols == nil, dropDeltaEvery == nil, replay == nil, speed == nil, !once else {
+            throw ValidationError("--symbols, --drop-delta-every, --replay, --speed and --once belong to --listen")
+        }
+        guard let seconds, seed != nil else { throw ValidationError("--record needs --seed and --seconds") }
         guard (1...Self.secondsMax).contains(seconds) else {
             throw ValidationError("--seconds \(seconds): allowed are 1 to \(Self.secondsMax)")
         }
-        let characters = symbol.utf8
+        let characters = symbolName.utf8
         guard (1...20).contains(characters.count), characters.allSatisfy({ (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) })
         else {
-            throw ValidationError("--symbol '\(symbol)': allowed are 1 to 20 capital letters and digits")
+            throw ValidationError("--symbol '\(symbolName)': allowed are 1 to 20 capital letters and digits")
         }
         // 2000 to 2199: nanoseconds since 1970 stay within 64 bits and every year has four digits.
-        guard let (milliseconds, _) = TimeText.parse(start), (946_684_800_000..<7_258_118_400_000).contains(milliseconds) else {
-            throw ValidationError("--start '\(start)': allowed is an RFC 3339 instant from 2000 to 2199, such as 2025-01-01T00:00:00Z")
+        guard let (milliseconds, _) = TimeText.parse(startText), (946_684_800_000..<7_258_118_400_000).contains(milliseconds) else {
+            throw ValidationError("--start '\(startText)': allowed is an RFC 3339 instant from 2000 to 2199, such as 2025-01-01T00:00:00Z")
         }
-        guard !record.isEmpty else { throw ValidationError("--record needs the name of a file") }
+        guard record?.isEmpty == false else { throw ValidationError("--record needs the name of a file") }
     }
 
+    private var symbolName: String { symbol ?? "BTCUSDT" }
+    private var startText: String { start ?? "2025-01-01T00:00:00Z" }
+
     func run() throws {
-        guard let (startMilliseconds, isNaive) = TimeText.parse(start) else { preconditionFailure("BUG: --start was validated") }
-        if isNaive { note("--start \(start) is taken as UTC: \(TimeText.milliseconds(startMilliseconds))") }
-        do throws(FileError) {
-            try write(from: startMilliseconds)
+        do {
+            if let listen { try serve(listen) } else { try write() }
         } catch {
             note("calib-lab venue: \(error)")
             throw ExitCode(1)
         }
     }
 
-    private func write(from startMilliseconds: Int64) throws(FileError) {
+    // MARK: Live
+
+    private func serve(_ listen: String) throws {
+        guard let (host, port) = Self.address(listen), let speed = Self.speed(speed ?? "1"), let instruments = Self.instruments(symbols)
+        else {
+            preconditionFailure("BUG: --listen, --speed and --symbols were validated")
+        }
+        let feed: any VenueFeed =
+            if let replay {
+                try ReplayFeed(path: replay, speed: speed, endsWithLastClient: once)
+            } else {
+                SimulatedFeed(seed: seed ?? 0, instruments: instruments, lostDeltaInterval: dropDeltaEvery)
+            }
+        try LiveVenue(host: host, port: port, feed: feed).run()
+    }
+
+    /// `host:port`, a version 6 address in brackets.
+    private static func address(_ text: String) -> (host: String, port: Int)? {
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port) else {
+            return nil
+        }
+        var host = text[..<colon]
+        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() } else if host.contains(":") { return nil }
+        return host.isEmpty ? nil : (String(host), port)
+    }
+
+    private static func speed(_ text: String) -> ReplaySpeed? {
+        if text == "max" { return .max }
+        guard let thousandths = Array(text.utf8).withUnsafeBytes({ DecimalText($0)?.fixed(places: 3) }),
+            (1...1_000_000_000).contains(thousandths)
+        else { return nil }
+        return .thousandths(thousandths)
+    }
+
+    /// Nil for an unknown or repeated name.
+    private static func instruments(_ list: String?) -> [SimInstrument]? {
+        guard let list else { return SimInstrument.all }
+        var found: [SimInstrument] = []
+        for name in list.split(separator: ",", omittingEmptySubsequences: false) {
+            guard let instrument = SimInstrument.all.first(where: { $0.symbol == name }), !found.contains(instrument) else { return nil }
+            found.append(instrument)
+        }
+        return found
+    }
+
+    // MARK: Recording
+
+    private func write() throws(FileError) {
+        guard let (milliseconds, isNaive) = TimeText.parse(startText), let record, let seed, let seconds else {
+            preconditionFailure("BUG: --start, --record, --seed and --seconds were validated")
+        }
+        if isNaive { note("--start \(startText) is taken as UTC: \(TimeText.milliseconds(milliseconds))") }
+        try write(to: record, seed: seed, seconds: seconds, from: milliseconds)
+    }
+
+    private func write(to record: String, seed: UInt64, seconds: Int, from startMilliseconds: Int64) throws(FileError) {
         var recording = UsdmRecording(
-            seed: seed, symbol: symbol, start: WallTime(nanoseconds: startMilliseconds * 1_000_000), milliseconds: Int64(seconds) * 1000)
+            seed: seed, symbol: symbolName, start: WallTime(nanoseconds: startMilliseconds * 1_000_000), milliseconds: Int64(seconds) * 1000
+        )
         var file = try LineOutput(path: record)
         var lines: [UInt8] = []
         var bytes = 0
@@ -90,12 +209,12 @@ struct Venue: ParsableCommand {
         }
         try file.finish()
         if showsProgress { writeToStandardError("\r\u{1b}[K") }
-        summarise(recording, bytes: bytes)
+        summarise(recording, of: record, seed: seed, bytes: bytes)
     }
 
-    private func summarise(_ recording: UsdmRecording, bytes: Int) {
+    private func summarise(_ recording: UsdmRecording, of record: String, seed: UInt64, bytes: Int) {
         guard let first = recording.firstReceived?.milliseconds, let last = recording.lastReceived?.milliseconds else {
-            preconditionFailure("BUG: a recording of \(seconds) s without a line")
+            preconditionFailure("BUG: a recording of a second or more without a line")
         }
         let counts = recording.counts
         switch output {
@@ -111,7 +230,7 @@ struct Venue: ParsableCommand {
             json.beginObject()
             json.field("path", string: record)
             json.field("wire", string: wire.rawValue)
-            json.field("symbol", string: symbol)
+            json.field("symbol", string: symbolName)
             json.key("seed")
             // Beyond 2^53 a JSON number is not safe in every reader, so the seed is text.
             json.string(String(seed))
@@ -130,7 +249,7 @@ struct Venue: ParsableCommand {
 }
 
 /// One line on stderr, where a person looks and a pipe does not.
-private func note(_ line: String) { writeToStandardError(line + "\n") }
+func note(_ line: String) { writeToStandardError(line + "\n") }
 
 private func writeToStandardError(_ text: String) {
     // A terminal that has gone away must not stop the work: the result of the write is not looked at.
