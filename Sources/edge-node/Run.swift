@@ -80,10 +80,7 @@ private struct Edge {
             tls =
                 configuration.hub.isEnabled
                 ? try TLSContext.client(TLSFiles(certificate: paths.certificate, key: paths.key, authority: paths.authority)) : nil
-            let venueTLS = url.isSecure ? try TLSContext.venue() : nil
-            var security: ChannelSecurity?
-            if let venueTLS { security = { serverName in TLSHandler(context: venueTLS, role: .client(serverName: serverName)) } }
-            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: security)
+            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? try TLSContext.venue() : nil)
         } catch {
             throw Unusable(text: "tls: \(error)")
         }
