@@ -79,7 +79,7 @@ let package = Package(
         .executableTarget(
             name: "hubctl",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
