@@ -112,6 +112,12 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),
+            name: "EndToEndTests",
+            dependencies: [
+                "CalibModel", "Wire", "NodeShell", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: strict),
     ]
 )
