@@ -134,4 +134,17 @@ package enum Limits {
     package static let experimentsListedMax = 1_000
     /// UTF-8 bytes of an operator's reason: it travels in every command.
     package static let reasonBytesMax = 512
+    /// The edge looks at its kill file and lets time pass for its orders this often: a tenth of what a person notices, 100 look-ups a second.
+    package static let edgeTurnNanoseconds: Int64 = 10_000_000
+    /// A venue connection without a frame is asked for a sign of life after the first, at most each second of these (SPEC 3.2), and given up
+    /// after the third: 40 pings without an answer.
+    package static let freshnessPingNanoseconds: Int64 = 100_000_000
+    package static let freshnessPingIntervalNanoseconds: Int64 = 250_000_000
+    package static let venueSilenceNanoseconds: Int64 = 10_000_000_000
+    /// A venue reconnect waits at most this long: nothing is quoted meanwhile.
+    package static let venueReconnectNanosecondsMax: Int64 = 5_000_000_000
+    /// On shutdown: how long feeds already durable may take to the hub. What is left goes with the next start.
+    package static let shipOnStopNanoseconds: Int64 = 2_000_000_000
+    /// On shutdown: how long cancels may take before the feeds are closed without them.
+    package static let cancelOnStopNanoseconds: Int64 = 500_000_000
 }

@@ -71,6 +71,8 @@ extension SymbolState {
         // A wall clock that stepped back must not keep a rollback waiting: that row is given one millisecond.
         let wall = max(now.wall, WallTime(nanoseconds: (isUntouched ? from : from + 1) * 1_000_000))
         cutSnapshot(at: Moment(instant: now.instant, wall: wall), &shared)
+        // A row of nothing that found no place needs none.
+        accumulator.pointee.fromMilliseconds = wall.milliseconds
 
         let before = armFields
         armFields = wanted.to

@@ -22,14 +22,20 @@ package struct KillSwitch {
     }
 
     package enum Effect: Equatable, Sendable {
-        /// Cancel and quote no more; answer with `performed`. Nil: nobody waits for an answer.
-        case kill([SymbolIndex], Order?)
-        case release([SymbolIndex])
+        /// Cancel and quote no more, all of these; answer with `performed` when there is an order, also when there is nothing new to kill.
+        case kill([Scope], Order?)
+        case release([Scope])
         /// Append the row and make it durable; for a release of the host the file KILL is removed first.
         case record(KillRecord, Order)
         case say(Message)
         /// For the log: lines of `kills.jsonl` cannot be read; each counts as a kill of the host.
         case damaged(lines: [Int])
+    }
+
+    /// What is killed and released as one; a release lifts the kill of its own scope only.
+    package enum Scope: Hashable, Sendable {
+        case host
+        case symbol(SymbolIndex)
     }
 
     /// What asked for a kill or release.
@@ -52,22 +58,19 @@ package struct KillSwitch {
     /// Results of commands whose rows are durable.
     private var done: [String: KillRecord] = [:]
     private var damagedLines: [Int] = []
-    /// What the quote path was told.
-    private var told: [Bool]
+    /// What the quote path was told: killed.
+    private var told: Set<Scope> = []
     package private(set) var revision = Revision.zero
 
     /// `symbols` in the order of `SymbolIndex`. Nothing is killed before the first `log`.
-    package init(symbols: [String]) {
-        self.symbols = symbols
-        told = .init(repeating: false, count: symbols.count)
-    }
+    package init(symbols: [String]) { self.symbols = symbols }
 
     /// Of the whole host.
     package var isHostKilled: Bool {
         isHostKilledByLog || pending.values.contains { $0.record.action == .kill && $0.record.symbol == nil }
     }
 
-    package func isKilled(_ symbol: SymbolIndex) -> Bool { told[Int(symbol)] }
+    package func isKilled(_ symbol: SymbolIndex) -> Bool { told.contains(.host) || told.contains(.symbol(symbol)) }
 
     package mutating func step(_ input: Input) -> [Effect] {
         switch input {
@@ -188,18 +191,18 @@ package struct KillSwitch {
         return (killed.isEmpty ? [] : [.kill(killed, nil)]) + (released.isEmpty ? [] : [.release(released)])
     }
 
-    /// The symbols whose state differs from what the quote path was told; it counts as told from now on.
-    private mutating func tell() -> (killed: [SymbolIndex], released: [SymbolIndex]) {
-        let isHostKilled = isHostKilled  // Once, not for every symbol.
+    /// The scopes whose state differs from what the quote path was told, the host first; they count as told from now on.
+    private mutating func tell() -> (killed: [Scope], released: [Scope]) {
         let pendingSymbols = Set(pending.values.compactMap { $0.record.action == .kill ? $0.record.symbol : nil })
-        var (killed, released): ([SymbolIndex], [SymbolIndex]) = ([], [])
-        for (index, symbol) in symbols.enumerated() {
-            let isKilled = isHostKilled || symbolsKilledByLog.contains(symbol) || pendingSymbols.contains(symbol)
-            guard isKilled != told[index] else { continue }
-            told[index] = isKilled
-            if isKilled { killed.append(SymbolIndex(index)) } else { released.append(SymbolIndex(index)) }
+        var wanted: Set<Scope> = isHostKilled ? [.host] : []
+        for (index, symbol) in symbols.enumerated() where symbolsKilledByLog.contains(symbol) || pendingSymbols.contains(symbol) {
+            wanted.insert(.symbol(SymbolIndex(index)))
         }
-        return (killed, released)
+        let scopes = [Scope.host] + symbols.indices.map { .symbol(SymbolIndex($0)) }
+        defer { told = wanted }
+        return (
+            scopes.filter { wanted.contains($0) && !told.contains($0) }, scopes.filter { told.contains($0) && !wanted.contains($0) }
+        )
     }
 
     private func results(of record: KillRecord, _ state: Message.CommandState, _ text: String? = nil) -> [Effect] {

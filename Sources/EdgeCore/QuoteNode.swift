@@ -282,7 +282,6 @@ package struct QuoteNode: ~Copyable {
         var eventMilliseconds: Int64
     }
 
-    /// What every input starts with: the run's first event, and time passing.
     mutating func reject(_ reason: FrameRejection) { rejections[reason.rawValue] += 1 }
 
     /// Time passes for every symbol at least each 100 ms of it, and for a frame's own symbol with the frame.

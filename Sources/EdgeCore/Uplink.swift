@@ -89,20 +89,19 @@ package struct Uplink {
     private var places: [String: Int] = [:]
     /// Indices of `files`, the most urgent first.
     private var order: [Int] = []
-    private var attempts = 0
+    private var backOff: BackOff
     private var isTurnOpen = false
     private var resumesInFlight = 0
     private var unackedBytes: Int64 = 0
     private var receivedAt = Instant(nanoseconds: 0)
     private var pingedAt: Instant?
     private var pingNumber: Int64 = 0
-    private let random: @Sendable (ClosedRange<Int64>) -> Int64
 
     /// A lease is held: reconnects come within `Limits.reconnectNanosecondsMaxOnB` (SPEC 7.7).
     package var isHoldingLease = false
 
     /// `random` draws from a range evenly.
-    package init(random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) { self.random = random }
+    package init(random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) { backOff = BackOff(random: random) }
 
     package var isConnected: Bool { if case .ready = state { true } else { false } }
 
@@ -115,7 +114,9 @@ package struct Uplink {
         var effects: [Effect] = []
         switch input {
         case .started:
-            if case .idle = state { connect(&effects) }
+            guard case .idle = state else { break }
+            state = .connecting
+            effects.append(.connect(afterNanoseconds: 0))
         case .connected(let hello): connected(hello, at: now, &effects)
         case .disconnected: disconnected(&effects)
         case .received(let message): received(message, at: now, &effects)
@@ -145,20 +146,13 @@ package struct Uplink {
         if case .idle = state { return }  // Never asked.
         for place in files.indices { files[place].phase = .unasked }
         (resumesInFlight, unackedBytes, isTurnOpen) = (0, 0, false)
-        connect(&effects)
+        reconnect(&effects)
     }
 
-    private mutating func connect(_ effects: inout [Effect]) {
+    private mutating func reconnect(_ effects: inout [Effect]) {
         state = .connecting
-        guard attempts > 0 else {
-            attempts = 1
-            return effects.append(.connect(afterNanoseconds: 0))
-        }
-        // Full jitter: anything up to a bound that doubles; 2^17 x 200 ms is beyond every maximum.
         let most = isHoldingLease ? Limits.reconnectNanosecondsMaxOnB : Limits.reconnectNanosecondsMax
-        let bound = min(most, Limits.reconnectNanosecondsMin << Int64(min(attempts - 1, 17)))
-        attempts += 1
-        effects.append(.connect(afterNanoseconds: random(0...bound)))
+        effects.append(.connect(afterNanoseconds: backOff.next(atMost: most)))
     }
 
     private mutating func grew(_ name: String, _ syncedLength: Int64) {
@@ -223,7 +217,7 @@ package struct Uplink {
             return close("version", "protocol \(welcome.version) is not served here", &effects)
         }
         state = .ready
-        attempts = 1
+        backOff.reset()
         effects.append(.welcomed(welcome))
     }
 

@@ -92,15 +92,15 @@ package enum RowSource: Int64, CaseIterable, Sendable {
     }
 }
 
-/// The fields a dataset reads. Units are those of SPEC 1.2; booleans are 0 and 1; `side` is +1 or -1.
+/// The fields a dataset or a comparison of arms reads. Units are those of SPEC 1.2; booleans are 0 and 1; `side` is +1 or -1.
 package enum RowField: Int, CaseIterable, Sendable {
     case v, source, epoch, seq, arm, weight
     case ts, fromTs, spanMs
     case side, price, qty, taker, quotePrice, midNow, fillID, feeBps
     case tickTotal, cacheHit, cacheAge, usedStale, deadlineMiss
     case volRealized, liqTopDepth, pnlDev, queueAbsorbRate, queueEta
-    case quotes, fills, filledOrders, takerFills
-    case fillNotional, slipXNotional, markoutNotional, adverseXNotional
+    case ticks, quotes, fills, filledOrders, takerFills, deadlineMisses
+    case fillNotional, slipXNotional, markoutNotional, netXNotional, adverseXNotional
     case mid5s
     case halfSpreadBps, skewBps, nudgeBps, resting
 }
@@ -111,6 +111,8 @@ package struct FeedRow {
     /// Empty text when the row does not name it.
     package internal(set) var symbol = UnsafeRawBufferPointer(start: nil, count: 0)
     package internal(set) var host = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var armWhy = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var experiment = UnsafeRawBufferPointer(start: nil, count: 0)
     package internal(set) var histogram: [(index: Int32, count: Int64)] = []
     /// Fills: price * qty in 1e-8 quote currency, and slip_bps of SPEC 1.3 in 1e-6 bps.
     package internal(set) var notional: Int64 = 0
@@ -129,6 +131,8 @@ package struct FeedRow {
         self.feed = feed
         symbol = UnsafeRawBufferPointer(start: nil, count: 0)
         host = symbol
+        armWhy = symbol
+        experiment = symbol
         histogram.removeAll(keepingCapacity: true)
         known = 0
     }
@@ -271,6 +275,9 @@ package struct FeedScanner: ~Copyable {
         case .symbol, .host:
             guard !text.isEmpty, text.count <= RowLimits.nameBytesMax else { return note(.outOfRange) }
             if kind == .symbol { row.symbol = text } else { row.host = text }
+        // What an arm's reason may be is the business of those who compare arms.
+        case .armWhy: row.armWhy = text
+        case .experiment: row.experiment = text
         case .side:
             if text.equals("BUY") { row.set(.side, 1) } else if text.equals("SELL") { row.set(.side, -1) } else { note(.wrongType) }
         case .arm:

@@ -1,8 +1,8 @@
 import CalibModel
 
-/// One field of a feed that a dataset reads.
+/// One field of a feed that a dataset or a comparison of arms reads.
 struct FieldSpec: Sendable {
-    enum Text: Sendable { case symbol, host, side, arm, source, epoch }
+    enum Text: Sendable { case symbol, host, side, arm, armWhy, experiment, source, epoch }
     enum Kind: Sendable {
         case integer
         /// A decimal as a multiple of 10^-places.
@@ -74,10 +74,12 @@ enum FeedTables {
                 .required(
                     "counts", .v,
                     .group([
+                        .optional("ticks", .ticks, .integer, in: count),
                         .required("quotes", .quotes, .integer, in: count),
                         .required("fills", .fills, .integer, in: count),
                         .required("filled_orders", .filledOrders, .integer, in: count),
                         .required("taker_fills", .takerFills, .integer, in: count),
+                        .optional("deadline_misses", .deadlineMisses, .integer, in: count),
                     ])),
                 .required(
                     "sums", .v,
@@ -85,6 +87,7 @@ enum FeedTables {
                         .required("fill_notional", .fillNotional, .fixed(Places.notional), in: notNegative),
                         .required("slip_x_notional", .slipXNotional, .fixed(costPlaces)),
                         .required("markout_notional", .markoutNotional, .fixed(Places.notional), in: notNegative),
+                        .optional("net_x_notional", .netXNotional, .fixed(costPlaces)),
                         .required("adverse_x_notional", .adverseXNotional, .fixed(costPlaces)),
                     ])),
                 .required("tick_ns_histogram", .v, .histogram),
@@ -115,6 +118,8 @@ enum FeedTables {
         let version = FieldSpec(name: "v", field: .v, kind: .integer, isRequired: !isSeedFeed, isNullable: false, range: 1...1)
         return [
             .optional("arm", .arm, .text(.arm)),
+            .optional("arm_why", .v, .text(.armWhy)),
+            .optional("experiment", .v, .text(.experiment)),
             version,
             .optional("source", .source, .text(.source)),
             .optional("host", .v, .text(.host)),

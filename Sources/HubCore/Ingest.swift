@@ -10,7 +10,7 @@ import Wire
 //   3. One live connection per host.
 //   4. A file whose bytes are not the edge's is left as it is: the feed's copy stops, and says so.
 //
-//   awaitingHello -> (contending ->) surveying -> open -> closed
+//   awaitingHello -> (contending ->) surveying -> open -> leaving, and `closed` from any of them
 
 /// What a hub does with its connections and with the feed files they bring.
 package struct Ingest {
@@ -63,6 +63,8 @@ package struct Ingest {
         case surveying(Message.Hello, Message.Hello.Edge)
         case open(Message.Hello.Edge)
         case openWithoutFeeds
+        /// Told to go; whatever it still says is not heard.
+        case leaving
     }
 
     private enum FileState {
@@ -101,7 +103,7 @@ package struct Ingest {
 
     package mutating func opened(_ link: LinkID, peer: Peer) -> [Effect] {
         guard links.count < Limits.linksMax else {
-            return [.close(link, code: "busy", text: "the hub serves \(Limits.linksMax) connections already")]
+            return leave(link, "busy", "the hub serves \(Limits.linksMax) connections already")
         }
         links[link] = Link(peer: peer)
         return []
@@ -109,11 +111,7 @@ package struct Ingest {
 
     package mutating func closed(_ link: LinkID, at now: Instant) -> [Effect] {
         guard let gone = links.removeValue(forKey: link) else { return [] }
-        switch gone.state {
-        case .awaitingHello, .openWithoutFeeds, .contending: break
-        case .surveying(_, let edge), .open(let edge):
-            if live[edge.host] == link { live[edge.host] = nil }
-        }
+        if gone.peer.role == .edge, live[gone.peer.name] == link { live[gone.peer.name] = nil }
         guard let contender = gone.ping?.contender else { return [] }
         return admit(contender)
     }
@@ -124,8 +122,7 @@ package struct Ingest {
         for (link, state) in links.sorted(by: { $0.key < $1.key }) {
             guard case .contending(_, let edge, let deadline) = state.state, now >= deadline, let old = live[edge.host] else { continue }
             links[old]?.ping = nil
-            live[edge.host] = nil
-            effects.append(.close(old, code: "replaced", text: "no pong within 1 s, and the same identity connected again"))
+            effects += leave(old, "replaced", "no pong within 1 s, and the same identity connected again")
             effects += admit(link)
         }
         return effects
@@ -135,23 +132,24 @@ package struct Ingest {
     package mutating func received(_ message: Message, on link: LinkID, at now: Instant) -> [Effect]? {
         guard let state = links[link]?.state, let peer = links[link]?.peer else { return [] }
         switch (message, state) {
+        case (_, .leaving): return []
         case (.hello(let hello), .awaitingHello): return self.hello(hello, link, peer, now)
-        case (.hello, _): return [.close(link, code: "hello_twice", text: "a connection says hello once")]
+        case (.hello, _): return leave(link, "hello_twice", "a connection says hello once")
         case (.ping(let number), _): return [.send(link, .pong(number: number))]
         case (.pong(let number), _): return pong(number, link)
-        case (_, .awaitingHello): return [.close(link, code: "hello_first", text: "the first message is hello")]
-        case (_, .contending), (_, .surveying): return [.close(link, code: "welcome_first", text: "a client waits for welcome")]
+        case (_, .awaitingHello): return leave(link, "hello_first", "the first message is hello")
+        case (_, .contending), (_, .surveying): return leave(link, "welcome_first", "a client waits for welcome")
         case (.resume(let resume), .open(let edge)): return self.resume(resume, edge, link)
         case (.append(let append), .open(let edge)): return self.append(append, edge, link)
         case (.error("fork", let text), .open(let edge)): return forkedAtEdge(text, edge, link)
         case (.error, _): return []  // What a peer could not read is in its own log.
         case (.resume, .openWithoutFeeds), (.append, .openWithoutFeeds), (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds),
             (.commandResult, .openWithoutFeeds):
-            return [.close(link, code: "identity", text: "\(peer.identity) is no edge")]
-        case (.request, .open): return [.close(link, code: "identity", text: "\(peer.identity) may not send requests")]
+            return leave(link, "identity", "\(peer.identity) is no edge")
+        case (.request, .open): return leave(link, "identity", "\(peer.identity) may not send requests")
         case (.status, .open), (.lease, .open), (.commandResult, .open), (.request, .openWithoutFeeds): return nil
         case (.welcome, _), (.ack, _), (.assignment, _), (.command, _), (.reply, _), (.progress, _), (.chunk, _):
-            return [.close(link, code: "not_yours", text: "only a hub sends '\(message.type)'")]
+            return leave(link, "not_yours", "only a hub sends '\(message.type)'")
         }
     }
 
@@ -168,33 +166,30 @@ package struct Ingest {
 
     private mutating func hello(_ hello: Message.Hello, _ link: LinkID, _ peer: Peer, _ now: Instant) -> [Effect] {
         guard hello.protocolMin <= ProtocolVersion.current, hello.protocolMax >= ProtocolVersion.oldest else {
-            return [
-                .close(
-                    link, code: "protocol",
-                    text: "this hub speaks versions \(ProtocolVersion.oldest) to \(ProtocolVersion.current) of the protocol")
-            ]
+            return leave(
+                link, "protocol", "this hub speaks versions \(ProtocolVersion.oldest) to \(ProtocolVersion.current) of the protocol")
         }
         switch (peer.role, hello.edge) {
         case (.operator, nil), (.viewer, nil):
             links[link]?.state = .openWithoutFeeds
             return [.welcome(link, hello, highestSeq: [])]
         case (.operator, _), (.viewer, _), (.edge, nil):
-            return [.close(link, code: "identity", text: "\(peer.identity) does not say hello like this")]
+            return leave(link, "identity", "\(peer.identity) does not say hello like this")
         case (.edge, let edge?):
             guard edge.host == peer.name else {
-                return [.close(link, code: "wrong_host", text: "\(peer.identity) may not speak for host '\(edge.host.prefix(64))'")]
+                return leave(link, "wrong_host", "\(peer.identity) may not speak for host '\(edge.host.prefix(64))'")
             }
             guard HostName.isValid(edge.host), HostName.isEpoch(edge.epoch), edge.symbols.count <= Limits.symbolsMax,
                 edge.symbols.allSatisfy({ (1...RowLimits.nameBytesMax).contains($0.utf8.count) })
-            else { return [.close(link, code: "bad_hello", text: "host, epoch or symbols are out of range")] }
+            else { return leave(link, "bad_hello", "host, epoch or symbols are out of range") }
             guard hosts[edge.host] != nil || hosts.count < Limits.hostsMax else {
-                return [.close(link, code: "busy", text: "the hub knows \(Limits.hostsMax) hosts already")]
+                return leave(link, "busy", "the hub knows \(Limits.hostsMax) hosts already")
             }
             guard let old = live[edge.host] else {
                 links[link]?.state = .contending(hello, edge, deadline: now)
                 return admit(link)
             }
-            guard links[old]?.ping == nil else { return [refusal(link, peer)] }
+            guard links[old]?.ping == nil else { return refuse(link, peer) }
             links[link]?.state = .contending(hello, edge, deadline: now.advanced(nanoseconds: Limits.identityPingNanoseconds))
             pings += 1
             links[old]?.ping = (pings, link)
@@ -204,7 +199,9 @@ package struct Ingest {
 
     /// A contender without a rival.
     private mutating func admit(_ link: LinkID) -> [Effect] {
-        guard case .contending(let hello, let edge, _)? = links[link]?.state else { return [] }
+        guard case .contending(let hello, let edge, _)? = links[link]?.state, let peer = links[link]?.peer else { return [] }
+        // Somebody else was let in while the rival's end was on its way.
+        guard live[edge.host] == nil else { return refuse(link, peer) }
         live[edge.host] = link
         links[link]?.state = .surveying(hello, edge)
         return [.survey(link, host: edge.host, epoch: edge.epoch)]
@@ -214,14 +211,19 @@ package struct Ingest {
         guard let ping = links[link]?.ping, ping.number == number else { return [] }
         links[link]?.ping = nil
         guard let contender = links[ping.contender] else { return [] }  // It has left in the meantime.
-        return [
-            refusal(ping.contender, contender.peer),
-            .alarm(host: contender.peer.name, code: "identity_in_use", text: "a second connection of a live identity was refused"),
-        ]
+        return refuse(ping.contender, contender.peer)
     }
 
-    private func refusal(_ link: LinkID, _ peer: Peer) -> Effect {
-        .close(link, code: "identity_in_use", text: "\(peer.identity) is connected already")
+    private mutating func refuse(_ link: LinkID, _ peer: Peer) -> [Effect] {
+        leave(link, "identity_in_use", "\(peer.identity) is connected already")
+            + [.alarm(host: peer.name, code: "identity_in_use", text: "a second connection of a live identity was refused")]
+    }
+
+    /// From here on nothing it says counts, and its host may connect again.
+    private mutating func leave(_ link: LinkID, _ code: String, _ text: String) -> [Effect] {
+        links[link]?.state = .leaving
+        if let name = links[link]?.peer.name, live[name] == link { live[name] = nil }
+        return [.close(link, code: code, text: text)]
     }
 
     /// The answer to `.survey`: the host's files, and the highest seq of the epoch per feed.
@@ -259,10 +261,10 @@ package struct Ingest {
     }
 
     private mutating func resume(_ resume: Message.Resume, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
-        guard Self.parse(fileName: resume.file) != nil else { return [badFile(link)] }
+        guard Self.parse(fileName: resume.file) != nil else { return badFile(link) }
         let files = hosts[edge.host] ?? [:]
         guard files[resume.file] != nil || files.count < Limits.hostFilesMax else {
-            return [.close(link, code: "busy", text: "the hub holds \(Limits.hostFilesMax) files of this host already")]
+            return leave(link, "busy", "the hub holds \(Limits.hostFilesMax) files of this host already")
         }
         links[link]?.files[resume.file] = .inspecting(edgeLength: resume.length)
         return [.inspect(link, host: edge.host, file: resume.file)]
@@ -285,15 +287,15 @@ package struct Ingest {
     }
 
     private mutating func append(_ append: Message.Append, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
-        guard Self.parse(fileName: append.file) != nil else { return [badFile(link)] }
+        guard Self.parse(fileName: append.file) != nil else { return badFile(link) }
         switch links[link]?.files[append.file] {
         case .forked: return [.send(link, Self.forkError(append.file, "is not copied any further"))]  // On its way as the refusal was.
-        case nil, .inspecting: return [.close(link, code: "resume_first", text: "a file is resumed before it is appended to")]
+        case nil, .inspecting: return leave(link, "resume_first", "a file is resumed before it is appended to")
         case .open: break
         }
         let length = hosts[edge.host]?[append.file]?.received ?? 0
         guard append.offset == length else {
-            return [.close(link, code: "wrong_offset", text: "\(append.file) has \(length) bytes here, not \(append.offset)")]
+            return leave(link, "wrong_offset", "\(append.file) has \(length) bytes here, not \(append.offset)")
         }
         hosts[edge.host]?[append.file]?.received += Int64(append.bytes)
         receivedBytes += Int64(append.bytes)
@@ -325,8 +327,7 @@ package struct Ingest {
     package mutating func failed(host: String, file: String) -> [Effect] {
         if let stored = hosts[host]?[file] { hosts[host]?[file]?.received = stored.synced }
         guard let link = live[host] else { return [] }
-        links[link]?.files = [:]
-        return [.close(link, code: "disk", text: "the hub cannot store '\(file)'; try again later")]
+        return leave(link, "disk", "the hub cannot store '\(file)'; try again later")
     }
 
     /// Accepted and not synced.
@@ -350,9 +351,7 @@ package struct Ingest {
 
     private static func forkError(_ file: String, _ why: String) -> Message { .error(code: "fork", text: "'\(file)': \(why)") }
 
-    private func badFile(_ link: LinkID) -> Effect {
-        .close(link, code: "bad_file", text: "a file is called <feed>_YYYYMMDD.jsonl")
-    }
+    private mutating func badFile(_ link: LinkID) -> [Effect] { leave(link, "bad_file", "a file is called <feed>_YYYYMMDD.jsonl") }
 
     // MARK: Views
 

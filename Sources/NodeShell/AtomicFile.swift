@@ -67,7 +67,7 @@ package enum AtomicFile {
         if errno != EEXIST { throw FileError(.create, path, errorNumber: errno, remedy: "is the directory above it writable?") }
     }
 
-    private static func parent(of path: String) -> String {
+    static func parent(of path: String) -> String {
         guard let slash = path.lastIndex(of: "/") else { return "." }
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
@@ -82,6 +82,12 @@ package enum AtomicFile {
             }
             start += count
         }
+    }
+
+    /// Removes a file for good; nothing happens when there is none.
+    package static func remove(_ path: String) throws(FileError) {
+        if unlink(path) == 0 { return try syncDirectory(parent(of: path)) }
+        guard errno == ENOENT else { throw FileError(.remove, path, errorNumber: errno, remedy: "is the directory writable?") }
     }
 
     package static func syncDirectory(_ path: String) throws(FileError) {

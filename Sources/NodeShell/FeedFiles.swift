@@ -22,6 +22,8 @@ package final class FeedFiles: @unchecked Sendable {
     /// Of every feed, in `Feed.allCases` order, the highest seq in any of its files; 0 for none.
     package private(set) var highestSeq: [Int64]
     package private(set) var cuts: [Cut] = []
+    /// Of every feed file, how much is durable; from `init` on, all that was found.
+    package let synced = SyncedFiles()
 
     private struct OpenFile {
         var day: CalendarDay
@@ -54,6 +56,8 @@ package final class FeedFiles: @unchecked Sendable {
             for name in names where day(of: name, feed) != nil {
                 let seq = try repair(name, feed)
                 highestSeq[place] = max(highestSeq[place], seq ?? 0)
+                // A process that was killed leaves rows that are in the file and not yet on the disk.
+                synced.set(name, try syncFile("\(directory)/\(name)"))
             }
         }
     }
@@ -89,6 +93,7 @@ package final class FeedFiles: @unchecked Sendable {
         guard fdatasync(file.descriptor) == 0 else {
             throw FileError(.sync, file.path, errorNumber: errno, remedy: "is the disk healthy? rows since the last sync may be lost")
         }
+        synced.set(String(file.path.dropFirst(directory.count + 1)), Int64(file.length))
     }
 
     package func closeFiles() {
@@ -258,6 +263,18 @@ private func writeAll(
             throw PartialWrite(error: error, written: written)
         }
     }
+}
+
+/// Makes a file's content durable; returns its length.
+private func syncFile(_ path: String) throws(FileError) -> Int64 {
+    let descriptor = open(path, O_RDONLY | O_CLOEXEC)
+    guard descriptor >= 0 else { throw FileError(.open, path, "for reading", errorNumber: errno, remedy: "is the file readable?") }
+    defer { close(descriptor) }
+    var status = stat()
+    guard fdatasync(descriptor) == 0, fstat(descriptor, &status) == 0 else {
+        throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?")
+    }
+    return Int64(status.st_size)
 }
 
 /// How many of the bytes written are whole rows.

@@ -181,6 +181,7 @@ final class LineLinkHandler: ChannelInboundHandler {
     private var peerError: String?
     private var failure: String?
     private var address = "unknown"
+    private var isBegun = false
 
     init(
         rules: Rules, tls: TLSHandler, makeDelegate: @escaping (any EventLoop) -> any LineLinkDelegate,
@@ -203,6 +204,7 @@ final class LineLinkHandler: ChannelInboundHandler {
 
     private func begin(_ context: ChannelHandlerContext) {
         address = context.channel.remoteAddress.map(text(of:)) ?? address
+        isBegun = true
         guard rules.expectsHello, timer == nil else { return }
         timer = context.eventLoop.assumeIsolated().scheduleTask(in: rules.deadlines.hello) { [self] in
             let text = "no hello within \(milliseconds(rules.deadlines.hello)) ms"
@@ -257,7 +259,9 @@ final class LineLinkHandler: ChannelInboundHandler {
             link.detach()
             delegate.closed(link, reason: reason)
         }
-        report(.failure(LinkRefused(address: address, reason: reason)))
+        // A connection that never was is reported by whoever tried to make it.
+        if isBegun { report(.failure(LinkRefused(address: address, reason: reason))) }
+        outcome = nil
     }
 
     private func report(_ result: Result<LineLink, LinkRefused>) {

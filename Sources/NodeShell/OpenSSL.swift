@@ -187,13 +187,12 @@ final class TLSSession {
         precondition(written == Int32(bytes.count), "BUG: a memory BIO took \(written) of \(bytes.count) bytes")
     }
 
-    /// Ciphertext to be sent, valid for the call; it is gone afterwards. Not called when there is none.
-    func drain(_ body: (UnsafeRawBufferPointer) -> Void) {
-        var base: UnsafeMutablePointer<CChar>?
-        let count = co_bio_bytes(output, &base)
-        guard count > 0, let base else { return }
-        body(UnsafeRawBufferPointer(start: base, count: count))
-        BIO_ctrl(output, BIO_CTRL_RESET, 0, nil)
+    /// Bytes of ciphertext to be sent.
+    var outputBytes: Int { BIO_ctrl_pending(output) }
+
+    /// Takes ciphertext to be sent; `bytes` has room for all of it. (To reset the BIO instead would write zeros over all it ever held.)
+    func takeOutput(into bytes: UnsafeMutableRawBufferPointer) -> Int {
+        Int(max(0, BIO_read(output, bytes.baseAddress, Int32(bytes.count))))
     }
 
     // MARK: Calls
@@ -251,7 +250,7 @@ final class TLSSession {
         if queue.contains(SSL_R_CERTIFICATE_VERIFY_FAILED) {
             return certificateError(subject: isServer ? "" : "the \(peer)'s ", peer: peer, serverName: serverName, texts: texts)
         }
-        if let alert = queue.alert { return alertError(alert, peer: peer, texts: texts) }
+        if let alert = queue.alert { return alertError(alert, isServer: isServer, peer: peer, texts: texts) }
         if queue.contains(SSL_R_PEER_DID_NOT_RETURN_A_CERTIFICATE) {
             return TLSError(.noCertificate, "\(peer) sent no certificate", queue: texts)
         }
@@ -300,13 +299,15 @@ final class TLSSession {
         return TLSError(.badCertificate, "\(subject)certificate refused: \(escaped(reason))", queue: texts)
     }
 
-    private func alertError(_ alert: UInt8, peer: String, texts: [String]) -> TLSError {
+    private func alertError(_ alert: UInt8, isServer: Bool, peer: String, texts: [String]) -> TLSError {
         let message =
             switch Int32(alert) {
             case SSL_AD_CERTIFICATE_EXPIRED: "\(peer) refused our certificate: certificate expired"
             case SSL_AD_UNKNOWN_CA: "\(peer) refused our certificate: it is not signed by its authority"
             case SSL_AD_CERTIFICATE_REVOKED: "\(peer) refused our certificate: certificate revoked"
-            case SSL_AD_BAD_CERTIFICATE: "\(peer) refused our certificate: no valid identity in it, or damaged"
+            // A wrong name and a wrong identity go by the same alert.
+            case SSL_AD_BAD_CERTIFICATE where isServer: "\(peer) refused our certificate: not for the name it asked for, or no hub's"
+            case SSL_AD_BAD_CERTIFICATE: "\(peer) refused our certificate: no valid identity in it"
             case SSL_AD_UNSUPPORTED_CERTIFICATE: "\(peer) refused our certificate: it is meant for another purpose"
             case SSL_AD_CERTIFICATE_UNKNOWN, SSL_AD_ACCESS_DENIED: "\(peer) refused our certificate"
             case Int32(SSL_AD_CERTIFICATE_REQUIRED): "\(peer) wants a certificate and we sent none"

@@ -186,11 +186,10 @@ package final class TLSHandler: ChannelDuplexHandler {
 
     private func readPlaintext(_ context: ChannelHandlerContext, _ session: TLSSession) {
         guard state == .open || state == .closing else { return }
-        var plaintext: ByteBuffer?
+        var plaintext = context.channel.allocator.buffer(capacity: Limits.tlsRecordBytes)
         var end: TLSResult<Int>?
         repeat {
-            var buffer = plaintext ?? context.channel.allocator.buffer(capacity: Limits.tlsRecordBytes)
-            buffer.writeWithUnsafeMutableBytes(minimumWritableBytes: 1024) { writable in
+            plaintext.writeWithUnsafeMutableBytes(minimumWritableBytes: 1024) { writable in
                 let result = session.read(into: writable)
                 guard case .complete(let count) = result else {
                     end = result
@@ -198,11 +197,10 @@ package final class TLSHandler: ChannelDuplexHandler {
                 }
                 return count
             }
-            if buffer.readableBytes > 0 { plaintext = buffer }
         } while end == nil
         let hasOutput = takeOutput(context, session)
         if hasOutput { context.flush() }
-        if let plaintext {
+        if plaintext.readableBytes > 0 {
             receivedSinceReset += plaintext.readableBytes
             context.fireChannelRead(wrapInboundOut(plaintext))
         }
@@ -279,15 +277,14 @@ package final class TLSHandler: ChannelDuplexHandler {
     /// Passes libssl's output on, unflushed.
     @discardableResult
     private func takeOutput(_ context: ChannelHandlerContext, _ session: TLSSession, promise: EventLoopPromise<Void>? = nil) -> Bool {
-        var bytes: ByteBuffer?
-        session.drain { output in
-            var buffer = context.channel.allocator.buffer(capacity: output.count)
-            buffer.writeBytes(output)
-            bytes = buffer
-        }
-        guard let bytes else {
+        let count = session.outputBytes
+        guard count > 0 else {
             promise?.succeed(())
             return false
+        }
+        var bytes = context.channel.allocator.buffer(capacity: count)
+        bytes.writeWithUnsafeMutableBytes(minimumWritableBytes: count) {
+            session.takeOutput(into: UnsafeMutableRawBufferPointer(rebasing: $0.prefix(count)))
         }
         context.write(wrapOutboundOut(bytes), promise: promise)
         return true

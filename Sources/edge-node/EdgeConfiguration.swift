@@ -1,10 +1,11 @@
 import CalibModel
 import Configuration
 import EdgeCore
+import Wire
 import Yams
 
 /// The configuration of an edge: `config/edge.yaml` and the two files it names.
-struct EdgeConfiguration {
+struct EdgeConfiguration: Sendable {
     var host = "local"
     var artifactsDirectory = "artifacts/edge"
     var parameters = Parameters()
@@ -12,8 +13,38 @@ struct EdgeConfiguration {
     var instruments: [String: [Instrument]] = [:]
     /// Maker and taker fees by venue; the parameters' own when the venue is not listed.
     var fees: [String: (maker: BasisPoints, taker: BasisPoints)] = [:]
+    var venue = Venue()
+    var hub = Hub()
+    var tls = TLSPaths()
+    /// `host:port`, nil when off.
+    var metricsListen: String? = "127.0.0.1:9464"
+    var metricsSymbolSeconds: Int64 = 900
     private var instrumentsFile: String?
     private var feesFile: String?
+
+    /// Where market data comes from.
+    struct Venue {
+        var name = "sim"
+        var url = "ws://127.0.0.1:8090/v5/public/linear"
+        var symbols = ["BTCUSDT", "ETHUSDT"]
+        var depth = 50
+    }
+
+    /// Where the feeds go.
+    struct Hub {
+        var isEnabled = false
+        var host = "127.0.0.1"
+        var port = 7443
+        /// What the hub's certificate must say.
+        var serverName = "localhost"
+    }
+
+    /// As written; relative to the configuration file until `load` has resolved them.
+    struct TLSPaths {
+        var certificate = "tls/cert.pem"
+        var key = "tls/key.pem"
+        var authority = "tls/ca.pem"
+    }
 
     /// `key=value` of every effective value, sorted by key: what `config_hash` is computed from.
     private(set) var effective: [String: String] = [:]
@@ -24,6 +55,29 @@ struct EdgeConfiguration {
         text("artifacts_dir", "artifacts/edge", "a path", isPath) { $0.artifactsDirectory = $1 },
         text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
         text("fees_file", "fees.yaml", "a path", isPath) { $0.feesFile = $1 },
+
+        text("venue.name", "sim", "sim or bybit", { $0 == "sim" || $0 == "bybit" }) { $0.venue.name = $1 },
+        text("venue.url", "ws://127.0.0.1:8090/v5/public/linear", "ws:// or wss://, host, port and path", { VenueURL($0) != nil }) {
+            $0.venue.url = $1
+        },
+        text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters and digits, with commas", isSymbolList) {
+            $0.venue.symbols = $1.split(separator: ",").map { $0.filter { $0 != " " } }
+        },
+        text("venue.depth", "50", "50, 200 or 500", { ["50", "200", "500"].contains($0) }) { $0.venue.depth = Int($1)! },
+
+        flag("hub.enabled", false) { $0.hub.isEnabled = $1 },
+        text("hub.host", "127.0.0.1", "a name or address", isPath) { $0.hub.host = $1 },
+        integer("hub.port", 7443, 1...65_535) { $0.hub.port = Int($1) },
+        text("hub.server_name", "localhost", "a name or address", isPath) { $0.hub.serverName = $1 },
+
+        text("tls.certificate", "tls/cert.pem", "a path", isPath) { $0.tls.certificate = $1 },
+        text("tls.key", "tls/key.pem", "a path", isPath) { $0.tls.key = $1 },
+        text("tls.authority", "tls/ca.pem", "a path", isPath) { $0.tls.authority = $1 },
+
+        text("metrics.listen", "127.0.0.1:9464", "host:port or off", { $0 == "off" || address($0) != nil }) {
+            $0.metricsListen = $1 == "off" ? nil : $1
+        },
+        integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
@@ -121,6 +175,9 @@ struct EdgeConfiguration {
             if configuration.instrumentsFile != nil || read(instruments) != nil {
                 configuration.loadInstruments(instruments, read, &problems)
             }
+            for path in [\EdgeConfiguration.tls.certificate, \.tls.key, \.tls.authority] {
+                configuration[keyPath: path] = resolve(configuration[keyPath: path], folder)
+            }
             let fees = resolve(configuration.feesFile ?? "fees.yaml", folder)
             if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
         }
@@ -158,14 +215,60 @@ struct EdgeConfiguration {
         return result
     }
 
-    /// SipHash over all effective values of one venue (SPEC 2: `config_hash`). Where files lie and what the host is called does not count.
-    func hash(for venue: String) -> UInt64 {
+    /// SipHash over all effective values of one venue (SPEC 2: `config_hash`), and an experiment's candidate's. Where files lie, where peers are
+    /// and what the host is called does not count.
+    func hash(for venue: String, candidate: [ExperimentSpec.Override] = []) -> UInt64 {
         let fees = parameters(for: venue)
-        var lines = effective.filter { !["host", "artifacts_dir", "instruments_file", "fees_file"].contains($0.key) }.map {
-            "\($0.key)=\($0.value)"
+        var lines = effective.filter { !Self.isPlace($0.key) }.map { "\($0.key)=\($0.value)" }
+        lines += candidate.map { override in
+            let key = Self.keys.first { $0.path == override.key }
+            return "candidate.\(override.key)=\(key.map { ConfigurationReader.canonical($0, override.value) } ?? override.value)"
         }
         lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
         return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
+    }
+
+    /// This configuration with an experiment's overrides, or what is wrong with them (SPEC 7.1). Checked like `--set`, and narrower: only what
+    /// a candidate may differ in, so that no override is without effect.
+    func candidate(_ overrides: [ExperimentSpec.Override]) throws(ConfigurationError) -> EdgeConfiguration {
+        var result = self
+        var problems: [ConfigurationProblem] = []
+        for override in overrides {
+            guard let key = Self.keys.first(where: { $0.path == override.key }) else {
+                problems.append(
+                    ConfigurationProblem(file: "candidate", key: override.key, text: ConfigurationReader.unknown(override.key, Self.keys)))
+                continue
+            }
+            guard Self.isQuoting(key.path) else {
+                problems.append(ConfigurationProblem(file: "candidate", key: key.path, text: "is not for an experiment to change"))
+                continue
+            }
+            if let wrong = ConfigurationReader.set(key, override.value, &result) {
+                problems.append(ConfigurationProblem(file: "candidate", key: key.path, text: wrong))
+            }
+            result.effective[key.path] = ConfigurationReader.canonical(key, override.value)
+        }
+        if problems.isEmpty { problems += result.relationProblems("candidate") }
+        if result.parameters.cache.maxStaleNanoseconds > parameters.cache.maxStaleNanoseconds {
+            problems.append(
+                ConfigurationProblem(file: "candidate", key: "md_cache.max_stale_ms", text: "no candidate may quote on older books"))
+        }
+        guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
+        return result
+    }
+
+    /// The parameters that `Parameters.candidate(to:)` leaves to a candidate.
+    private static func isQuoting(_ path: String) -> Bool {
+        let kept = [
+            "quoting.orders_per_second", "quoting.orders_burst", "md_cache.topic_proof_ms", "md_cache.invalidate_on_jump_bps",
+        ]
+        return ["md_cache.", "spread.", "guards.", "quoting."].contains { path.hasPrefix($0) } && !kept.contains(path)
+    }
+
+    /// Where things are, not how they are done.
+    private static func isPlace(_ path: String) -> Bool {
+        ["host", "artifacts_dir", "instruments_file", "fees_file"].contains(path)
+            || ["venue.", "hub.", "tls.", "metrics."].contains { path.hasPrefix($0) }
     }
 
     // MARK: Other files
@@ -259,6 +362,24 @@ struct EdgeConfiguration {
 
     private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
 
+    @Sendable private static func isSymbolList(_ text: String) -> Bool {
+        let names = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
+        return (1...Limits.symbolsMax).contains(names.count) && Set(names).count == names.count
+            && names.allSatisfy { name in
+                (1...20).contains(name.utf8.count) && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) }
+            }
+    }
+
+    /// `host:port`; port 0 lets the system choose. An IPv6 address stands in brackets.
+    static func address(_ text: String) -> (host: String, port: Int)? {
+        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]), (0...65_535).contains(port) else {
+            return nil
+        }
+        var host = text[..<colon]
+        if host.hasPrefix("["), host.hasSuffix("]") { host = host.dropFirst().dropLast() } else if host.contains(":") { return nil }
+        return host.isEmpty ? nil : (String(host), port)
+    }
+
     @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
     @Sendable private static func isTrigger(_ text: String) -> Bool { text == "book" || text == "interval" }
     @Sendable private static func isName(_ text: String) -> Bool {
@@ -335,5 +456,29 @@ struct EdgeConfiguration {
         _ set: @escaping @Sendable (inout EdgeConfiguration, String) -> Void
     ) -> ConfigurationKey<EdgeConfiguration> {
         ConfigurationKey(path: path, standard: standard, kind: .text(allowed: "\(allowed) is allowed", isAllowed: isAllowed, set))
+    }
+}
+
+/// `ws://host[:port]/path` or `wss://...`.
+struct VenueURL: Equatable {
+    var isSecure: Bool
+    var host: String
+    var port: Int
+    var path: String
+
+    init?(_ text: String) {
+        isSecure = text.hasPrefix("wss://")
+        guard isSecure || text.hasPrefix("ws://") else { return nil }
+        let rest = text.dropFirst(isSecure ? 6 : 5)
+        guard let slash = rest.firstIndex(of: "/"), rest.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else { return nil }
+        path = String(rest[slash...])
+        let authority = String(rest[..<slash])
+        if let found = EdgeConfiguration.address(authority) {
+            (host, port) = found
+            guard port > 0 else { return nil }
+        } else {
+            guard !authority.isEmpty, !authority.contains(":") else { return nil }
+            (host, port) = (authority, isSecure ? 443 : 80)
+        }
     }
 }

@@ -23,6 +23,8 @@ package final class FeedSpool {
     package let firstFillID: Int64
     /// Whether the directory held rows before this start.
     package let existingRows: Bool
+    /// How much of every feed file is durable. For any thread.
+    package let synced: SyncedFiles
 
     /// Locks, recovers and repairs `<directory>/feeds` and starts the writer thread. Every cut becomes an event behind this run's first records.
     ///
@@ -36,6 +38,7 @@ package final class FeedSpool {
         let writer = FeedWriter(format: format, highestSeq: files.highestSeq)
         epoch = files.epoch
         existingRows = files.highestSeq.contains { $0 > 0 }
+        synced = files.synced
         runNumber = writer.nextSeq(.events)
         firstFillID = writer.nextSeq(.fills)
         rings = FeedRings()

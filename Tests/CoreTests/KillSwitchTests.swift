@@ -8,7 +8,7 @@ struct KillSwitchTests {
     @Test func hubsKillIsInEffectFirst_thenApplied_thenDurable_thenLatched() {
         var host = Host()
         let order = KillSwitch.Order.command("k1")
-        #expect(host.step(.command(Host.command("k1", .kill))) == [.kill([0, 1], order)])
+        #expect(host.step(.command(Host.command("k1", .kill))) == [.kill([.host], order)])
         #expect(host.kills.isHostKilled && host.kills.isKilled(1))
         let row = KillRecord(
             milliseconds: 77, action: .kill, symbol: nil, by: "alice", reason: "r", command: "k1", cancelledOrders: 4,
@@ -20,7 +20,7 @@ struct KillSwitchTests {
         #expect(host.write(row, order) == [Host.result("k1", .latched, 77, 4)])
         // After a restart it is killed before anything is quoted, and the repeated command is answered from the log.
         host.restart()
-        #expect(host.started == [.kill([0, 1], nil)])
+        #expect(host.started == [.kill([.host], nil)])
         #expect(
             host.step(.command(Host.command("k1", .kill))) == [Host.result("k1", .applied, 77, 4), Host.result("k1", .latched, 77, 4)])
         #expect(host.kills.revision == Revision(term: 1, number: 2))
@@ -48,7 +48,7 @@ struct KillSwitchTests {
         #expect(host.step(.recordFailed(order)).first.map(\.isRejection) == true)
         #expect(host.kills.isKilled(0))
         _ = host.step(.command(Host.command("r1", .release)))
-        #expect(host.write(row, order) == [.release([0, 1]), Host.result("r1", .applied, 9, 0), Host.result("r1", .latched, 9, 0)])
+        #expect(host.write(row, order) == [.release([.host]), Host.result("r1", .applied, 9, 0), Host.result("r1", .latched, 9, 0)])
     }
 
     @Test func oneSymbolsKillLeavesTheOthers_andEndsWithItsOwnReleaseOnly() {
@@ -66,7 +66,7 @@ struct KillSwitchTests {
     @Test func fileMeansKillAll_onceForTheWholeTimeItIsThere() {
         var host = Host()
         let effects = host.step(.fileSeen)
-        #expect(effects == [.kill([0, 1], .file)])
+        #expect(effects == [.kill([.host], .file)])
         #expect(host.step(.fileSeen) == [])
         host.perform(effects)
         #expect(host.step(.fileSeen) == [])
@@ -88,9 +88,9 @@ struct KillSwitchTests {
     @Test func rowsOfAnotherProcessCount_butDoNotLiftAKillWhoseRowIsOnItsWay() {
         var host = Host()
         host.rows.append(Host.row(.kill))
-        #expect(host.step(.log(host.bytes)) == [.kill([0, 1], nil)])
+        #expect(host.step(.log(host.bytes)) == [.kill([.host], nil)])
         host.rows.append(Host.row(.release))
-        #expect(host.step(.log(host.bytes)) == [.release([0, 1])])
+        #expect(host.step(.log(host.bytes)) == [.release([.host])])
         _ = host.step(.fileSeen)
         host.rows.append(Host.row(.release))
         #expect(host.step(.log(host.bytes)) == [])
@@ -101,13 +101,13 @@ struct KillSwitchTests {
         var host = Host()
         let release = Host.row(.release).line
         #expect(host.step(.log(Array("{\"action\":\"kil".utf8))) == [])
-        #expect(host.step(.log(Array("nonsense\n".utf8))) == [.damaged(lines: [1]), .kill([0, 1], nil)])
+        #expect(host.step(.log(Array("nonsense\n".utf8))) == [.damaged(lines: [1]), .kill([.host], nil)])
         #expect(host.step(.log(Array("nonsense\n".utf8))) == [])
-        #expect(host.step(.log(Array("nonsense\n".utf8) + release)) == [.release([0, 1])])
+        #expect(host.step(.log(Array("nonsense\n".utf8) + release)) == [.release([.host])])
         var wrong = Host.row(.kill).line
         wrong.replaceSubrange(0..<wrong.count, with: String(decoding: wrong, as: UTF8.self).replacing("\"all\"", with: "\"symbol\"").utf8)
         var other = Host()
-        #expect(other.step(.log(wrong)) == [.damaged(lines: [1]), .kill([0, 1], nil)])
+        #expect(other.step(.log(wrong)) == [.damaged(lines: [1]), .kill([.host], nil)])
     }
 }
 

@@ -94,11 +94,12 @@ import Testing
         #expect(halts[0].wall.milliseconds + halts[0].second == midnight)
         #expect(it.intended(0) == (nil, nil), "cancelled by the breach, not by the next tick")
         #expect((it.intended(1) == (nil, nil)) == (cause == .dailyLossHost))
-        // Winning it back does not lift it.
-        it.move(0, bids: "[\"110.0\",\"1\"]", asks: "[\"90.2\",\"0\"],[\"110.2\",\"1\"]", after: 1)
+        // Winning it back does not lift it: the market returns to 100.0 / 100.2.
+        it.move(0, bids: "[\"100.0\",\"5\"]", asks: "[\"90.2\",\"0\"]", after: 1)
         it.advance(1_000)
         it.tick(0)
         it.tick(1)
+        #expect(it.node.withSymbol(0) { $0.loss.change } > -Int128(Self.lost))
         #expect(it.intended(0) == (nil, nil) && it.ticks.last { $0.symbol == 0 }?.isHalted == true)
         // Midnight, and the new day starts at nothing.
         it.clock = midnight + 500

@@ -117,7 +117,7 @@ struct TestHub {
     let accepted: AsyncStream<Recorder>
 
     init(
-        _ context: TLSContext, deadlines: LinkDeadlines = LinkDeadlines(), outboundBytesMax: Int = 8 << 20,
+        _ context: TLSContext, deadlines: LinkDeadlines = .patient, outboundBytesMax: Int = 8 << 20,
         react: @escaping @Sendable (Recorder.Event, LineLink) -> Void = { _, _ in }
     ) async throws {
         let (accepted, continuation) = AsyncStream<Recorder>.makeStream()
@@ -137,7 +137,7 @@ struct TestHub {
     func next() async -> Recorder? { await accepted.first { _ in true } }
 
     func connect(
-        _ context: TLSContext, serverName: String = "hub.test", deadlines: LinkDeadlines = LinkDeadlines(),
+        _ context: TLSContext, serverName: String = "hub.test", deadlines: LinkDeadlines = .patient,
         on loop: any EventLoop = MultiThreadedEventLoopGroup.singleton.next(),
         react: @escaping @Sendable (Recorder.Event, LineLink) -> Void = { _, _ in }
     ) async throws -> (link: LineLink, recorder: Recorder) {
@@ -164,3 +164,13 @@ extension LineLink {
 let someHello = Message.hello(.init(version: "test", edge: nil))
 
 let keptFleets = Mutex<[Fleet]>([])
+
+extension LinkDeadlines {
+    /// For tests that are not about deadlines, on a busy machine.
+    static var patient: LinkDeadlines {
+        var deadlines = LinkDeadlines()
+        deadlines.hello = .seconds(60)
+        deadlines.idle = .seconds(60)
+        return deadlines
+    }
+}

@@ -389,16 +389,5 @@ package struct Summary {
         return "\(tenths / 10).\(tenths % 10) %"
     }
 
-    /// Names are data: a bar or a line break in one must not break a table.
-    private static func escaped(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "|", "\\", "`", "*", "<", ">", "[", "]": result += "\\\(scalar)"
-            case _ where scalar.value < 0x20: result += " "
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
-    }
+    private static func escaped(_ text: String) -> String { ReportText.escaped(text) }
 }

@@ -1,0 +1,200 @@
+import CalibModel
+import Wire
+
+// What operators see of the control core: bodies of replies.
+
+extension Control {
+    package enum HostState: String, Sendable { case connected, silent, lost }
+
+    package func hostState(_ host: Host, _ now: Instant) -> HostState {
+        if host.link != nil {
+            return host.statusAt.map { now.since($0) <= Limits.silentNanoseconds } == false ? .silent : .connected
+        }
+        guard let seen = host.lastSeen, now.since(seen) < Limits.lostNanoseconds else { return .lost }
+        return .silent
+    }
+
+    /// `host list`; files and forks are the prefix store's.
+    package func hostList(_ ingest: Ingest, _ now: Moment) -> JSONValue {
+        .object { json in
+            json.key("hosts")
+            json.beginArray()
+            for name in Set(hosts.keys).union(ingest.hostNames).sorted() {
+                json.beginObject()
+                json.field("host", string: name)
+                writeHost(hosts[name], now, &json)
+                json.key("files")
+                json.beginArray()
+                for held in ingest.files(of: name) {
+                    json.beginObject()
+                    json.field("file", string: held.file)
+                    json.field("length", integer: held.length)
+                    json.endObject()
+                }
+                json.endArray()
+                json.key("forks")
+                json.beginArray()
+                for fork in ingest.forks(of: name) {
+                    json.beginObject()
+                    json.field("file", string: fork.file)
+                    json.field("why", string: fork.why)
+                    json.endObject()
+                }
+                json.endArray()
+                json.endObject()
+            }
+            json.endArray()
+        }
+    }
+
+    /// All null for a host whose files are here and of which the log knows nothing.
+    private func writeHost(_ host: Host?, _ now: Moment, _ json: inout JSONWriter) {
+        let isLeased = host?.lease.map { now.instant.since($0.grantedAt) < Limits.leaseNanoseconds } == true
+        let experiment = host.flatMap { host in experiments.last { $0.state == .online && $0.enrols(host.symbols) } }
+        json.field("state", string: host.map { hostState($0, now.instant).rawValue } ?? HostState.lost.rawValue)
+        json.field("first_seen_ms", integer: host?.firstSeenMilliseconds)
+        json.field("last_seen_ms", integer: host?.lastSeenMilliseconds)
+        json.field("epoch", string: host?.epoch)
+        json.field("source", string: host?.source)
+        json.field("venue", string: host?.venue)
+        json.field("symbols", strings: host?.symbols ?? [])
+        json.key("revision")
+        if let revision = host?.reportedRevision { json.string("\(revision.term).\(revision.number)") } else { json.null() }
+        json.field("backlog_bytes", integer: host?.backlogBytes)
+        json.key("killed")
+        if let isKilled = host?.isKilled { json.boolean(isKilled) } else { json.null() }
+        json.field("experiment", string: experiment?.spec.id)
+        json.field("lease_expires_ms", integer: isLeased ? host?.lease?.expiresMilliseconds : nil)
+    }
+
+    var experimentList: JSONValue {
+        .object { json in
+            json.key("experiments")
+            json.beginArray()
+            for experiment in experiments { json.experiment(experiment) }
+            json.endArray()
+        }
+    }
+
+    func experimentShow(_ id: String, _ now: Moment) throws(Refusal) -> JSONValue {
+        guard let experiment = experiment(id) else {
+            throw Refusal("unknown_experiment", "there is no experiment '\(id.prefix(64))'", exit: 2)
+        }
+        return .object { json in
+            json.experiment("experiment", experiment)
+            json.field("state", string: experiment.state.rawValue)
+            json.key("hosts")
+            json.beginArray()
+            for (name, host) in hosts.sorted(by: { $0.key < $1.key }) where experiment.enrols(host.symbols) {
+                json.beginObject()
+                json.field("host", string: name)
+                json.field("state", string: hostState(host, now.instant).rawValue)
+                writeLease(experiment, host, now, &json)
+                writeArms(experiment, host, &json)
+                json.endObject()
+            }
+            json.endArray()
+            json.key("commands")
+            json.beginArray()
+            for command in commands where command.wire.experiment == id {
+                json.beginObject()
+                writeCommand(command, now, &json)
+                json.endObject()
+            }
+            json.endArray()
+        }
+    }
+
+    private func writeLease(_ experiment: Experiment, _ host: Host, _ now: Moment, _ json: inout JSONWriter) {
+        json.key("lease")
+        guard let lease = host.lease, lease.experiment == experiment.spec.id else { return json.null() }
+        json.beginObject()
+        json.field("number", integer: lease.number)
+        json.field("expires_ms", integer: lease.expiresMilliseconds)
+        json.field("valid", boolean: now.instant.since(lease.grantedAt) < Limits.leaseNanoseconds)
+        json.endObject()
+    }
+
+    /// Intended, and as the host reported it last.
+    private func writeArms(_ experiment: Experiment, _ host: Host, _ json: inout JSONWriter) {
+        json.key("arms")
+        json.beginArray()
+        for symbol in host.symbols.sorted() {
+            guard let arm = experiment.arm(of: symbol) else { continue }
+            let reported = host.status[symbol]?.symbol
+            json.beginObject()
+            json.field("symbol", string: symbol)
+            json.field("intended", string: experiment.state == .online ? arm.text : Arm.a.text)
+            json.field("reported", string: reported?.arm)
+            json.field("why", string: reported?.armWhy)
+            json.endObject()
+        }
+        json.endArray()
+    }
+
+    func commandList(_ now: Moment) -> JSONValue {
+        .object { json in
+            json.key("commands")
+            json.beginArray()
+            for command in commands {
+                json.beginObject()
+                writeCommand(command, now, &json)
+                json.endObject()
+            }
+            json.endArray()
+        }
+    }
+
+    /// The members of a command's object.
+    func writeCommand(_ command: FleetCommand, _ now: Moment, _ json: inout JSONWriter) {
+        json.field("command", string: command.wire.id)
+        json.field("kind", string: command.wire.kind.rawValue)
+        json.field("scope", string: command.wire.experiment.map { "experiment \($0)" } ?? command.scopeText)
+        json.field("experiment", string: command.wire.experiment)
+        json.field("host", string: command.host)
+        json.field("symbol", string: command.wire.symbol)
+        json.field("reason", string: command.wire.reason)
+        json.field("by", string: command.wire.by)
+        json.field("issued_ms", integer: command.wire.issuedMilliseconds)
+        json.key("in_force")
+        if command.wire.kind == .kill { json.boolean(command.isInForce) } else { json.null() }
+        json.key("hosts")
+        json.beginArray()
+        for (name, delivery) in command.deliveries.sorted(by: { $0.key < $1.key }) {
+            json.beginObject()
+            json.field("host", string: name)
+            json.field("state", string: state(command, name).rawValue)
+            json.field("sent_ms", integer: delivery.sentMilliseconds)
+            json.field("applied_ms", integer: delivery.appliedMilliseconds)
+            json.field("latched_ms", integer: delivery.latchedMilliseconds)
+            json.field("applied_latency_ms", fixed: delivery.appliedLatency, places: Places.milliseconds)
+            json.field("latched_latency_ms", fixed: delivery.latchedLatency, places: Places.milliseconds)
+            json.field("edge_applied_at_ms", integer: delivery.edgeAppliedMilliseconds)
+            json.field("cancelled_orders", integer: delivery.cancelledOrders)
+            json.field("safe_at_ms", integer: safeAt(command, name, now))
+            json.field("text", string: delivery.text)
+            json.endObject()
+        }
+        json.endArray()
+    }
+}
+
+extension JSONWriter {
+    mutating func experiment(_ name: StaticString, _ experiment: Experiment) {
+        key(name)
+        self.experiment(experiment)
+    }
+
+    /// The spec's members, and ours behind them.
+    mutating func experiment(_ experiment: Experiment) {
+        beginObject()
+        var spec = JSONWriter()
+        experiment.spec.write(to: &spec)
+        raw(spec.bytes.dropFirst().dropLast())
+        field("state", string: experiment.state.rawValue)
+        field("reason", string: experiment.reason)
+        field("by", string: experiment.by)
+        field("changed_ms", integer: experiment.changedMilliseconds)
+        endObject()
+    }
+}

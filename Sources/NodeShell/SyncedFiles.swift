@@ -1,0 +1,50 @@
+import Synchronization
+
+/// How much of every feed file is durable: told by the thread that writes, read by the one that ships (SPEC 8.2).
+package final class SyncedFiles: Sendable {
+    private struct State {
+        var lengths: [String: Int64] = [:]
+        var changed: Set<String> = []
+        var wake: (@Sendable () -> Void)?
+        /// A wake-up is under way that nobody has answered yet.
+        var isSignalled = false
+    }
+
+    private let state = Mutex(State())
+
+    package init() {}
+
+    /// The file's first `length` bytes are durable. Wakes the reader, once until it has looked.
+    package func set(_ name: String, _ length: Int64) {
+        let wake: (@Sendable () -> Void)? = state.withLock { state in
+            guard state.lengths[name] != length else { return nil }
+            state.lengths[name] = length
+            state.changed.insert(name)
+            guard !state.isSignalled, let wake = state.wake else { return nil }
+            state.isSignalled = true
+            return wake
+        }
+        wake?()
+    }
+
+    /// `wake` is called on the writer's thread and must only pass the word on. Called at once when there is something to look at already.
+    package func onChange(_ wake: @escaping @Sendable () -> Void) {
+        let isDue = state.withLock { state in
+            state.wake = wake
+            state.isSignalled = !state.changed.isEmpty
+            return state.isSignalled
+        }
+        if isDue { wake() }
+    }
+
+    /// What changed since the last call, by name.
+    package func takeChanges() -> [(name: String, length: Int64)] {
+        state.withLock { state in
+            defer {
+                state.changed = []
+                state.isSignalled = false
+            }
+            return state.changed.sorted().map { ($0, state.lengths[$0]!) }
+        }
+    }
+}

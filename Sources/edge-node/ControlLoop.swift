@@ -1,0 +1,379 @@
+import CalibModel
+import EdgeCore
+import Glibc
+import Logging
+import NIOCore
+import NodeShell
+import Wire
+
+/// What the quote thread tells about itself once a second.
+struct HostStatus: Sendable {
+    var wallMilliseconds: Int64
+    var isKilled: Bool
+    var symbols: [Message.Status.Symbol]
+    /// When each symbol last ticked.
+    var lastTicks: [Instant]
+    var feedsFailed: Bool
+}
+
+/// What the uplink must know of the quote thread's decisions.
+struct ControlState: Sendable, Equatable {
+    var revision: Revision
+    var latches: [String]
+    var holdsLease: Bool
+    var configHash: UInt64
+}
+
+/// The second event loop (ARCHITECTURE, Threads): the link to the hub, the small files, the endpoints. Nothing here can hold up a quote.
+///
+/// `@unchecked Sendable`: what is below "On the loop" is touched on `eventLoop` only; the members above it may be called from any thread.
+final class ControlLoop: @unchecked Sendable {
+    struct Setup {
+        var configuration: EdgeConfiguration
+        /// Holds `feeds/`, `kills.jsonl`, `latches.jsonl` and `KILL`.
+        var artifacts: String
+        var source: String
+        var epoch: String
+        var synced: SyncedFiles
+        var feedFiles: FeedReading
+        var tls: TLSContext?
+        var logger: Logger
+    }
+
+    enum File { case kills, latches }
+
+    let eventLoop: any EventLoop
+    private let configuration: EdgeConfiguration
+    private let source: String
+    private let epoch: String
+    private let synced: SyncedFiles
+    private let feedFiles: FeedReading
+    private let tls: TLSContext?
+    private let logger: Logger
+    private let killFile: String
+    private let kills: ControlFile
+    private let latches: ControlFile
+
+    init(_ setup: Setup, on eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        configuration = setup.configuration
+        source = setup.source
+        epoch = setup.epoch
+        synced = setup.synced
+        feedFiles = setup.feedFiles
+        tls = setup.tls
+        logger = setup.logger
+        killFile = setup.artifacts + "/KILL"
+        kills = ControlFile(path: setup.artifacts + "/kills.jsonl")
+        latches = ControlFile(path: setup.artifacts + "/latches.jsonl")
+        control = ControlState(revision: .zero, latches: [], holdsLease: false, configHash: 0)
+    }
+
+    // MARK: Any thread
+
+    /// `killLog` is what `kills.jsonl` held when the quote loop read it: only what comes later is news.
+    func start(_ quote: QuoteLoop, killStamp: Stamp?) {
+        eventLoop.execute { [self] in
+            self.quote = quote
+            self.killStamp = killStamp
+            timers.append(
+                eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in
+                    self.watchFiles()
+                })
+            guard tls != nil else { return }
+            synced.onChange { [self] in eventLoop.execute { self.readLengths() } }
+            timers.append(
+                eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { _ in self.step(.tick) })
+            step(.started)
+        }
+    }
+
+    func say(_ message: Message) { eventLoop.execute { [self] in step(.say(message)) } }
+
+    func share(_ state: ControlState) {
+        eventLoop.execute { [self] in
+            control = state
+            uplink.isHoldingLease = state.holdsLease
+        }
+    }
+
+    func share(_ status: HostStatus) {
+        eventLoop.execute { [self] in
+            self.status = status
+            sendStatus(status)
+        }
+    }
+
+    /// Appends and syncs; the outcome, with all bytes of the file, comes back on the quote loop.
+    func append(
+        _ line: [UInt8], to file: File, removingKillFile: Bool = false,
+        _ then: @escaping @Sendable (Result<[UInt8], FileError>) -> Void
+    ) {
+        eventLoop.execute { [self] in
+            let result = Result<[UInt8], FileError> { () throws(FileError) in
+                if removingKillFile { try AtomicFile.remove(killFile) }
+                switch file {
+                case .kills: return try kills.append(line)
+                case .latches: return try latches.append(line)
+                }
+            }
+            if case .failure(let error) = result {
+                logger.error("A kill or rollback is in effect and cannot be recorded.", metadata: ["cause": "\(error)"])
+            }
+            // Our own row is no news.
+            if file == .kills { killStamp = kills.stamp }
+            quote?.eventLoop.execute { then(result) }
+        }
+    }
+
+    /// Ships what is durable, for a short while, and closes the link.
+    func stop() -> EventLoopFuture<Void> {
+        let done = eventLoop.makePromise(of: Void.self)
+        eventLoop.execute { [self] in
+            isStopping = true
+            ship(until: SystemClock.monotonic().advanced(nanoseconds: Limits.shipOnStopNanoseconds), done)
+        }
+        return done.futureResult
+    }
+
+    // MARK: On the loop
+
+    private var quote: QuoteLoop?
+    private var uplink = Uplink { Int64.random(in: $0) }
+    private var link: LineLink?
+    private var control: ControlState
+    private var status: HostStatus?
+    private var timers: [RepeatedTask] = []
+    private var killStamp: Stamp?
+    private var seenKillFile: (stamp: Stamp, toldAt: Instant)?
+    private var isTurnLeaving = false
+    private var isStopping = false
+
+    private func ship(until deadline: Instant, _ done: EventLoopPromise<Void>) {
+        readLengths()
+        let now = SystemClock.monotonic()
+        guard uplink.isConnected, uplink.backlogBytes > 0, now < deadline else {
+            timers.forEach { $0.cancel() }
+            link?.close()
+            return done.succeed()
+        }
+        eventLoop.scheduleTask(in: .milliseconds(5)) { [self] in ship(until: deadline, done) }
+    }
+
+    private func watchFiles() {
+        let stamp = kills.stamp
+        if stamp != killStamp {
+            do throws(FileError) {
+                let bytes = try kills.read()
+                killStamp = stamp
+                quote?.deliver(KillSwitch.Input.log(bytes))
+            } catch {
+                logger.error("The kill file cannot be read; what was killed stays killed.", metadata: ["cause": "\(error)"])
+            }
+        }
+        guard let file = Stamp(path: killFile) else {
+            seenKillFile = nil
+            return
+        }
+        let now = SystemClock.monotonic()
+        // Told once, and again each second in case a release raced with it.
+        if let seen = seenKillFile, seen.stamp == file, now.since(seen.toldAt) < 1_000_000_000 { return }
+        seenKillFile = (file, now)
+        quote?.deliver(KillSwitch.Input.fileSeen)
+    }
+
+    // MARK: Uplink
+
+    private func readLengths() {
+        for (name, length) in synced.takeChanges() { step(.grew(file: name, syncedLength: length)) }
+    }
+
+    private func step(_ input: Uplink.Input) {
+        var sentBytes = false
+        for effect in uplink.step(input, at: SystemClock.monotonic()) {
+            switch effect {
+            case .connect(let wait): connect(after: wait)
+            case .send(let message): link?.send(message)
+            case .checkTail(let file, let length, let bytes):
+                let crc32c = feedFiles.read(file, at: length - Int64(bytes), count: bytes).map { CRC32C.text(of: $0) }
+                eventLoop.execute { [self] in step(.tail(file: file, length: length, crc32c: crc32c)) }
+            case .sendBytes(let file, let offset, let bytes):
+                sentBytes = true
+                if let payload = feedFiles.read(file, at: offset, count: bytes) {
+                    link?.send(.append(.init(file: file, offset: offset, bytes: bytes)), payload: payload)
+                } else {
+                    logger.error("A feed file cannot be read for the hub.", metadata: ["file": "\(file)", "offset": "\(offset)"])
+                    eventLoop.execute { [self] in step(.unreadable(file: file)) }
+                }
+            case .close(let code, let text):
+                logger.warning("Hub link given up.", metadata: ["code": "\(code)", "text": "\(text)"])
+                link?.close(code: code, text: text)
+            case .deliver(let message): deliver(message)
+            case .welcomed(let welcome): welcomed(welcome)
+            case .forked(let file, let text):
+                logger.error("The hub's copy of a feed is not ours; it rests.", metadata: ["file": "\(file)", "text": "\(text)"])
+            case .complained(let code, let text):
+                logger.warning("The hub complains.", metadata: ["code": "\(code)", "text": "\(text)"])
+            }
+        }
+        link?.flush()
+        if sentBytes { endTurn() }
+    }
+
+    /// The turn's bytes are gone when the link takes more.
+    private func endTurn() {
+        guard let link, link.isOpen else { return }
+        isTurnLeaving = true
+        guard link.isWritable else { return }  // `drained` follows.
+        eventLoop.execute { [self] in
+            guard isTurnLeaving, link === self.link else { return }
+            isTurnLeaving = false
+            step(.turnEnded)
+        }
+    }
+
+    private func connect(after nanoseconds: Int64) {
+        guard let tls, !isStopping else { return }
+        eventLoop.scheduleTask(in: .nanoseconds(nanoseconds)) { [self] in
+            guard !isStopping else { return }
+            let hub = configuration.hub
+            LineClient.connect(
+                host: hub.host, port: hub.port, serverName: hub.serverName, context: tls, on: eventLoop, delegate: self
+            ).whenFailure { [self] error in
+                logger.warning("The hub cannot be reached; feeds stay on disk.", metadata: ["cause": "\(error)"])
+                step(.disconnected)
+            }
+        }
+    }
+
+    private func welcomed(_ welcome: Message.Welcome) {
+        let skew = SystemClock.wall().milliseconds - welcome.wallMilliseconds
+        logger.info(
+            "Connected to the hub.",
+            metadata: ["hub": "\(welcome.software)", "as": "\(welcome.identity)", "clock_ahead_ms": "\(skew)"])
+        quote?.deliver(ArmControl.Input.connected)
+    }
+
+    private func deliver(_ message: Message) {
+        guard let quote else { return }
+        switch message {
+        case .lease(let lease): quote.deliver(ArmControl.Input.lease(lease))
+        case .assignment(let assignment): quote.deliver(ArmControl.Input.assigned(assignment))
+        case .command(let command):
+            switch command.kind {
+            case .rollback: quote.deliver(ArmControl.Input.command(command))
+            case .kill, .release: quote.deliver(KillSwitch.Input.command(command))
+            }
+        default: preconditionFailure("BUG: the uplink delivers no '\(message.type)'")
+        }
+    }
+
+    private func sendStatus(_ status: HostStatus) {
+        guard uplink.isConnected else { return }
+        var rest = status.symbols[...]
+        repeat {
+            step(
+                .say(
+                    .status(
+                        .init(
+                            wallMilliseconds: status.wallMilliseconds, revision: control.revision, backlogBytes: uplink.backlogBytes,
+                            isKilled: status.isKilled, symbols: Array(rest.prefix(Limits.statusSymbolsMax))))))
+            rest = rest.dropFirst(Limits.statusSymbolsMax)
+        } while !rest.isEmpty
+    }
+
+    private func hello() -> Message.Hello {
+        var hash = JSONWriter()
+        hash.hex(control.configHash)
+        return Message.Hello(
+            version: Build.version,
+            edge: .init(
+                host: configuration.host, epoch: epoch, source: source, venue: configuration.venue.name,
+                wallMilliseconds: SystemClock.wall().milliseconds, symbols: configuration.venue.symbols, revision: control.revision,
+                latches: control.latches, configHash: String(decoding: hash.bytes.dropFirst().dropLast(), as: UTF8.self)))
+    }
+
+    // MARK: Endpoints
+
+    /// What `Endpoints` asks; on the loop.
+    func answer(_ path: String, accept: String) -> Endpoints.Response? {
+        switch path {
+        case "/-/healthy": return .init(text: "ok")
+        case "/-/ready":
+            let missing = readiness()
+            return missing.isEmpty ? .init(text: "ready") : .init(status: 503, text: missing.joined(separator: "\n"))
+        case "/metrics":
+            let form = MetricsForm(accept: accept)
+            let metrics = EdgeMetrics(
+                status: status, now: SystemClock.monotonic(), symbolNanoseconds: configuration.metricsSymbolSeconds * 1_000_000_000,
+                isConnected: uplink.isConnected, backlogBytes: tls == nil ? nil : uplink.backlogBytes)
+            return .init(contentType: form.contentType, body: Prometheus.exposition(metrics.families, form))
+        default: return nil
+        }
+    }
+
+    /// What is missing for quoting. The hub is not: the edge quotes without it.
+    private func readiness() -> [String] {
+        guard let status else { return ["starting"] }
+        var missing: [String] = []
+        if status.feedsFailed { missing.append("feeds cannot be written") }
+        if !configuration.parameters.cache.isEnabled { missing.append("md_cache.enabled is false") }
+        for symbol in status.symbols where !symbol.isProven { missing.append("\(symbol.symbol): no proven book") }
+        return missing
+    }
+}
+
+extension ControlLoop: LineLinkDelegate {
+    func opened(_ link: LineLink) {
+        self.link = link
+        guard !isStopping else { return link.close() }
+        step(.connected(hello()))
+    }
+
+    func received(_ frame: LineFraming.Frame, on link: LineLink) { if link === self.link { step(.received(frame.message)) } }
+
+    func rejected(_ error: WireError, on link: LineLink) {
+        logger.warning("The hub sent a message that this edge does not know.", metadata: ["text": "\(error.sentence)"])
+    }
+
+    func drained(_ link: LineLink) {
+        guard isTurnLeaving, link === self.link else { return }
+        isTurnLeaving = false
+        step(.turnEnded)
+    }
+
+    func closed(_ link: LineLink, reason: String) {
+        guard link === self.link else { return }
+        self.link = nil
+        isTurnLeaving = false
+        logger.warning("Hub link lost; feeds stay on disk.", metadata: ["cause": "\(reason)"])
+        quote?.deliver(ArmControl.Input.disconnected)
+        step(.disconnected)
+    }
+}
+
+/// Reads ranges of feed files for the hub.
+struct FeedReading: Sendable {
+    /// The directory of the feed files.
+    var directory: String
+
+    /// Exactly these bytes; nil when they cannot be read.
+    func read(_ file: String, at offset: Int64, count: Int) -> [UInt8]? {
+        let descriptor = open("\(directory)/\(file)", O_RDONLY | O_CLOEXEC)
+        guard descriptor >= 0 else { return nil }
+        defer { close(descriptor) }
+        var done = 0
+        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
+            while done < count {
+                let got = pread(descriptor, buffer.baseAddress! + done, count - done, Int(offset) + done)
+                if got > 0 {
+                    done += got
+                } else if got == 0 || errno != EINTR {
+                    break
+                }
+            }
+            initialized = done
+        }
+        return done == count ? bytes : nil
+    }
+}

@@ -1,0 +1,367 @@
+import CalibModel
+import Configuration
+import EdgeCore
+import Logging
+import NIOCore
+import NodeShell
+import Wire
+
+/// The quote thread (ARCHITECTURE, Threads): a one-thread event loop that owns the venue's connection, the node, and who decides about arms and
+/// kills, so that a frame becomes a quote and a command takes effect without a hand-off.
+///
+/// `@unchecked Sendable`: everything but `start`, `deliver` and the other members marked so is touched on `eventLoop` only.
+final class QuoteLoop: @unchecked Sendable {
+    struct Setup {
+        var configuration: EdgeConfiguration
+        var venue: QuoteNode.Venue
+        var instruments: [Instrument]
+        var target: WebSocketTarget
+        var spool: FeedSpool
+        /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
+        var kills: [UInt8]
+        var latches: [UInt8]
+        var logger: Logger
+    }
+
+    let eventLoop: any EventLoop
+    private let configuration: EdgeConfiguration
+    private let venueName: String
+    private let symbols: [String]
+    private let logger: Logger
+    private let spool: FeedSpool
+    private let control: ControlLoop
+    private let killLog: [UInt8]
+
+    private var node: QuoteNode
+    private var arms: ArmControl
+    private var kills: KillSwitch
+    private var clock = AnchoredClock()
+    private var timer: RepeatedTask?
+    private var nextSecond: Instant
+    /// A plan was applied and has not taken effect everywhere.
+    private var isSettling = false
+    private var settlingCancelled = 0
+    private var settlingSince = WallTime(nanoseconds: 0)
+    /// When each symbol's ticks were last seen to rise.
+    private var lastTick: [(count: Int64, at: Instant)]
+    private var hasReportedFailure = false
+
+    // The venue's connection.
+    private let target: WebSocketTarget
+    private var socket: WebSocket?
+    private var backOff = BackOff { Int64.random(in: $0) }
+    private var lastFrame: Instant
+    private var lastPing: Instant
+    private var isStopping = false
+
+    init(_ setup: Setup, control: ControlLoop, on eventLoop: any EventLoop) {
+        self.eventLoop = eventLoop
+        configuration = setup.configuration
+        venueName = setup.venue.rawValue
+        symbols = setup.instruments.map(\.symbol)
+        logger = setup.logger
+        spool = setup.spool
+        self.control = control
+        killLog = setup.kills
+        target = setup.target
+        node = QuoteNode(
+            venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
+            configHash: configuration.hash(for: venueName), isRecorded: false, connections: 1, runNumber: spool.runNumber,
+            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds })
+        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] spec in
+            do throws(ConfigurationError) {
+                _ = try configuration.candidate(spec.candidate)
+                return nil
+            } catch {
+                return error.problems.map { "\($0.key): \($0.text)" }.joined(separator: "; ")
+            }
+        }
+        kills = KillSwitch(symbols: symbols)
+        let now = SystemClock.monotonic()
+        (nextSecond, lastFrame, lastPing) = (now, now, now)
+        lastTick = .init(repeating: (0, now), count: symbols.count)
+    }
+
+    // MARK: Any thread
+
+    /// What is killed stays killed from before the first frame on.
+    func start() {
+        eventLoop.execute { [self] in
+            run(kills.step(.log(killLog)))
+            shareControl()
+            timer = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in self.turn()
+            }
+            connect()
+        }
+    }
+
+    /// From the control loop: the hub's words, and news of the kill files.
+    func deliver(_ input: ArmControl.Input) { eventLoop.execute { [self] in step(input) } }
+    func deliver(_ input: KillSwitch.Input) {
+        eventLoop.execute { [self] in
+            run(kills.step(input))
+            shareControl()
+        }
+    }
+
+    /// Cancels everything, waits for the cancels, and closes the feeds. The future is the writer's outcome.
+    func stop() -> EventLoopFuture<FeedStatistics> {
+        let done = eventLoop.makePromise(of: FeedStatistics.self)
+        eventLoop.execute { [self] in
+            isStopping = true
+            timer?.cancel()
+            _ = node.cancelAll(at: moment())
+            socket?.close()
+            finish(after: SystemClock.monotonic().advanced(nanoseconds: Limits.cancelOnStopNanoseconds), done)
+        }
+        return done.futureResult
+    }
+
+    // MARK: Time
+
+    private func moment() -> Moment { clock.moment(at: SystemClock.monotonic()) }
+
+    /// Every 10 ms: what happens without a frame.
+    private func turn() {
+        let now = moment()
+        node.advance(to: now)
+        settle()
+        spool.publish(&node.shared.outboxes)
+        if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
+        watchVenue(now.instant)
+        if now.instant >= nextSecond {
+            nextSecond = now.instant.advanced(nanoseconds: 1_000_000_000)
+            second(now)
+        }
+    }
+
+    private func second(_ now: Moment) {
+        if let step = clock.check(monotonic: SystemClock.monotonic(), wall: SystemClock.wall()) {
+            node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .clock, first: step / 1_000_000))
+            logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(step / 1_000_000)"])
+        }
+        if let failure = spool.failure, !hasReportedFailure {
+            hasReportedFailure = true
+            logger.error("Feeds cannot be written; quoting halts when the rings are full.", metadata: ["cause": "\(failure)"])
+        }
+        run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
+        step(.tick)
+        let statuses = symbols.indices.map { node.status(of: SymbolIndex($0)) }
+        for (index, status) in statuses.enumerated() where status.ticks != lastTick[index].count {
+            lastTick[index] = (status.ticks, now.instant)
+        }
+        control.share(
+            HostStatus(
+                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled, symbols: statuses, lastTicks: lastTick.map(\.at),
+                feedsFailed: spool.failure != nil))
+    }
+
+    private func finish(after deadline: Instant, _ done: EventLoopPromise<FeedStatistics>) {
+        let now = moment()
+        node.advance(to: now)
+        spool.publish(&node.shared.outboxes)
+        guard node.shared.openOrders == 0 || now.instant >= deadline else {
+            eventLoop.scheduleTask(in: .milliseconds(1)) { [self] in finish(after: deadline, done) }
+            return
+        }
+        do throws(FileError) {
+            while !node.finish() { try spool.waitForRoom(&node.shared.outboxes, records: SharedState.recordsPerFrame) }
+            done.succeed(try spool.finish(&node.shared.outboxes))
+        } catch {
+            done.fail(error)
+        }
+    }
+
+    // MARK: Arms and kills
+
+    private func step(_ input: ArmControl.Input) {
+        let now = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: moment().wall.milliseconds)
+        for effect in arms.step(input, at: now) {
+            switch effect {
+            case .apply(let plan): apply(plan)
+            case .say(let message): control.say(message)
+            case .record(let record):
+                control.append(record.line, to: .latches) { [self] result in
+                    switch result {
+                    case .success:
+                        let fields = ArmFields(
+                            why: .latch, experiment: ExperimentID(record.experiment), configHash: configuration.hash(for: venueName))
+                        node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .latch, armFields: fields))
+                        step(.recorded(experiment: record.experiment))
+                    case .failure: step(.recordFailed(experiment: record.experiment))
+                    }
+                }
+            case .refused(let experiment, let why):
+                logger.warning("This edge takes no part in an experiment.", metadata: ["experiment": "\(experiment)", "why": "\(why)"])
+            case .damaged(let lines):
+                logger.error("latches.jsonl cannot be read; no experiment is played.", metadata: ["lines": "\(lines)"])
+            }
+        }
+        settle()
+        shareControl()
+    }
+
+    private func apply(_ plan: ArmControl.Plan) {
+        let overrides = plan.experiment?.candidate ?? []
+        // Valid, or the plan would not name the experiment.
+        let candidate = plan.experiment == nil ? nil : try? configuration.candidate(overrides).parameters(for: venueName)
+        let now = moment()
+        settlingCancelled += node.apply(
+            ArmPlan(
+                experiment: plan.experiment.flatMap { ExperimentID($0.id) }, candidate: candidate,
+                configHash: plan.experiment == nil
+                    ? configuration.hash(for: venueName) : configuration.hash(for: venueName, candidate: overrides),
+                arms: plan.choices.map { ($0.arm, $0.why) }), at: now)
+        isSettling = true
+        settlingSince = now.wall
+        spool.publish(&node.shared.outboxes)
+        logger.info(
+            "Arms changed.",
+            metadata: [
+                "experiment": "\(plan.experiment?.id ?? "none")", "on_b": "\(plan.choices.count { $0.arm == .b })",
+                "why": "\(plan.choices.first { $0.why != .none }?.why.text ?? "none")",
+            ])
+    }
+
+    /// Tells the arms when the plan took effect; until then it looks again when the next order is due.
+    private func settle() {
+        guard isSettling else { return }
+        if node.changingSymbols == 0 {
+            isSettling = false
+            let at = max(node.lastChange?.wall ?? settlingSince, settlingSince)
+            let cancelled = Int64(settlingCancelled)
+            settlingCancelled = 0
+            spool.publish(&node.shared.outboxes)
+            step(.settled(atMilliseconds: at.milliseconds, cancelledOrders: cancelled))
+        } else if let due = node.nextDue {
+            eventLoop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, due.nanoseconds)))) { [self] in
+                guard isSettling else { return }
+                node.advance(to: moment())
+                settle()
+                spool.publish(&node.shared.outboxes)
+            }
+        }
+    }
+
+    private func run(_ effects: [KillSwitch.Effect]) {
+        for effect in effects {
+            switch effect {
+            case .kill(let scopes, let order):
+                let now = moment()
+                let cancelled = scopes.reduce(0) { $0 + node.kill($1.symbol, at: now) }
+                spool.publish(&node.shared.outboxes)
+                if !scopes.isEmpty { logger.warning("Killed.", metadata: ["scope": "\(text(scopes))", "cancelled": "\(cancelled)"]) }
+                guard let order else { continue }
+                run(kills.step(.performed(order, cancelledOrders: Int64(cancelled), atMilliseconds: now.wall.milliseconds)))
+            case .release(let scopes):
+                for scope in scopes { node.release(scope.symbol, at: moment()) }
+                logger.warning("Released.", metadata: ["scope": "\(text(scopes))"])
+            case .record(let record, let order):
+                let removesFile = record.action == .release && record.symbol == nil
+                control.append(record.line, to: .kills, removingKillFile: removesFile) { [self] result in
+                    switch result {
+                    case .success(let log): run(kills.step(.recorded(order, log: log)))
+                    case .failure: run(kills.step(.recordFailed(order)))
+                    }
+                    shareControl()
+                }
+            case .say(let message): control.say(message)
+            case .damaged(let lines):
+                logger.error("kills.jsonl cannot be read; the host counts as killed.", metadata: ["lines": "\(lines)"])
+            }
+        }
+    }
+
+    private func text(_ scopes: [KillSwitch.Scope]) -> String {
+        scopes.map { $0.symbol.map { symbols[Int($0)] } ?? "host" }.joined(separator: ",")
+    }
+
+    /// What the control loop says for us in its next hello, and how fast it must come back.
+    private func shareControl() {
+        control.share(
+            ControlState(
+                revision: max(arms.revision, kills.revision), latches: arms.latchedExperiments,
+                holdsLease: arms.holdsLease(at: SystemClock.bootNanoseconds()),
+                configHash: arms.plan.experiment.map { configuration.hash(for: venueName, candidate: $0.candidate) }
+                    ?? configuration.hash(for: venueName)))
+    }
+
+    // MARK: The venue
+
+    private func connect() {
+        guard !isStopping else { return }
+        WebSocketClient.connect(to: target, on: eventLoop, delegate: self).whenFailure { [self] error in
+            logger.warning("The venue cannot be reached.", metadata: ["venue": "\(target.description)", "cause": "\(error)"])
+            reconnect()
+        }
+    }
+
+    private func reconnect() {
+        let wait = backOff.next(atMost: Limits.venueReconnectNanosecondsMax)
+        eventLoop.scheduleTask(in: .nanoseconds(wait)) { [self] in connect() }
+    }
+
+    private func watchVenue(_ now: Instant) {
+        guard let socket else { return }
+        for symbol in node.takeResubscriptions() {
+            for request in BybitWire.resubscriptions(symbol: symbols[Int(symbol)], depth: configuration.venue.depth) {
+                socket.send(text: request)
+            }
+        }
+        let silent = now.since(lastFrame)
+        if silent >= Limits.venueSilenceNanoseconds {
+            logger.warning("The venue says nothing any more.", metadata: ["venue": "\(target.description)"])
+            return socket.close()
+        }
+        let isDue = silent >= Limits.freshnessPingNanoseconds && now.since(lastPing) >= Limits.freshnessPingIntervalNanoseconds
+        guard isDue || now.since(lastPing) >= BybitWire.heartbeatNanoseconds else { return }
+        lastPing = now
+        socket.send(text: BybitWire.ping())
+    }
+}
+
+extension QuoteLoop: WebSocketDelegate {
+    func opened(_ socket: WebSocket) {
+        guard !isStopping else { return socket.close() }
+        self.socket = socket
+        let now = moment()
+        (lastFrame, lastPing) = (now.instant, now.instant)
+        node.connected(0, at: now)
+        for request in BybitWire.subscriptions(symbols: symbols, depth: configuration.venue.depth) { socket.send(text: request) }
+        logger.info("Connected to the venue.", metadata: ["venue": "\(target.description)"])
+    }
+
+    func text(_ bytes: UnsafeRawBufferPointer, on socket: WebSocket) {
+        guard socket === self.socket, !isStopping else { return }
+        let now = moment()
+        lastFrame = now.instant
+        // A venue that talks is one that is there: the next failure is the first again.
+        backOff.reset()
+        node.frame(bytes, on: 0, at: now)
+        if isSettling { settle() }
+        spool.publish(&node.shared.outboxes)
+    }
+
+    func pong(on socket: WebSocket) {
+        guard socket === self.socket else { return }
+        node.pong(on: 0, at: moment())
+    }
+
+    func closed(_ socket: WebSocket, reason: String) {
+        guard socket === self.socket else { return }
+        self.socket = nil
+        guard !isStopping else { return }
+        let now = moment()
+        node.disconnected(0, at: now)
+        // Every order of this venue, whichever book it was made from (SPEC 10.1).
+        _ = node.cancelAll(at: now)
+        spool.publish(&node.shared.outboxes)
+        logger.warning("The venue's connection ended.", metadata: ["venue": "\(target.description)", "cause": "\(reason)"])
+        reconnect()
+    }
+}
+
+extension KillSwitch.Scope {
+    /// Nil is the host, as `QuoteNode.kill` takes it.
+    fileprivate var symbol: SymbolIndex? { if case .symbol(let symbol) = self { symbol } else { nil } }
+}

@@ -1,0 +1,166 @@
+import ArgumentParser
+import CalibModel
+import EdgeCore
+import Glibc
+import Logging
+import NIOCore
+import NIOPosix
+import NodeShell
+import Wire
+
+/// `edge-node run`: quotes until it is told to stop.
+struct Run: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Quotes on paper at a live venue, writes feeds, and ships them to the hub.",
+        discussion: """
+            One JSON line on stdout says where things are once quoting begins; logs are JSON lines on stderr. SIGTERM and SIGINT cancel every order, \
+            complete the feeds, ship what is durable for at most 2 s, and end with status 0.
+
+            A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
+
+            Exit status: 0 stopped; 1 a file, a port or a thread cannot be had; 64 usage; 78 configuration.
+            """)
+
+    @Option(help: ArgumentHelp("The configuration, such as config/edge.yaml.", valueName: "file"))
+    var config: String
+
+    @Option(
+        help: ArgumentHelp(
+            "Overrides one key of the configuration, e.g. host=tokyo-1; may be given several times.", valueName: "key=value"))
+    var set: [String] = []
+
+    func run() throws {
+        let configuration = try loadOrExit(file: config, overrides: set)
+        let logger = LogLines.logger("edge-node")
+        do {
+            try Edge(configuration, logger).run()
+        } catch let error as Unusable {
+            printError("edge-node run: \(error.text)")
+            throw ExitCode.badConfiguration
+        } catch let error as FileError {
+            printError("edge-node run: \(error)")
+            throw ExitCode.failure
+        } catch let error as NetworkError {
+            printError("edge-node run: \(error)")
+            throw ExitCode.failure
+        }
+    }
+}
+
+/// A configuration that is valid by itself and does not fit the world, such as a certificate that is not there.
+private struct Unusable: Error {
+    var text: String
+}
+
+/// Everything of one running edge, in the order it is built and taken down.
+private struct Edge {
+    private let configuration: EdgeConfiguration
+    private let logger: Logger
+    private let venue: QuoteNode.Venue
+    private let instruments: [Instrument]
+    private let target: WebSocketTarget
+    private let tls: TLSContext?
+
+    init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
+        self.configuration = configuration
+        self.logger = logger
+        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as is the URL.
+        let url = VenueURL(configuration.venue.url)!
+        let known = configuration.instruments[configuration.venue.name] ?? []
+        let missing = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
+        guard missing.isEmpty else {
+            throw Unusable(
+                text:
+                    "venue.symbols: \(missing.joined(separator: ", ")) have no tick and lot under '\(configuration.venue.name)' in the instruments file"
+            )
+        }
+        instruments = configuration.venue.symbols.map { symbol in known.first { $0.symbol == symbol }! }
+        do throws(TLSError) {
+            let paths = configuration.tls
+            tls =
+                configuration.hub.isEnabled
+                ? try TLSContext.client(TLSFiles(certificate: paths.certificate, key: paths.key, authority: paths.authority)) : nil
+            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? try TLSContext.venue() : nil)
+        } catch {
+            throw Unusable(text: "tls: \(error)")
+        }
+    }
+
+    func run() throws {
+        // Before any thread, so that every thread inherits it and only `sigwait` below gets them.
+        var signals = blockSignals()
+        let artifacts = configuration.artifactsDirectory
+        let source = venue == .sim ? "sim" : "live"
+        let spool = try FeedSpool(
+            directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments)
+        let kills = ControlFile(path: artifacts + "/kills.jsonl")
+        // The stamp first: what is written between the two is read twice, never missed.
+        let killStamp = kills.stamp
+        let (killLog, latches) = (try kills.read(), try ControlFile(path: artifacts + "/latches.jsonl").read())
+
+        let quoteGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        let controlGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
+        defer {
+            try? quoteGroup.syncShutdownGracefully()
+            try? controlGroup.syncShutdownGracefully()
+        }
+        let control = ControlLoop(
+            .init(
+                configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
+        let quote = QuoteLoop(
+            .init(
+                configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
+                latches: latches, logger: logger), control: control, on: quoteGroup.next())
+        let metrics = try listen(control, on: controlGroup)
+        quote.start()
+        control.start(quote, killStamp: killStamp)
+        announce(metrics: metrics, feeds: artifacts + "/feeds")
+
+        var signal: Int32 = 0
+        repeat { sigwait(&signals, &signal) } while signal == SIGHUP
+        logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
+        // The link goes on meanwhile, so that the last rows reach the hub, too.
+        let outcome = Result { try quote.stop().wait() }
+        try control.stop().wait()
+        let statistics = try outcome.get()
+        logger.info("Stopped.", metadata: ["rows": "\(statistics.rows)", "syncs": "\(statistics.syncs)"])
+    }
+
+    /// Where the endpoints are; nil when off.
+    private func listen(_ control: ControlLoop, on group: any EventLoopGroup) throws -> String? {
+        guard let (host, port) = configuration.metricsListen.flatMap(EdgeConfiguration.address) else { return nil }
+        do {
+            let channel = try Endpoints.bind(host: host, port: port, on: group) { path, accept in
+                control.eventLoop.submit { control.answer(path, accept: accept) }
+            }.wait()
+            return "\(host.contains(":") ? "[\(host)]" : host):\(channel.localAddress?.port ?? port)"
+        } catch {
+            throw NetworkError(.unreachable, "\(host):\(port)", "metrics.listen cannot be bound (\(error)); is another edge using it?")
+        }
+    }
+
+    private func announce(metrics: String?, feeds: String) {
+        var json = JSONWriter()
+        json.beginObject()
+        json.field("host", string: configuration.host)
+        json.field("metrics", string: metrics)
+        json.field("feeds", string: feeds)
+        json.field("venue", string: venue.rawValue)
+        json.field("url", string: configuration.venue.url)
+        json.field("symbols", strings: configuration.venue.symbols)
+        json.endObject()
+        json.newline()
+        // One write, so that a reader of the pipe sees the line at once and whole.
+        _ = json.bytes.withUnsafeBytes { write(1, $0.baseAddress, $0.count) }
+    }
+
+    private func blockSignals() -> sigset_t {
+        var signals = sigset_t()
+        sigemptyset(&signals)
+        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
+        pthread_sigmask(SIG_BLOCK, &signals, nil)
+        signal(SIGPIPE, SIG_IGN)
+        return signals
+    }
+}
