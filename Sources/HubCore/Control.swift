@@ -587,7 +587,7 @@ package struct Control: Sendable {
         return value
     }
 
-    private func known(_ id: String) throws(Refusal) -> Experiment {
+    func known(_ id: String) throws(Refusal) -> Experiment {
         guard let experiment = experiment(id) else {
             throw Refusal("unknown_experiment", "there is no experiment '\(id.prefix(64))'", exit: 2)
         }
