@@ -71,7 +71,7 @@ package enum Limits {
     package static let clientMessageBytesMax = 65_536
     /// Clients of that venue: an edge has two connections at most.
     package static let venueClientsMax = 256
-    /// Bytes a client of it may leave unread: 8 s of four symbols at depth 200. It is dropped then, as a venue drops a slow reader.
+    /// Bytes a client of it may leave unread: 19 s of all topics of four symbols (222 KB/s). It is dropped then, as a venue drops a slow reader.
     package static let venueClientBytesMax = 4 << 20
     /// How long the end of a replay waits for a client to read what was sent.
     package static let venueGoodbyeNanoseconds: Int64 = 60_000_000_000

@@ -6,14 +6,20 @@ import NIOPosix
 package struct HTTPResponse: Sendable, Equatable {
     package var status: Int
     package var body: [UInt8]
+
+    package init(status: Int, body: [UInt8]) {
+        self.status = status
+        self.body = body
+    }
 }
 
 /// One GET request on a connection of its own, for the few answers a venue gives outside its stream.
 package enum HTTPClient {
-    /// Fails with a `NetworkError`: no connection in 5 s, no whole answer in 15 s, a body above `Limits.httpBodyBytesMax`, or bytes that are
+    /// Fails with a `NetworkError`: no connection in 5 s, no whole answer within `deadline`, a body above `Limits.httpBodyBytesMax`, or bytes that are
     /// no HTTP/1.1. Any status is an answer, not a failure. `serverName` is what TLS checks and defaults to the host.
     package static func get(
-        host: String, port: Int, path: String, tls: TLSContext? = nil, serverName: String? = nil, on eventLoop: any EventLoop
+        host: String, port: Int, path: String, tls: TLSContext? = nil, serverName: String? = nil, on eventLoop: any EventLoop,
+        deadline: TimeAmount = .nanoseconds(Limits.httpExchangeNanoseconds)
     ) -> EventLoopFuture<HTTPResponse> {
         let peer = "\(host):\(port)\(path)"
         let promise = eventLoop.makePromise(of: HTTPResponse.self)
@@ -26,7 +32,9 @@ package enum HTTPClient {
                     try pipeline.addHandler(HTTPRequestEncoder())
                     try pipeline.addHandler(ByteToMessageHandler(HTTPResponseDecoder(limitConfiguration: .ours)))
                     try pipeline.addHandler(
-                        HTTPExchange(request: .get(path, host: host, port: port, isSecure: tls != nil), peer: peer, promise: promise))
+                        HTTPExchange(
+                            request: .get(path, host: host, port: port, isSecure: tls != nil), peer: peer, deadline: deadline,
+                            promise: promise))
                 }
             }
             .connect(host: host, port: port)
@@ -64,12 +72,14 @@ private final class HTTPExchange: ChannelInboundHandler {
     private let peer: String
     private let promise: EventLoopPromise<HTTPResponse>
     private var response: HTTPResponse?
-    private var deadline: Scheduled<Void>?
+    private let deadline: TimeAmount
+    private var timer: Scheduled<Void>?
     private var isDone = false
 
-    init(request: HTTPRequestHead, peer: String, promise: EventLoopPromise<HTTPResponse>) {
+    init(request: HTTPRequestHead, peer: String, deadline: TimeAmount, promise: EventLoopPromise<HTTPResponse>) {
         self.request = request
         self.peer = peer
+        self.deadline = deadline
         self.promise = promise
         self.request.headers.add(name: "Accept", value: "application/json")
         self.request.headers.add(name: "Connection", value: "close")
@@ -77,9 +87,9 @@ private final class HTTPExchange: ChannelInboundHandler {
 
     func channelActive(context: ChannelHandlerContext) {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        deadline = context.eventLoop.scheduleTask(in: .nanoseconds(Limits.httpExchangeNanoseconds)) {
+        timer = context.eventLoop.scheduleTask(in: deadline) {
             let (exchange, context) = bound.value
-            exchange.fail(.timedOut, "no whole answer within \(Limits.httpExchangeNanoseconds / 1_000_000_000) s", context)
+            exchange.fail(.timedOut, "no whole answer within \(exchange.deadline.nanoseconds / 1_000_000) ms", context)
         }
         context.write(wrapOutboundOut(.head(request)), promise: nil)
         context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
@@ -118,7 +128,7 @@ private final class HTTPExchange: ChannelInboundHandler {
     private func finish(_ result: Result<HTTPResponse, NetworkError>, _ context: ChannelHandlerContext) {
         guard !isDone else { return }
         isDone = true
-        deadline?.cancel()
+        timer?.cancel()
         switch result {
         case .success(let response): promise.succeed(response)
         case .failure(let error): promise.fail(error)

@@ -43,7 +43,7 @@ extension NetworkError {
         case let error as ChannelError:
             switch error {
             case .connectTimeout(let amount):
-                self.init(.timedOut, peer, "no connection within \(amount.nanoseconds / 1_000_000_000) s")
+                self.init(.timedOut, peer, "no connection within \(amount.nanoseconds / 1_000_000) ms")
             case .eof, .inputClosed, .outputClosed, .ioOnClosedChannel, .alreadyClosed:
                 self.init(.closed, peer, "the connection was closed")
             default: self.init(.unreachable, peer, "\(error)")

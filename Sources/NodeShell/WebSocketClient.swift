@@ -30,14 +30,15 @@ package struct WebSocketTarget: Sendable {
 package enum WebSocketClient {
     /// Call it on `eventLoop`, where the delegate lives.
     ///
-    /// Fails with a `NetworkError`: no TCP connection in 5 s, no finished handshake in another 5 s, a refusal or a wrong answer.
+    /// Fails with a `NetworkError`: no TCP connection within `deadline`, no TLS and no websocket within another, a refusal or a wrong answer.
     package static func connect(
-        to target: WebSocketTarget, on eventLoop: any EventLoop, delegate: any WebSocketDelegate
+        to target: WebSocketTarget, on eventLoop: any EventLoop, delegate: any WebSocketDelegate,
+        deadline: TimeAmount = .nanoseconds(Limits.connectNanoseconds)
     ) -> EventLoopFuture<WebSocket> {
         let promise = eventLoop.makePromise(of: WebSocket.self)
         let delegate = NIOLoopBound(delegate, eventLoop: eventLoop)
         ClientBootstrap(group: eventLoop)
-            .connectTimeout(.nanoseconds(Limits.connectNanoseconds))
+            .connectTimeout(deadline)
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -45,14 +46,8 @@ package enum WebSocketClient {
                     if let tls = target.tls {
                         try pipeline.addHandler(TLSHandler(context: tls, role: .client(serverName: target.serverName)))
                     }
-                    let encoder = HTTPRequestEncoder()
-                    let decoder = ByteToMessageHandler(
-                        HTTPResponseDecoder(leftOverBytesStrategy: .forwardBytes, limitConfiguration: .ours))
-                    try pipeline.addHandler(encoder)
-                    try pipeline.addHandler(decoder)
                     try pipeline.addHandler(
-                        WebSocketHandshake(
-                            target: target, encoder: encoder, decoder: decoder, delegate: delegate.value, promise: promise))
+                        WebSocketHandshake(target: target, delegate: delegate.value, deadline: deadline, promise: promise))
                 }
             }
             .connect(host: target.host, port: target.port)
@@ -61,66 +56,69 @@ package enum WebSocketClient {
     }
 }
 
-/// Asks for the websocket, checks the answer, and puts the websocket's handlers in place of HTTP's.
+/// Asks for the websocket, checks the answer, and leaves the channel to the websocket's handlers.
+///
+/// It reads the head of the answer by itself instead of through NIO's decoder: that one leaves the pipeline a turn later, and forgets the
+/// frames behind the answer when the connection ends within that turn.
 private final class WebSocketHandshake: ChannelInboundHandler, RemovableChannelHandler {
-    typealias InboundIn = HTTPClientResponsePart
-    typealias OutboundOut = HTTPClientRequestPart
+    typealias InboundIn = ByteBuffer
+    typealias InboundOut = ByteBuffer
+    typealias OutboundOut = ByteBuffer
 
-    private enum State {
-        case waiting
-        /// The answer was right; its end is still to come.
-        case accepted
-        /// HTTP's handlers are on their way out; bytes that came behind the answer wait.
-        case switching([NIOAny])
-        case done
-        case failed
-    }
+    private enum State { case waiting, done, failed }
 
     private let target: WebSocketTarget
-    private let encoder: HTTPRequestEncoder
-    private let decoder: ByteToMessageHandler<HTTPResponseDecoder>
     private let delegate: any WebSocketDelegate
     private let promise: EventLoopPromise<WebSocket>
     /// Holds the key and knows the answer to it.
     private let upgrader: NIOWebSocketClientUpgrader
-    private var deadline: Scheduled<Void>?
+    private let deadline: TimeAmount
+    private var timer: Scheduled<Void>?
     private var state = State.waiting
+    private var received = ByteBuffer()
 
     init(
-        target: WebSocketTarget, encoder: HTTPRequestEncoder, decoder: ByteToMessageHandler<HTTPResponseDecoder>,
-        delegate: any WebSocketDelegate, promise: EventLoopPromise<WebSocket>
+        target: WebSocketTarget, delegate: any WebSocketDelegate, deadline: TimeAmount, promise: EventLoopPromise<WebSocket>
     ) {
         self.target = target
-        self.encoder = encoder
-        self.decoder = decoder
         self.delegate = delegate
+        self.deadline = deadline
         self.promise = promise
         upgrader = NIOWebSocketClientUpgrader { channel, _ in channel.eventLoop.makeSucceededVoidFuture() }
     }
 
     func channelActive(context: ChannelHandlerContext) {
         let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        deadline = context.eventLoop.scheduleTask(in: .nanoseconds(Limits.connectNanoseconds)) {
+        timer = context.eventLoop.scheduleTask(in: deadline) {
             let (handshake, context) = bound.value
-            handshake.fail(.timedOut, "no websocket within \(Limits.connectNanoseconds / 1_000_000_000) s", context)
+            handshake.fail(.timedOut, "no websocket within \(handshake.deadline.nanoseconds / 1_000_000) ms", context)
         }
         var head = HTTPRequestHead.get(target.path, host: target.host, port: target.port, isSecure: target.tls != nil)
         head.headers.add(name: "Connection", value: "Upgrade")
         head.headers.add(name: "Upgrade", value: "websocket")
         upgrader.addCustom(upgradeRequestHeaders: &head.headers)
-        context.write(wrapOutboundOut(.head(head)), promise: nil)
-        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+        var bytes = ByteBuffer(string: "GET \(head.uri) HTTP/1.1\r\n")
+        for (name, value) in head.headers { bytes.writeString("\(name): \(value)\r\n") }
+        bytes.writeString("\r\n")
+        context.writeAndFlush(wrapOutboundOut(bytes), promise: nil)
         context.fireChannelActive()
     }
 
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         switch state {
         case .waiting:
-            guard case .head(let head) = unwrapInboundIn(data) else { return }
-            check(head, context)
-        case .accepted:
-            if case .end = unwrapInboundIn(data) { upgrade(context) }
-        case .switching(let held): state = .switching(held + [data])
+            var bytes = unwrapInboundIn(data)
+            received.writeBuffer(&bytes)
+            guard let end = endOfHead() else {
+                if received.readableBytes > Limits.httpHeadBytesMax { fail(.tooLarge, "the answer's head is too long", context) }
+                return
+            }
+            let text = received.readString(length: end) ?? ""
+            guard let head = parse(text) else {
+                fail(.violation, "the answer is not HTTP/1.1", context)
+                return
+            }
+            if check(head, context) { finish(context) }
         case .done: context.fireChannelRead(data)
         case .failed: break  // What comes behind a wrong answer does not matter.
         }
@@ -132,60 +130,80 @@ private final class WebSocketHandshake: ChannelInboundHandler, RemovableChannelH
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
-        if case .done = state { return context.fireErrorCaught(error) }
+        if state == .done { return context.fireErrorCaught(error) }
         fail(NetworkError(error, peer: target.description), context)
     }
 
-    private func check(_ head: HTTPResponseHead, _ context: ChannelHandlerContext) {
-        guard head.status == .switchingProtocols else {
+    // MARK: The answer
+
+    /// How long the head is, its empty line included; nil when that has not come within the bound.
+    private func endOfHead() -> Int? {
+        received.withUnsafeReadableBytes { bytes in
+            let end = min(bytes.count, Limits.httpHeadBytesMax)
+            var index = 0
+            while index + 4 <= end {
+                if bytes[index] == 0x0d, bytes[index + 1] == 0x0a, bytes[index + 2] == 0x0d, bytes[index + 3] == 0x0a { return index + 4 }
+                index += 1
+            }
+            return nil
+        }
+    }
+
+    private func parse(_ text: String) -> HTTPResponseHead? {
+        let lines = text.split(separator: "\r\n")
+        guard let status = lines.first, lines.count <= Limits.httpHeadersMax + 1 else { return nil }
+        let parts = status.split(separator: " ", maxSplits: 2)
+        guard parts.count >= 2, parts[0] == "HTTP/1.1", parts[1].utf8.count == 3, let code = Int(parts[1]), code >= 100 else { return nil }
+        var headers = HTTPHeaders()
+        for line in lines.dropFirst() {
+            guard let colon = line.firstIndex(of: ":"), colon != line.startIndex, !line[..<colon].contains(where: \.isWhitespace) else {
+                return nil
+            }
+            let value = line[line.index(after: colon)...].drop { $0 == " " || $0 == "\t" }
+            headers.add(name: String(line[..<colon]), value: String(value.reversed().drop { $0 == " " || $0 == "\t" }.reversed()))
+        }
+        let reason = parts.count == 3 ? String(parts[2].prefix(80).filter { $0.isASCII && !$0.isNewline }) : ""
+        return HTTPResponseHead(version: .http1_1, status: .init(statusCode: code, reasonPhrase: reason), headers: headers)
+    }
+
+    private func check(_ head: HTTPResponseHead, _ context: ChannelHandlerContext) -> Bool {
+        guard head.status.code == 101 else {
             fail(.refused, "the websocket was refused with \(head.status.code) \(head.status.reasonPhrase)", context)
-            return
+            return false
         }
         let isWebSocket = head.headers[canonicalForm: "upgrade"].map { $0.lowercased() } == ["websocket"]
         let isUpgrade = head.headers[canonicalForm: "connection"].contains { $0.lowercased() == "upgrade" }
         guard isWebSocket, isUpgrade, upgrader.shouldAllowUpgrade(upgradeResponse: head) else {
             fail(.violation, "the answer to the websocket handshake does not match the question", context)
-            return
+            return false
         }
         guard head.headers["Sec-WebSocket-Extensions"].isEmpty, head.headers["Sec-WebSocket-Protocol"].isEmpty else {
             fail(.violation, "the server turned on an extension nobody asked for", context)
-            return
+            return false
         }
-        state = .accepted
+        return true
     }
 
-    private func upgrade(_ context: ChannelHandlerContext) {
-        state = .switching([])
-        let pipeline = context.pipeline.syncOperations
-        pipeline.removeHandler(encoder, promise: nil)
-        let removed = context.eventLoop.makePromise(of: Void.self)
-        // The decoder hands on the bytes it holds while it goes; it is inside of its own call now, so it goes a little later.
-        pipeline.removeHandler(decoder, promise: removed)
-        let bound = NIOLoopBound((self, context), eventLoop: context.eventLoop)
-        removed.futureResult.whenSuccess {
-            let (handshake, context) = bound.value
-            handshake.finish(context)
-        }
-    }
+    // MARK: The end
 
     private func finish(_ context: ChannelHandlerContext) {
-        guard case .switching(let held) = state else { return }
         state = .done
-        deadline?.cancel()
+        timer?.cancel()
         let socket = WebSocket(channel: context.channel, peer: target.description, isServer: false)
         do {
             let pipeline = context.pipeline.syncOperations
             try pipeline.addHandler(WebSocketFrameEncoder())
             try pipeline.addHandler(ByteToMessageHandler(WebSocketFrameDecoder(maxFrameSize: Limits.webSocketMessageBytesMax)))
-            try pipeline.addHandler(WebSocketMessages(socket: socket, messageBytesMax: Limits.webSocketMessageBytesMax, delegate: delegate))
+            try pipeline.addHandler(
+                WebSocketMessages(socket: socket, messageBytesMax: Limits.webSocketMessageBytesMax, delegate: delegate))
         } catch {
             promise.fail(NetworkError(error, peer: target.description))
             context.close(promise: nil)
             return
         }
         promise.succeed(socket)
-        for data in held { context.fireChannelRead(data) }
-        if !held.isEmpty { context.fireChannelReadComplete() }
+        if received.readableBytes > 0 { context.fireChannelRead(wrapInboundOut(received)) }
+        received.clear()
         context.pipeline.syncOperations.removeHandler(context: context, promise: nil)
     }
 
@@ -194,12 +212,9 @@ private final class WebSocketHandshake: ChannelInboundHandler, RemovableChannelH
     }
 
     private func fail(_ error: NetworkError, _ context: ChannelHandlerContext) {
-        switch state {
-        case .done, .failed: return
-        case .waiting, .accepted, .switching: break
-        }
+        guard state == .waiting else { return }
         state = .failed
-        deadline?.cancel()
+        timer?.cancel()
         promise.fail(error)
         context.close(promise: nil)
     }

@@ -19,7 +19,8 @@ final class SimulatedFeed: VenueFeed, @unchecked Sendable {
     private var venue: BybitVenue
     private var clients = VenueClients()
     private var eventLoop: (any EventLoop)?
-    private var started = NIODeadline.now()
+    /// The monotonic time of the market's start; what passes until the venue listens is caught up with.
+    private let started: NIODeadline
     private var playedMilliseconds: Int64 = 0
     private var isLate = false
     private var frames: [(clients: [Int], frame: [UInt8])] = []
@@ -28,6 +29,7 @@ final class SimulatedFeed: VenueFeed, @unchecked Sendable {
         symbols = instruments.map(\.symbol)
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
+        started = .now()
         venue = BybitVenue(
             seed: seed, instruments: instruments,
             start: WallTime(nanoseconds: Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)), lostDeltaInterval: lostDeltaInterval)
@@ -35,7 +37,6 @@ final class SimulatedFeed: VenueFeed, @unchecked Sendable {
 
     func start(on eventLoop: any EventLoop, finish: @escaping @Sendable (VenueError?) -> Void) {
         self.eventLoop = eventLoop
-        started = .now()
         eventLoop.scheduleRepeatedTask(initialDelay: Self.turn, delay: Self.turn) { [self] _ in play() }
     }
 

@@ -1,0 +1,128 @@
+import NIOCore
+import NIOPosix
+import NodeShell
+import Testing
+
+/// Our own HTTP, asked by our own client and by hand.
+@Suite(.timeLimit(.minutes(1)))
+struct EndpointsTests {
+    private struct Trouble: Error {}
+
+    private static func bind() async throws -> any Channel {
+        try await Endpoints.bind(port: 0, on: MultiThreadedEventLoopGroup.singleton) { path, accept in
+            let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+            switch path {
+            case "/metrics":
+                return eventLoop.makeSucceededFuture(.init(contentType: "text/plain; version=0.0.4", body: Array("up 1\n".utf8)))
+            case "/accept": return eventLoop.makeSucceededFuture(.init(text: accept))
+            case "/-/ready": return eventLoop.makeSucceededFuture(.init(status: 503, text: "not yet"))
+            case "/trouble": return eventLoop.makeFailedFuture(Trouble())
+            default: return eventLoop.makeSucceededFuture(nil)
+            }
+        }.get()
+    }
+
+    @Test(arguments: [
+        ("/metrics", 200, "up 1\n"), ("/metrics?name=up", 200, "up 1\n"), ("/accept", 200, "application/json\n"),
+        ("/-/ready", 503, "not yet\n"),
+        ("/nope", 404, "404 no such path\n"), ("/", 404, "404 no such path\n"), ("/trouble", 500, "500 internal error\n"),
+    ])
+    func pathIsAnswered(path: String, status: Int, body: String) async throws {
+        let server = try await Self.bind()
+        #expect(server.localAddress?.ipAddress == "127.0.0.1")
+        let port = server.localAddress!.port!
+        let response = try await HTTPClient.get(host: "127.0.0.1", port: port, path: path, on: TestSockets.eventLoop).get()
+        #expect(response == HTTPResponse(status: status, body: Array(body.utf8)))
+    }
+
+    @Test func headIsAnsweredWithoutABody_othersWith405_onOneConnection() async throws {
+        let port = try await Self.bind().localAddress!.port!
+        let answers = try await RawClient.exchange(
+            port: port,
+            "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\nPOST /metrics HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbodyGET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+        )
+        let heads = answers.components(separatedBy: "HTTP/1.1 ").dropFirst()
+        #expect(heads.map { $0.prefix(3) } == ["200", "405", "200"])
+        let head = try #require(heads.first)
+        #expect(head.contains("Content-Length: 5\r\n") && head.contains("Content-Type: text/plain; version=0.0.4\r\n"))
+        #expect(head.hasSuffix("\r\n\r\n"))
+        #expect(answers.contains("Allow: GET, HEAD\r\n"))
+        #expect(answers.hasSuffix("\r\n\r\nup 1\n"))
+    }
+
+    @Test(arguments: [
+        ("nonsense\r\n\r\n", "HTTP/1.1 400"), ("GET / HTTP/1.1\r\nX: \(String(repeating: "x", count: 70_000))\r\n\r\n", "HTTP/1.1 4"),
+        ("GET / HTTP/1.1\r\n\(String(repeating: "X: y\r\n", count: 200))\r\n", "HTTP/1.1 4"),
+        ("GET / HTTP/1.1\r\nContent-Length: 9000\r\n\r\n\(String(repeating: "x", count: 9000))", ""),
+    ])
+    func badOrOversizedRequestEndsTheConnection(request: String, answer: String) async throws {
+        let port = try await Self.bind().localAddress!.port!
+        let text = try await RawClient.exchange(port: port, request)
+        #expect(text.hasPrefix(answer), "\(text)")
+        #expect(!text.contains("HTTP/1.1 200"))
+        if answer.isEmpty { #expect(text.isEmpty) }
+    }
+
+    /// At the bound a new connection is closed unheard; when one leaves, there is room again.
+    @Test func connectionsAreBounded() async throws {
+        let port = try await Self.bind().localAddress!.port!
+        var held: [any Channel] = []
+        for _ in 0..<64 {
+            held.append(try await ClientBootstrap(group: TestSockets.eventLoop).connect(host: "127.0.0.1", port: port).get())
+        }
+        let error = await #expect(throws: NetworkError.self) {
+            _ = try await HTTPClient.get(host: "127.0.0.1", port: port, path: "/metrics", on: TestSockets.eventLoop).get()
+        }
+        #expect(error.map { $0.code == .closed || $0.code == .unreachable } == true, "\(error as Any)")
+        for channel in held { try await channel.close() }
+        // The server sees the ends one after the other.
+        while true {
+            let response = try? await HTTPClient.get(host: "127.0.0.1", port: port, path: "/metrics", on: TestSockets.eventLoop).get()
+            if response?.status == 200 { break }
+        }
+    }
+
+    @Test(arguments: [
+        ("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc", NetworkError.Code.violation), ("", .closed),
+        ("SSH-2.0-OpenSSH\r\n\r\n", .violation),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", .violation),
+    ])
+    func answerThatIsNotWholeFails(answer: String, code: NetworkError.Code) async throws {
+        let server = try await RawServer(ending: .closes) { _ in Array(answer.utf8) }
+        let error = await #expect(throws: NetworkError.self) {
+            _ = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/x", on: TestSockets.eventLoop).get()
+        }
+        #expect(error?.code == code, "\(error as Any)")
+    }
+
+    @Test func answerMayComeInPieces_orEndWithTheConnection() async throws {
+        let chunked = try await RawServer(isDripped: true) { _ in
+            Array("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n".utf8)
+        }
+        let plain = try await RawServer(ending: .closes) { _ in Array("HTTP/1.0 418 Teapot\r\n\r\nabcde".utf8) }
+        for (server, status) in [(chunked, 200), (plain, 418)] {
+            let response = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop).get()
+            #expect(response == HTTPResponse(status: status, body: Array("abcde".utf8)))
+        }
+    }
+
+    @Test func silentServerIsGivenUp() async throws {
+        let server = try await RawServer { _ in Array("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n".utf8) }
+        let error = await #expect(throws: NetworkError.self) {
+            _ = try await HTTPClient.get(
+                host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop, deadline: .milliseconds(20)
+            ).get()
+        }
+        #expect(error?.code == .timedOut)
+    }
+
+    @Test func answerAboveTheBoundFails() async throws {
+        let server = try await RawServer { _ in
+            Array("HTTP/1.1 200 OK\r\n\r\n".utf8) + [UInt8](repeating: 0x61, count: 16 << 20 | 1)
+        }
+        let error = await #expect(throws: NetworkError.self) {
+            _ = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop).get()
+        }
+        #expect(error?.code == .tooLarge, "\(error as Any)")
+    }
+}

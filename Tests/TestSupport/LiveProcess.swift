@@ -1,0 +1,64 @@
+import Foundation
+
+/// A program that runs until it is told to stop: it says in its first line of standard output that it is ready.
+package final class LiveProcess: @unchecked Sendable {
+    // `process` is used by the test that owns this object only.
+    private let process = Process()
+    private let output = Pipe()
+    private let folder: String
+    private let ended = DispatchSemaphore(value: 0)
+
+    /// The first line of standard output, without its newline.
+    package let firstLine: String
+
+    package struct NotReady: Error, CustomStringConvertible {
+        package var description: String
+    }
+
+    /// Returns when the first line has come; throws when the program ends without one.
+    package init(_ name: String, _ arguments: [String], in directory: String? = nil) throws {
+        folder = try Binaries.temporaryDirectory()
+        let errors = "\(folder)/err"
+        _ = FileManager.default.createFile(atPath: errors, contents: nil)
+        process.executableURL = URL(fileURLWithPath: try Binaries.path(of: name))
+        process.arguments = arguments
+        if let directory { process.currentDirectoryURL = URL(fileURLWithPath: directory) }
+        process.standardInput = FileHandle.nullDevice
+        process.standardOutput = output
+        process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
+        let ended = ended
+        process.terminationHandler = { _ in ended.signal() }
+        try process.run()
+        var line: [UInt8] = []
+        while true {
+            let byte = output.fileHandleForReading.readData(ofLength: 1)
+            guard let byte = byte.first else {
+                ended.wait()
+                let text = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
+                try? FileManager.default.removeItem(atPath: folder)
+                throw NotReady(description: "\(name) ended before its first line: \(text)")
+            }
+            if byte == 0x0a { break }
+            line.append(byte)
+        }
+        firstLine = String(decoding: line, as: UTF8.self)
+    }
+
+    deinit {
+        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    /// Sends a signal.
+    package func signal(_ number: Int32) { kill(process.processIdentifier, number) }
+
+    /// Waits for the end, at most `deadline` seconds: exit status, 128 + signal when one ended it, nil when it still runs.
+    package func wait(deadline: TimeInterval = 30) -> Int32? {
+        guard ended.wait(timeout: .now() + deadline) == .success else { return nil }
+        ended.signal()
+        return process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
+    }
+
+    /// What it has written to standard error so far.
+    package var standardError: String { (try? String(contentsOfFile: "\(folder)/err", encoding: .utf8)) ?? "" }
+}
