@@ -63,7 +63,7 @@ struct EdgeConfiguration: Sendable {
         text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters and digits, with commas", isSymbolList) {
             $0.venue.symbols = $1.split(separator: ",").map { $0.filter { $0 != " " } }
         },
-        text("venue.depth", "50", "50, 200 or 500", isDepth) { $0.venue.depth = Int($1)! },
+        text("venue.depth", "50", "50, 200 or 1000", isDepth) { $0.venue.depth = Int($1)! },
 
         flag("hub.enabled", false) { $0.hub.isEnabled = $1 },
         text("hub.host", "127.0.0.1", "a name or address", isPath) { $0.hub.host = $1 },
@@ -364,7 +364,7 @@ struct EdgeConfiguration: Sendable {
 
     @Sendable private static func isLiveVenue(_ text: String) -> Bool { text == "sim" || text == "bybit" }
     @Sendable private static func isVenueURL(_ text: String) -> Bool { VenueURL(text) != nil }
-    @Sendable private static func isDepth(_ text: String) -> Bool { ["50", "200", "500"].contains(text) }
+    @Sendable private static func isDepth(_ text: String) -> Bool { ["50", "200", "1000"].contains(text) }
     @Sendable private static func isListen(_ text: String) -> Bool { text == "off" || address(text) != nil }
     @Sendable private static func isSymbolList(_ text: String) -> Bool {
         let names = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
