@@ -105,7 +105,6 @@ let package = Package(
             name: "ShellTests",
             dependencies: [
                 "NodeShell", "EdgeCore", "TestSupport", "COpenSSL",
-                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),

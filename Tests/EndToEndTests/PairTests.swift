@@ -63,7 +63,8 @@ import Testing
 
         func json(_ arguments: [String], as name: String = "ann") throws -> Row {
             let outcome = try hubctl(arguments + ["-o", "json"], as: name)
-            guard outcome.status == 0, let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+            guard outcome.status == 0,
+                let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
             else { throw LiveProcess.NotReady(description: "\(arguments): \(outcome.status) \(outcome.standardError)") }
             return Row(values: values)
         }
@@ -200,7 +201,8 @@ import Testing
         let pulled = try fleet.hubctl(["dataset", "pull", name, "--output-dir", fleet.directory + "/pulled"])
         #expect(pulled.status == 0, "\(pulled.standardError)")
         let offline = try Binaries.run(
-            "hubctl", ["dataset", "build", "--feeds-dir", fleet.directory + "/hub/feeds", "--output-dir", fleet.directory + "/offline"] + range)
+            "hubctl",
+            ["dataset", "build", "--feeds-dir", fleet.directory + "/hub/feeds", "--output-dir", fleet.directory + "/offline"] + range)
         #expect(offline.status == 0, "\(offline.standardError)")
         let file = name.hasSuffix(".json") ? name : name + ".json"
         #expect(
