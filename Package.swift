@@ -79,7 +79,7 @@ let package = Package(
         .executableTarget(
             name: "hubctl",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Yams",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -105,7 +105,6 @@ let package = Package(
             name: "ShellTests",
             dependencies: [
                 "NodeShell", "EdgeCore", "TestSupport", "COpenSSL",
-                .product(name: "Logging", package: "swift-log"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "NIOEmbedded", package: "swift-nio"),
@@ -113,6 +112,12 @@ let package = Package(
                 .product(name: "NIOWebSocket", package: "swift-nio"),
             ], swiftSettings: threaded),
         .testTarget(
-            name: "EndToEndTests", dependencies: ["NodeShell", "TestSupport"], swiftSettings: strict),
+            name: "EndToEndTests",
+            dependencies: [
+                "CalibModel", "Wire", "NodeShell", "TestSupport",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "NIOCore", package: "swift-nio"),
+                .product(name: "NIOPosix", package: "swift-nio"),
+            ], swiftSettings: strict),
     ]
 )

@@ -51,6 +51,8 @@ package final class LineLink: @unchecked Sendable {
     fileprivate private(set) var isReading = true
     /// Why it is being closed, when that is known before it is.
     fileprivate var closeReason: String?
+    /// Set before `closed` when TLS broke: in TLS 1.3 that is also how a client learns that its certificate was refused.
+    package fileprivate(set) var tlsFailure: TLSError.Kind?
     fileprivate var onReading: ((Bool) -> Void)?
 
     fileprivate init(
@@ -231,6 +233,7 @@ final class LineLinkHandler: ChannelInboundHandler {
         // The TLS handler has begun to close, and channelInactive follows.
         case let error as TLSError:
             failure = failure ?? error.message
+            link?.tlsFailure = error.kind
             if link == nil { report(.failure(LinkRefused(address: address, reason: error.message))) }
         default: failed(link == nil ? "connection failed: \(error)" : "connection lost: \(error)", context)
         }

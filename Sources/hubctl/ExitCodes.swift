@@ -6,9 +6,15 @@ import Wire
 enum Exit {
     static let failed = ExitCode(1)
     static let badSubject = ExitCode(2)
-    static let all = "0 ok, 1 failed, 2 the thing asked about is bad, 64 usage"
+    static let timeout = ExitCode(3)
+    static let notAuthorised = ExitCode(4)
+    static let unreachable = ExitCode(69)
+    static let configuration = ExitCode(78)
+    static let all =
+        "0 ok, 1 failed, 2 the thing asked about is bad, 3 timeout, 4 not authorised, 64 usage, 69 hub unreachable, 78 configuration"
 }
 
+/// Of what is not a list.
 enum OutputForm: String, ExpressibleByArgument, CaseIterable { case table, json }
 
 enum Console {
@@ -21,11 +27,12 @@ enum Console {
     static func progress(_ text: String) { write("\r\u{1b}[K" + text, to: STDERR_FILENO) }
 
     /// Says what went wrong in the form that was asked for, and gives the status to leave with.
-    static func failure(_ message: String, hint: String? = nil, _ code: ExitCode, _ form: OutputForm) -> ExitCode {
+    /// `word` is a hub's own code for it.
+    static func failure(_ message: String, hint: String? = nil, word: String? = nil, _ code: ExitCode, _ form: OutputForm) -> ExitCode {
         switch form {
         case .table:
-            note("hubctl: \(message)")
-            if let hint { note("hint: \(hint)") }
+            note("hubctl: \(printable(message))")
+            if let hint { note("hint: \(printable(hint))") }
         case .json:
             var json = JSONWriter()
             json.beginObject()
@@ -33,11 +40,18 @@ enum Console {
             json.key("hint")
             if let hint { json.string(hint) } else { json.null() }
             json.field("exit_code", integer: Int(code.rawValue))
+            json.key("code")
+            if let word { json.string(word) } else { json.null() }
             json.endObject()
             json.newline()
             write(json.take(), to: STDERR_FILENO)
         }
         return code
+    }
+
+    /// What comes from a hub is data: it must not move a terminal's cursor nor break a line.
+    static func printable(_ text: String) -> String {
+        String(String.UnicodeScalarView(text.unicodeScalars.map { $0.properties.generalCategory == .control ? "?" : $0 }))
     }
 
     private static func write(_ text: String, to file: Int32) { write(Array(text.utf8), to: file) }

@@ -2,15 +2,20 @@ import ArgumentParser
 
 @main struct HubCtl: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "hubctl", abstract: "Builds calibration datasets and reports on them.",
+        commandName: "hubctl", abstract: "Asks a hub, commands its fleet, and builds calibration datasets.",
         discussion: """
             Data goes to standard output, everything else to standard error.
+            The hub is named by --context DIR (a folder with context.yaml), by CALIBRANT_CONTEXT, or by --hub and its files.
             Exit status: \(Exit.all).
             """,
-        version: "0.1.0", subcommands: [DatasetCommand.self])
+        version: "0.1.0",
+        subcommands: [
+            HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, DatasetCommand.self, ReportCommand.self,
+        ])
 }
 
 struct DatasetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "dataset", abstract: "Calibration datasets.", subcommands: [DatasetBuildCommand.self, DatasetSummaryCommand.self])
+        commandName: "dataset", abstract: "Calibration datasets.",
+        subcommands: [DatasetBuildCommand.self, DatasetListCommand.self, DatasetPullCommand.self, DatasetSummaryCommand.self])
 }

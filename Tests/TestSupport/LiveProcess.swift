@@ -13,6 +13,7 @@ package final class LiveProcess: @unchecked Sendable {
 
     package struct NotReady: Error, CustomStringConvertible {
         package var description: String
+        package init(description: String) { self.description = description }
     }
 
     /// Returns when the first line has come; throws when the program ends without one.

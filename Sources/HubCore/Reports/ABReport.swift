@@ -37,17 +37,17 @@ package struct ABRun: Sendable {
         package struct Host: Sendable {
             package var host: String
             package var state: String
-            /// From the hub's order to the edge's answer at the hub, ms; nil while it has not come.
-            package var appliedLatencyMilliseconds: Int64?
-            package var latchedLatencyMilliseconds: Int64?
+            /// From the hub's first sending to the edge's answer at the hub, on the hub's monotonic clock; nil while it has not come.
+            package var appliedLatencyNanoseconds: Int64?
+            package var latchedLatencyNanoseconds: Int64?
             package var cancelledOrders: Int64?
             package init(
-                host: String, state: String, appliedLatencyMilliseconds: Int64?, latchedLatencyMilliseconds: Int64?, cancelledOrders: Int64?
+                host: String, state: String, appliedLatencyNanoseconds: Int64?, latchedLatencyNanoseconds: Int64?, cancelledOrders: Int64?
             ) {
                 self.host = host
                 self.state = state
-                self.appliedLatencyMilliseconds = appliedLatencyMilliseconds
-                self.latchedLatencyMilliseconds = latchedLatencyMilliseconds
+                self.appliedLatencyNanoseconds = appliedLatencyNanoseconds
+                self.latchedLatencyNanoseconds = latchedLatencyNanoseconds
                 self.cancelledOrders = cancelledOrders
             }
         }
@@ -433,13 +433,15 @@ private struct ABModel {
             "|---|---|---|---|---|---:|---:|---:|---|---|",
         ]
         func text(_ value: Int64?) -> String { value.map { "\($0)" } ?? "-" }
+        func milliseconds(_ nanoseconds: Int64?) -> String { nanoseconds.map { ReportText.decimal($0 * 1000, places: 3) } ?? "-" }
         for command in run.commands {
             let none = ABRun.Command.Host(
-                host: "-", state: "-", appliedLatencyMilliseconds: nil, latchedLatencyMilliseconds: nil, cancelledOrders: nil)
+                host: "-", state: "-", appliedLatencyNanoseconds: nil, latchedLatencyNanoseconds: nil, cancelledOrders: nil)
             for host in command.hosts.isEmpty ? [none] : command.hosts {
                 let cells = [
                     TimeText.milliseconds(command.issuedMilliseconds), command.kind, command.scope, host.host, host.state,
-                    text(host.appliedLatencyMilliseconds), text(host.latchedLatencyMilliseconds), text(host.cancelledOrders), command.by,
+                    milliseconds(host.appliedLatencyNanoseconds), milliseconds(host.latchedLatencyNanoseconds), text(host.cancelledOrders),
+                    command.by,
                     command.reason,
                 ]
                 lines.append("| " + cells.map(ReportText.escaped).joined(separator: " | ") + " |")
@@ -539,8 +541,8 @@ private struct ABModel {
             json.beginObject()
             json.field("host", string: host.host)
             json.field("state", string: host.state)
-            json.field("applied_latency_ms", integer: host.appliedLatencyMilliseconds)
-            json.field("latched_latency_ms", integer: host.latchedLatencyMilliseconds)
+            json.field("applied_latency_ms", fixed: host.appliedLatencyNanoseconds, places: Places.milliseconds)
+            json.field("latched_latency_ms", fixed: host.latchedLatencyNanoseconds, places: Places.milliseconds)
             json.field("cancelled_orders", integer: host.cancelledOrders)
             json.endObject()
         }

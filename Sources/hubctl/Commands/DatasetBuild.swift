@@ -20,15 +20,24 @@ enum ArmChoice: String, ExpressibleByArgument, CaseIterable {
 
 struct DatasetBuildCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "build", abstract: "Builds a calibration dataset from feed files.",
+        commandName: "build", abstract: "Builds a calibration dataset, from feed files here or at a hub.",
         discussion: """
             Writes calib_{from}_{to}.json and calib_{from}_{to}.manifest.json, each at once or not at all. Building again gives the same \
             bytes from the same rows ('unchanged'); other bytes are refused unless --replace is given.
+
+            With a hub (--context, CALIBRANT_CONTEXT or --hub) and neither --feeds-dir nor --offline the hub builds it from what it holds; \
+            'dataset pull' brings it here.
             """)
 
-    @Option(help: "Directory of <feed>_YYYYMMDD.jsonl files, flat or in host=<host> folders; relative to the working directory.")
-    var feedsDir = "artifacts/edge/feeds"
-    @Option(help: "Directory the dataset is written to, relative to the working directory.") var outputDir = "artifacts/edge/datasets"
+    @Option(
+        name: .customLong("feeds-dir"),
+        help:
+            "Directory of <feed>_YYYYMMDD.jsonl files, flat or in host=<host> folders; relative to the working directory. (default: artifacts/edge/feeds)"
+    ) var givenFeedsDir: String?
+    @Option(
+        name: .customLong("output-dir"),
+        help: "Directory the dataset is written to, relative to the working directory. (default: artifacts/edge/datasets)")
+    var givenOutputDir: String?
     @Option(help: "Begin, inclusive: RFC 3339 in whole seconds; without an offset it is UTC.") var fromTs: String
     @Option(help: "End, exclusive; written like --from-ts.") var toTs: String
     @Option(
@@ -44,10 +53,18 @@ struct DatasetBuildCommand: ParsableCommand {
     @Flag(help: "Keep filtered intervals, flagged.") var keepFiltered = false
     @Flag(help: "One row per host instead of hosts merged.") var perHost = false
     @Flag(help: "Replace a dataset of the same name that has other bytes.") var replace = false
-    @Flag(help: "Read files instead of asking a hub (the only way so far).") var offline = false
+    @Flag(help: "Read files instead of asking a hub.") var offline = false
+    @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
 
+    private var feedsDir: String { givenFeedsDir ?? "artifacts/edge/feeds" }
+    private var outputDir: String { givenOutputDir ?? "artifacts/edge/datasets" }
+    private var isAtHub: Bool { givenFeedsDir == nil && !offline && hub.isGiven }
+
     func validate() throws {
+        if isAtHub, givenOutputDir != nil {
+            throw ValidationError("the hub keeps the dataset it builds: leave out --output-dir and bring it with 'dataset pull'")
+        }
         guard let from = TimeText.parse(fromTs) else { throw ValidationError("--from-ts: '\(fromTs)' is no RFC 3339 time") }
         guard let to = TimeText.parse(toTs) else { throw ValidationError("--to-ts: '\(toTs)' is no RFC 3339 time") }
         guard from.milliseconds.isMultiple(of: 1000), to.milliseconds.isMultiple(of: 1000) else {
@@ -68,6 +85,7 @@ struct DatasetBuildCommand: ParsableCommand {
             Console.note(
                 "note: times without an offset are UTC: \(TimeText.seconds(from.milliseconds)) to \(TimeText.seconds(to.milliseconds))")
         }
+        if isAtHub { return try buildAtHub(from: from.milliseconds, to: to.milliseconds) }
         let arguments = DatasetArguments(
             from: from.milliseconds, to: to.milliseconds, intervalSeconds: intervalSec, symbols: symbols, source: source,
             arm: DatasetArguments.Arm(rawValue: arm.rawValue), deadlineMissMax: missMax, ticksMin: minSamplesPerInterval,
@@ -79,6 +97,28 @@ struct DatasetBuildCommand: ParsableCommand {
             throw Console.failure(error.description, Exit.failed, output)
         } catch let refusal as DatasetRefusal {
             throw explain(refusal)
+        }
+    }
+
+    private func buildAtHub(from: Int64, to: Int64) throws {
+        var arguments = [
+            "from_ms": "\(from)", "to_ms": "\(to)", "interval_sec": "\(intervalSec)", "arm": arm.rawValue,
+            "max_deadline_miss": maxDeadlineMiss, "min_samples": "\(minSamplesPerInterval)",
+        ]
+        if !symbols.isEmpty { arguments["symbols"] = symbols.joined(separator: ",") }
+        arguments["source"] = source?.name
+        for (name, isOn) in [("per_host", perHost), ("keep_filtered", keepFiltered), ("replace", replace)] where isOn {
+            arguments[name] = "true"
+        }
+        let body = try Console.reporting(output) { () throws(HubFailure) in try hub.body("dataset build", arguments, seconds: 3600) }
+        switch output {
+        case .json: Console.object(body)
+        case .table:
+            let names = [
+                ("status", "status"), ("dataset", "name"), ("manifest", "manifest"), ("sha256", "sha256"), ("kept", "kept_intervals"),
+                ("filtered", "filtered_intervals"), ("rejected lines", "rejected_lines"),
+            ]
+            Console.fields(names.map { ($0, Listing.Column("", $1).cell(of: body) ?? "-") })
         }
     }
 
@@ -150,7 +190,7 @@ struct DatasetBuildCommand: ParsableCommand {
                 ("kept", "\(documents.keptIntervals)"),
                 ("filtered", "\(documents.filteredIntervals)"), ("rejected lines", "\(documents.rejectedLines)"),
             ]
-            for (name, value) in lines { Console.data(Array((name + String(repeating: " ", count: 16 - name.count) + value + "\n").utf8)) }
+            Console.fields(lines)
         case .json:
             var json = JSONWriter()
             json.beginObject()

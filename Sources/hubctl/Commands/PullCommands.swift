@@ -1,0 +1,184 @@
+import ArgumentParser
+import NodeShell
+import Wire
+
+/// A document of the hub, brought here whole or not at all.
+struct PulledDocument {
+    enum Status: String { case written, unchanged, replaced, refused }
+    var name: String
+    var path: String
+    var bytes: Int
+    var sha256: String
+    var status: Status
+
+    /// Asks, checks the bytes against the hub's digest, and writes them at once.
+    static func pull(_ verb: String, _ name: String, to directory: String, replaces: Bool, _ hub: HubOptions) throws(HubFailure)
+        -> PulledDocument
+    {
+        defer { Console.meterDone() }
+        let answer = try HubClient.ask(
+            verb, ["name": name], of: try hub.target(), seconds: hub.timeout ?? 600, progress: Console.meter(verb))
+        guard let given = answer.body["name"]?.string, let count = answer.body["bytes"]?.integer, let sha256 = answer.body["sha256"]?.string
+        else { throw HubFailure("the hub's answer to '\(verb)' lacks name, bytes or sha256", Exit.failed) }
+        // The name becomes a file here: it is the one asked for, and no path.
+        guard given == name || given.hasPrefix(name + "."), !given.contains("/"), !given.hasPrefix(".") else {
+            throw HubFailure("the hub answered with '\(given)' instead of '\(name)'", Exit.failed)
+        }
+        guard count == answer.bytes.count, Digest.sha256(answer.bytes) == sha256 else {
+            throw HubFailure(
+                "'\(given)' was damaged on the way: its bytes do not have the hub's sha256", hint: "nothing was written; try again",
+                Exit.failed)
+        }
+        var document = PulledDocument(
+            name: given, path: "\(directory)/\(given)", bytes: answer.bytes.count, sha256: sha256, status: .written)
+        do throws(FileError) { document.status = try place(answer.bytes, at: document.path, in: directory, replaces: replaces) } catch {
+            throw HubFailure(error.description, Exit.failed)
+        }
+        guard document.status != .refused else {
+            throw HubFailure("'\(document.path)' exists and has other bytes", hint: "--replace overwrites it", Exit.failed)
+        }
+        return document
+    }
+
+    private static func place(_ bytes: [UInt8], at path: String, in directory: String, replaces: Bool) throws(FileError) -> Status {
+        try AtomicFile.makeDirectory(directory)
+        let old = try AtomicFile.read(path)
+        if old == bytes { return .unchanged }
+        if old != nil, !replaces { return .refused }
+        try AtomicFile.write(bytes, to: path)
+        return old == nil ? .written : .replaced
+    }
+
+    func print(_ form: OutputForm) {
+        switch form {
+        case .table: Console.fields([("status", status.rawValue), ("file", path), ("bytes", "\(bytes)"), ("sha256", sha256)])
+        case .json:
+            var json = JSONWriter()
+            json.beginObject()
+            json.field("status", string: status.rawValue)
+            json.field("name", string: name)
+            json.field("file", string: path)
+            json.field("bytes", integer: bytes)
+            json.field("sha256", string: sha256)
+            json.endObject()
+            json.newline()
+            Console.data(json.take())
+        }
+    }
+
+    static func check(name: String) throws {
+        guard !name.isEmpty, !name.contains("/"), !name.hasPrefix(".") else {
+            throw ValidationError("'\(name)' is no name of a document; see the list command")
+        }
+    }
+}
+
+extension Console {
+    /// One name and value a line.
+    static func fields(_ fields: [(String, String)]) {
+        for (name, value) in fields {
+            data(Array((name + String(repeating: " ", count: max(1, 16 - name.count)) + printable(value) + "\n").utf8))
+        }
+    }
+}
+
+private let documentColumns: [Listing.Column] = [
+    .init("NAME", "name"), .init("BYTES", "bytes", .number), .init("SHA256", "sha256"),
+]
+
+struct DatasetListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "Datasets at the hub.")
+
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
+
+    func run() throws {
+        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("dataset list") }
+        Console.list(body, Listing(columns: documentColumns, rows: body["datasets"]?.array ?? []), output, nothing: "no datasets")
+    }
+}
+
+struct DatasetPullCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pull", abstract: "Brings a dataset from the hub, checked by its sha256.",
+        discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
+
+    @Argument(help: "Its name, as 'dataset list' shows it.") var name: String
+    @Option(help: "Directory it is written to, relative to the working directory.") var outputDir = "artifacts/edge/datasets"
+    @Flag(help: "Replace a file of the same name that has other bytes.") var replace = false
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
+
+    func validate() throws { try PulledDocument.check(name: name) }
+
+    func run() throws {
+        let document = try Console.reporting(output) { () throws(HubFailure) in
+            try PulledDocument.pull("dataset pull", name, to: outputDir, replaces: replace, hub)
+        }
+        document.print(output)
+    }
+}
+
+struct ReportCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "report", abstract: "Reports on experiments and datasets.",
+        subcommands: [ReportBuildCommand.self, ReportListCommand.self, ReportPullCommand.self])
+}
+
+struct ReportBuildCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "build", abstract: "Has the hub write ab_run_{run_id}.md about an experiment, or calib_summary_{dataset}.md.")
+
+    @Option(help: "An experiment's id.") var experiment: String?
+    @Option(help: "A dataset's name.") var dataset: String?
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
+
+    func validate() throws {
+        guard (experiment == nil) != (dataset == nil) else { throw ValidationError("give either --experiment or --dataset") }
+    }
+
+    func run() throws {
+        var arguments: [String: String] = [:]
+        arguments["experiment"] = experiment
+        arguments["dataset"] = dataset
+        let body = try Console.reporting(output) { () throws(HubFailure) in try hub.body("report build", arguments, seconds: 600) }
+        switch output {
+        case .table: Console.data(Array("\(Console.printable(body["name"]?.string ?? "-"))\n".utf8))
+        case .json: Console.object(body)
+        }
+    }
+}
+
+struct ReportListCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "Reports at the hub.")
+
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
+
+    func run() throws {
+        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("report list") }
+        Console.list(body, Listing(columns: documentColumns, rows: body["reports"]?.array ?? []), output, nothing: "no reports")
+    }
+}
+
+struct ReportPullCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "pull", abstract: "Brings a report from the hub, checked by its sha256.",
+        discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
+
+    @Argument(help: "Its name, as 'report list' shows it.") var name: String
+    @Option(help: "Directory it is written to, relative to the working directory.") var outputDir = "artifacts/edge/reports"
+    @Flag(help: "Replace a file of the same name that has other bytes.") var replace = false
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
+
+    func validate() throws { try PulledDocument.check(name: name) }
+
+    func run() throws {
+        let document = try Console.reporting(output) { () throws(HubFailure) in
+            try PulledDocument.pull("report pull", name, to: outputDir, replaces: replace, hub)
+        }
+        document.print(output)
+    }
+}

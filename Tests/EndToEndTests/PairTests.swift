@@ -1,0 +1,222 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// The pair over real sockets: exchange, two edges, hub, `hubctl`. One run, looked at from all sides.
+@Suite(.serialized) struct PairTests {
+    private typealias Row = FeedRows.Row
+    private static let symbols = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
+
+    /// Everything that runs, under one directory; ended with the object.
+    private final class Fleet {
+        let directory: String
+        let venue: LiveProcess
+        let hub: LiveProcess
+        var edges: [String: LiveProcess] = [:]
+
+        init() throws {
+            directory = try Binaries.temporaryDirectory()
+            venue = try LiveProcess(
+                "calib-lab", ["venue", "--wire", "bybit", "--listen", "127.0.0.1:0", "--symbols", PairTests.symbols, "--seed", "11"])
+            let initialised = try Binaries.run(
+                "calib-hub",
+                [
+                    "init", "--directory", directory + "/pki", "--edge", "edge-a", "--edge", "edge-b", "--operator", "ann", "--operator",
+                    "bob", "--listen", "127.0.0.1:0",
+                ])
+            guard initialised.status == 0 else { throw LiveProcess.NotReady(description: initialised.standardError) }
+            hub = try LiveProcess(
+                "calib-hub",
+                [
+                    "run", "--config", directory + "/pki/hub.yaml", "--set", "metrics.listen=127.0.0.1:0", "--set",
+                    "artifacts_dir=\(directory)/hub",
+                ])
+            for host in ["edge-a", "edge-b"] { try start(host) }
+        }
+
+        deinit { try? FileManager.default.removeItem(atPath: directory) }
+
+        func start(_ host: String) throws {
+            let address = try hubAddress
+            let pki = "\(directory)/pki/edges/\(host)"
+            let settings = [
+                "host=\(host)", "artifacts_dir=\(directory)/edge/\(host)", "venue.name=sim",
+                "venue.url=ws://\(try PairTests.member("listening", of: venue))/v5/public/linear", "venue.symbols=\(PairTests.symbols)",
+                "hub.enabled=true", "hub.host=127.0.0.1", "hub.port=\(address.split(separator: ":")[1])", "hub.server_name=localhost",
+                "tls.certificate=\(pki)/cert.pem", "tls.key=\(pki)/key.pem", "tls.authority=\(pki)/ca.pem", "metrics.listen=127.0.0.1:0",
+            ]
+            edges[host] = try LiveProcess(
+                "edge-node", ["run", "--config", Repository.path("config/edge.yaml")] + settings.flatMap { ["--set", $0] })
+        }
+
+        /// SIGTERM, and the exit status.
+        func stop(_ host: String) -> Int32? {
+            edges[host]?.signal(SIGTERM)
+            return edges[host]?.wait()
+        }
+
+        var hubAddress: String { get throws { try PairTests.member("listening", of: hub) } }
+
+        func hubctl(_ arguments: [String], as name: String = "ann") throws -> Binaries.Outcome {
+            try Binaries.run("hubctl", arguments + ["--context", "\(directory)/pki/operators/\(name)", "--hub", try hubAddress])
+        }
+
+        func json(_ arguments: [String], as name: String = "ann") throws -> Row {
+            let outcome = try hubctl(arguments + ["-o", "json"], as: name)
+            guard outcome.status == 0,
+                let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+            else { throw LiveProcess.NotReady(description: "\(arguments): \(outcome.status) \(outcome.standardError)") }
+            return Row(values: values)
+        }
+
+        func feeds(_ host: String) throws -> FeedRows { try FeedRows(directory: "\(directory)/edge/\(host)/feeds") }
+    }
+
+    private static func member(_ name: String, of process: LiveProcess) throws -> String {
+        let line = try JSONSerialization.jsonObject(with: Data(process.firstLine.utf8)) as? [String: Any]
+        return try #require(line?[name] as? String, "'\(name)' is not in \(process.firstLine)")
+    }
+
+    /// Asks again until it holds; a minute at most.
+    private func eventually(_ what: String, _ holds: () throws -> Bool) throws {
+        let deadline = Date().addingTimeInterval(60)
+        while true {
+            if (try? holds()) == true { return }
+            guard Date() < deadline else {
+                Issue.record("never: \(what)")
+                throw LiveProcess.NotReady(description: what)
+            }
+            usleep(50_000)
+        }
+    }
+
+    private func objects(_ row: Row, _ key: String) -> [Row] { (row.values[key] as? [[String: Any]] ?? []).map(Row.init) }
+
+    @Test func theLoop_rollback_kill_andTheHubsCopy() throws {
+        let fleet = try Fleet()
+        let hosts = ["edge-a", "edge-b"]
+
+        // Both connect, quote, and the hub stores what they log.
+        try eventually("both edges are connected") {
+            let list = objects(try fleet.json(["host", "list"]), "hosts")
+            return list.count == 2 && list.allSatisfy { $0.text("state") == "connected" }
+        }
+
+        // An experiment puts half the symbols on B, and takes them back.
+        let created = try fleet.json([
+            "experiment", "create", "--id", "narrow-1", "--split", "0.5", "--candidate", "spread.base_bps=0.8", "--reason", "test",
+        ]).object("experiment")
+        let onB = Set(created.values["symbols_b"] as? [String] ?? [])
+        #expect(onB.count == 2)
+        for host in hosts {
+            try eventually("\(host) plays B for every symbol of B") {
+                let rows = try fleet.feeds(host)["pipeline_ticks"].filter { $0.text("arm") == "B" }
+                return Set(rows.compactMap { $0.text("symbol") }) == onB
+            }
+        }
+        let rollback = try fleet.json(["experiment", "rollback", "narrow-1", "--reason", "test"])
+        let taken = objects(rollback, "hosts")
+        #expect(taken.map { $0.text("host") } == hosts)
+        #expect(taken.allSatisfy { $0.text("state") == "latched" && $0.optional("applied_ms") != nil })
+        let again = try fleet.json(["experiment", "rollback", "narrow-1", "--reason", "once more"])
+        #expect(again.text("command") == rollback.text("command"))
+
+        // Each quotes on, on A, and says why.
+        for host in hosts {
+            try eventually("\(host) quotes on A, latched") {
+                try fleet.feeds(host)["pipeline_ticks"].contains { onB.contains($0.text("symbol") ?? "") && $0.text("arm_why") == "latch" }
+            }
+        }
+
+        // The kill switch: everywhere, latched over a restart; a second operator releases.
+        let killed = objects(try fleet.json(["kill", "--all", "--reason", "test"]), "hosts")
+        #expect(killed.count == 2 && killed.allSatisfy { $0.text("state") == "latched" })
+        #expect(fleet.stop("edge-b") == 0)
+        try fleet.start("edge-b")
+        try eventually("edge-b is back, killed") {
+            let host = objects(try fleet.json(["host", "list"]), "hosts").first { $0.text("host") == "edge-b" }
+            return host?.text("state") == "connected" && host?.flag("killed") == true
+        }
+        let own = try fleet.hubctl(["kill", "--release", "--all", "--reason", "test"])
+        #expect(own.status == 4, "\(own.standardError)")
+        let beforeRelease = try fleet.feeds("edge-b")
+        _ = try fleet.json(["kill", "--release", "--all", "--reason", "test"], as: "bob")
+        try eventually("edge-b quotes again") {
+            try fleet.feeds("edge-b")["pipeline_ticks"].last.map { !$0.flag("halted") } == true
+        }
+
+        for host in hosts { #expect(fleet.stop(host) == 0, "\(fleet.edges[host]!.standardError)") }
+        for (host, delivery) in zip(hosts, taken) {
+            try checkArms(try fleet.feeds(host), onB, appliedAt: delivery.integer("edge_applied_at_ms"))
+        }
+        try checkKilled(beforeRelease)
+        for host in hosts { try checkCopy(fleet, host) }
+        try checkDataset(fleet)
+    }
+
+    /// B before the applied instant; after it no tick and no quote of B, only what follows from B's fills.
+    private func checkArms(_ rows: FeedRows, _ onB: Set<String>, appliedAt: Int) throws {
+        let ofB = { (row: Row) in row.text("arm") == "B" }
+        let snapshots = rows["feature_snapshots"].filter(ofB)
+        #expect(Set(snapshots.filter { $0.integer("ts") <= appliedAt }.compactMap { $0.text("symbol") }) == onB)
+        for row in snapshots where row.integer("ts") > appliedAt {
+            #expect(row.object("counts").integer("ticks") == 0 && row.object("counts").integer("quotes") == 0)
+        }
+        #expect(rows["pipeline_ticks"].filter(ofB).allSatisfy { $0.integer("ts") <= appliedAt })
+        for feed in ["pipeline_ticks", "feature_snapshots", "fills", "quotes", "markouts"] {
+            for row in rows[feed].filter(ofB) {
+                #expect(row.text("experiment") == "narrow-1" && row.text("arm_why") == "schedule" && onB.contains(row.text("symbol") ?? ""))
+            }
+        }
+    }
+
+    /// From the kill on every tick is halted and no order is accepted.
+    private func checkKilled(_ rows: FeedRows) throws {
+        let kill = try #require(rows["events"].first { $0.text("event") == "kill" })
+        let after = rows["pipeline_ticks"].filter { $0.integer("ts") > kill.integer("ts") }
+        #expect(!after.isEmpty && after.allSatisfy { $0.flag("halted") })
+        for row in rows["feature_snapshots"] where row.integer("from_ts") > kill.integer("ts") {
+            #expect(row.object("counts").integer("quotes") == 0)
+        }
+    }
+
+    /// The hub's files are the edge's bytes.
+    private func checkCopy(_ fleet: Fleet, _ host: String) throws {
+        let source = "\(fleet.directory)/edge/\(host)/feeds"
+        let copy = "\(fleet.directory)/hub/feeds/host=\(host)"
+        let names = try FileManager.default.contentsOfDirectory(atPath: source).filter { $0.hasSuffix(".jsonl") }
+        #expect(Set(names.map { String($0.prefix { $0 != "." }.dropLast(9)) }).count == 6, "\(names)")
+        for name in names {
+            let written = try Data(contentsOf: URL(fileURLWithPath: "\(source)/\(name)"))
+            let stored = try Data(contentsOf: URL(fileURLWithPath: "\(copy)/\(name)"))
+            #expect(!stored.isEmpty && written.starts(with: stored), "\(host)/\(name)")
+        }
+    }
+
+    /// The hub's dataset, pulled, is the one built offline from the same files.
+    private func checkDataset(_ fleet: Fleet) throws {
+        let range = ["--from-ts", day(-86_400), "--to-ts", day(2 * 86_400), "--interval-sec", "3600", "--arm", "all"]
+        let built = try fleet.json(["dataset", "build"] + range)
+        let name = try #require(built.text("name"))
+        let pulled = try fleet.hubctl(["dataset", "pull", name, "--output-dir", fleet.directory + "/pulled"])
+        #expect(pulled.status == 0, "\(pulled.standardError)")
+        let offline = try Binaries.run(
+            "hubctl",
+            ["dataset", "build", "--feeds-dir", fleet.directory + "/hub/feeds", "--output-dir", fleet.directory + "/offline"] + range)
+        #expect(offline.status == 0, "\(offline.standardError)")
+        let file = name.hasSuffix(".json") ? name : name + ".json"
+        #expect(
+            try Data(contentsOf: URL(fileURLWithPath: fleet.directory + "/pulled/" + file))
+                == Data(contentsOf: URL(fileURLWithPath: fleet.directory + "/offline/" + file)))
+        let report = try fleet.json(["report", "build", "--experiment", "narrow-1"]).text("name") ?? ""
+        #expect(try fleet.hubctl(["report", "pull", report, "--output-dir", fleet.directory + "/pulled"]).status == 0)
+        let text = try String(contentsOfFile: fleet.directory + "/pulled/" + report, encoding: .utf8)
+        #expect(text.hasPrefix("# AB Test Report: ") && text.contains("| Slippage BPS |") && text.contains("Bucket B: 2 symbols"))
+    }
+
+    /// Midnight UTC today, and so many seconds later.
+    private func day(_ seconds: Int) -> String {
+        let midnight = Int(Date().timeIntervalSince1970) / 86_400 * 86_400
+        return ISO8601DateFormatter().string(from: Date(timeIntervalSince1970: TimeInterval(midnight + seconds)))
+    }
+}
