@@ -66,7 +66,7 @@ struct WebSocketTests {
 
     @Test func otherPathsOfTheServerAreOrdinaryRequests() async throws {
         let (port, _) = try await Self.echo()
-        let page = try await HTTPClient.get(host: "127.0.0.1", port: port, path: "/page?x=1", on: TestSockets.eventLoop).get()
+        let page = try await TestSockets.get(port: port, path: "/page?x=1")
         #expect(page == HTTPResponse(status: 200, body: Array("page\n".utf8)))
         let error = await #expect(throws: NetworkError.self) {
             _ = try await TestSockets.connect(port: port, path: "/other", recorder: SocketRecorder())
