@@ -59,7 +59,7 @@ struct SyncedFilesTests {
         let directory = try Binaries.temporaryDirectory()
         defer { try? FileManager.default.removeItem(atPath: directory) }
         let day = CalendarDay(year: 2025, month: 1, day: 2)!
-        let row = Array("{\"epoch\":\"0\",\"seq\":1}\n".utf8)
+        let row = Array("{\"v\":1,\"host\":\"h\",\"epoch\":\"0123456789abcdef\",\"seq\":1}\n".utf8)
         do {
             let files = try FeedFiles(artifacts: directory)
             let wakes = Counter()
