@@ -261,8 +261,15 @@ package struct ArmControl {
         effects.append(.apply(new))
     }
 
+    /// The experiment the plan is about: what the hub assigned, but one that is being taken off the quote path until it has left, so that the
+    /// change keeps its reason though the hub's next words are that nothing is assigned any more.
+    private var planned: ExperimentSpec? {
+        if let leaving = plan.experiment, case .settling? = latches[leaving.id]?.state { return leaving }
+        return refusal == nil ? assignment?.experiment : nil
+    }
+
     private func makePlan() -> Plan {
-        guard let spec = assignment?.experiment, refusal == nil else {
+        guard let spec = planned else {
             return Plan(experiment: nil, choices: .init(repeating: Choice(.a, .none), count: symbols.count))
         }
         let needsLease = symbols.contains { spec.symbolsB.contains($0) }

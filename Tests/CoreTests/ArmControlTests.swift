@@ -162,6 +162,17 @@ struct ArmControlTests {
         #expect(edge.control.revision == Revision(term: 1, number: 10))
     }
 
+    /// The hub's next words behind a rollback are that nothing is assigned any more: they must not take the reason and the count away.
+    @Test func changeKeepsItsReason_whenTheAssignmentGoesBeforeItTookEffect() {
+        var edge = Edge()
+        edge.playB()
+        #expect(edge.step(.command(Edge.rollback("c1"))) == [.apply(edge.plan(.latch))])
+        #expect(edge.step(.assigned(.init(revision: Revision(term: 1, number: 20), experiment: nil))) == [])
+        let effects = edge.step(.settled(atMilliseconds: 5_123, cancelledOrders: 2))
+        #expect(effects.compactMap(\.result).map(\.cancelledOrders) == [2])
+        #expect(edge.control.plan.experiment == nil)
+    }
+
     @Test func repeatedRollbackIsAnsweredFromTheLatch_atEveryStage() {
         var edge = Edge()
         edge.playB()
