@@ -224,6 +224,9 @@ struct EdgeConfiguration: Sendable {
             let key = Self.keys.first { $0.path == override.key }
             return "candidate.\(override.key)=\(key.map { ConfigurationReader.canonical($0, override.value) } ?? override.value)"
         }
+        for instrument in instruments[venue] ?? [] where instrument.sizeUnit != 1 {
+            lines.append("size_unit.\(instrument.symbol)=\(instrument.sizeUnit)")
+        }
         lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
         return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
     }
@@ -290,10 +293,10 @@ struct EdgeConfiguration: Sendable {
                 let symbol = symbolNode.string ?? "?"
                 var values: [String: String] = [:]
                 for (key, node) in reader.flatten(valuesNode) {
-                    if key == "tick" || key == "lot" {
+                    if ["tick", "lot", "size_unit"].contains(key) {
                         values[key] = node.string
                     } else {
-                        reader.problem(node, key, "unknown key; tick and lot are allowed")
+                        reader.problem(node, key, "unknown key; tick, lot and size_unit are allowed")
                     }
                 }
                 guard let (digits, units) = Self.step(values["tick"], places: Places.price),
@@ -302,8 +305,14 @@ struct EdgeConfiguration: Sendable {
                     reader.problem(symbolNode, "\(venue).\(symbol)", "tick and lot must both be positive decimals such as 0.10")
                     continue
                 }
+                guard let sizeUnit = Int64(values["size_unit"] ?? "1"), (1...1_000_000_000).contains(sizeUnit) else {
+                    reader.problem(symbolNode, "\(venue).\(symbol)", "size_unit must be a whole number; 1...1000000000 is allowed")
+                    continue
+                }
                 instruments[venue, default: []].append(
-                    Instrument(symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits))
+                    Instrument(
+                        symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits,
+                        sizeUnit: sizeUnit))
             }
         }
     }
