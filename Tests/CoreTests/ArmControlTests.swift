@@ -162,15 +162,19 @@ struct ArmControlTests {
         #expect(edge.control.revision == Revision(term: 1, number: 10))
     }
 
-    /// The hub's next words behind a rollback are that nothing is assigned any more: they must not take the reason and the count away.
-    @Test func changeKeepsItsReason_whenTheAssignmentGoesBeforeItTookEffect() {
+    @Test func rolledBackSymbolsSaySoUntilThereIsAnotherExperiment() {
         var edge = Edge()
         edge.playB()
-        #expect(edge.step(.command(Edge.rollback("c1"))) == [.apply(edge.plan(.latch))])
-        #expect(edge.step(.assigned(.init(revision: Revision(term: 1, number: 20), experiment: nil))) == [])
-        let effects = edge.step(.settled(atMilliseconds: 5_123, cancelledOrders: 2))
-        #expect(effects.compactMap(\.result).map(\.cancelledOrders) == [2])
-        #expect(edge.control.plan.experiment == nil)
+        _ = edge.step(.command(Edge.rollback("c1")))
+        #expect(edge.assign(nil) == [])
+        #expect(edge.control.plan == edge.plan(.latch))
+        #expect(edge.assign(Edge.spec("exp-2")).first == .apply(edge.plan(.lease, spec: Edge.spec("exp-2"))))
+        // The hub's news in the other order.
+        var other = Edge()
+        other.playB()
+        _ = other.assign(nil)
+        #expect(other.control.plan.experiment == nil)
+        #expect(other.step(.command(Edge.rollback("c1"))) == [.apply(other.plan(.latch))])
     }
 
     @Test func repeatedRollbackIsAnsweredFromTheLatch_atEveryStage() {
