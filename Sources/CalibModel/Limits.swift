@@ -11,6 +11,8 @@ package enum Limits {
     package static let frameTradesMax = 1_024
     /// A book without a chain asks again for its subscription this often, while its frames keep coming: 25 times a round trip to a far venue.
     package static let resubscribeNanoseconds: Int64 = 5_000_000_000
+    /// Books that never came, asked for again at once: two requests each, 40 in 5 s; Bybit takes 500.
+    package static let resubscriptionsMax = 20
     /// Connections told apart in one recording; a reconnect under its old name is none more. Lines of any further one are bad lines.
     package static let recordingConnectionsMax = 64
     /// Highest price in 1e-9 quote currency, and highest quantity of one level or trade in 1e-8 base asset: a sixteenth of an Int64, so that

@@ -124,7 +124,7 @@ package struct ArmControl {
         self.symbols = symbols
         self.reject = reject
         plan = Plan(experiment: nil, choices: .init(repeating: Choice(.a, .none), count: symbols.count))
-        let rows = ControlRows(bytes) { value throws(WireError) in try LatchRecord(value) }
+        let rows = ControlRows(bytes, countsTornEnd: false) { value throws(WireError) in try LatchRecord(value) }
         damagedLines = rows.damagedLines
         for case (_, let record?) in rows.lines {
             revision = max(revision, record.revision)

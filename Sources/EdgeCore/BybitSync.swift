@@ -213,6 +213,9 @@ extension QuoteNode {
         return resubscriptions.filter { !symbols[Int($0)].isProven }
     }
 
+    /// Whether a frame of the symbol's book came on the present connection.
+    package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
+
     private mutating func extendProofs(of connection: Int, at now: Moment) {
         for index in 0..<symbolCount where symbols[index].subscription.connection == connection { symbols[index].ponged(at: now, &shared) }
     }

@@ -110,14 +110,18 @@ package struct LatchRecord: Sendable, Equatable {
     }
 }
 
-/// The rows of an append-only control file. A torn last line is none: its writer had not finished, and nobody was told that it had.
+/// The rows of an append-only control file.
 package struct ControlRows<Row> {
     /// In the order of the file, lines counted from 1; a row is nil when its line cannot be read. Whoever folds the rows decides what that
     /// means; both of ours fail closed.
     package private(set) var lines: [(number: Int, row: Row?)] = []
 
-    package init(_ bytes: [UInt8], _ read: (JSONValue) throws(WireError) -> Row) {
-        guard let end = bytes.lastIndex(of: 0x0a) else { return }
+    /// `countsTornEnd`: a last line without its newline is a line that cannot be read. Otherwise it is none: its writer had not finished.
+    package init(_ bytes: [UInt8], countsTornEnd: Bool, _ read: (JSONValue) throws(WireError) -> Row) {
+        let end = bytes.lastIndex(of: 0x0a) ?? bytes.startIndex
+        defer {
+            if countsTornEnd, bytes.last ?? 0x0a != 0x0a { lines.append((bytes.count { $0 == 0x0a } + 1, nil)) }
+        }
         for (index, line) in bytes[..<end].split(separator: 0x0a, omittingEmptySubsequences: false).enumerated() where !line.isEmpty {
             let value = try? JSONValue.parse(Array(line))
             lines.append((index + 1, value.flatMap { try? read($0) }))

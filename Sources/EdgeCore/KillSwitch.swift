@@ -4,7 +4,8 @@ import Wire
 /// The kill switch of one host: what is killed, and how every way to it becomes durable and answered (SPEC 10.1).
 ///
 /// Killed = what the rows of `kills.jsonl` fold to, and kills in effect whose row is not durable yet. A release lifts what was killed under
-/// the same scope, and takes effect only once its row is durable. So a crash at any moment errs towards killed.
+/// the same scope, and takes effect only once its row is durable. So a crash at any moment errs towards killed: a kill is called applied before
+/// its row is durable, hence what is left of a row counts as a kill of the host. Rows that vanish from the file lift nothing.
 package struct KillSwitch {
     package enum Input: Sendable {
         case command(Message.Command)
@@ -30,6 +31,15 @@ package struct KillSwitch {
         case say(Message)
         /// For the log: lines of `kills.jsonl` cannot be read; each counts as a kill of the host.
         case damaged(lines: [Int])
+        /// For the log: rows that were there are not there any more.
+        case rowsGone
+    }
+
+    /// What was killed when rows vanished, and how many lines were left then: those that follow may lift it.
+    private struct Carried {
+        var lines: Int
+        var isHostKilled: Bool
+        var symbols: Set<String>
     }
 
     /// What is killed and released as one; a release lifts the kill of its own scope only.
@@ -58,6 +68,9 @@ package struct KillSwitch {
     /// Results of commands whose rows are durable.
     private var done: [String: KillRecord] = [:]
     private var damagedLines: [Int] = []
+    /// The whole lines that were folded last.
+    private var folded: ArraySlice<UInt8> = []
+    private var carried: Carried?
     /// What the quote path was told: killed.
     private var told: Set<Scope> = []
     package private(set) var revision = Revision.zero
@@ -164,15 +177,30 @@ package struct KillSwitch {
     // MARK: The fold
 
     private mutating func fold(_ bytes: [UInt8]) -> [Effect] {
-        let log = ControlRows(bytes) { value throws(WireError) in try KillRecord(value) }
+        let log = ControlRows(bytes, countsTornEnd: true) { value throws(WireError) in try KillRecord(value) }
+        let whole = bytes[..<(bytes.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0)]
+        let areRowsGone = !whole.starts(with: folded)
+        if areRowsGone {
+            carried = Carried(lines: whole.count { $0 == 0x0a }, isHostKilled: isHostKilledByLog, symbols: symbolsKilledByLog)
+        }
+        folded = whole
         (isHostKilledByLog, symbolsKilledByLog) = (false, [])
-        for (_, row) in log.lines {
+        var waiting = carried
+        for (number, row) in log.lines {
+            if let carried = waiting, number > carried.lines { carry(&waiting) }
             // What cannot be read may have been a kill of anything; a later release of the host lifts it.
             if let row { apply(row) } else { isHostKilledByLog = true }
         }
+        carry(&waiting)
         let isNew = log.damagedLines != damagedLines
         damagedLines = log.damagedLines
-        return (isNew && !damagedLines.isEmpty ? [.damaged(lines: damagedLines)] : []) + changes()
+        return (areRowsGone ? [.rowsGone] : []) + (isNew && !damagedLines.isEmpty ? [.damaged(lines: damagedLines)] : []) + changes()
+    }
+
+    private mutating func carry(_ waiting: inout Carried?) {
+        guard let carried = waiting.take() else { return }
+        isHostKilledByLog = isHostKilledByLog || carried.isHostKilled
+        symbolsKilledByLog.formUnion(carried.symbols)
     }
 
     private mutating func apply(_ record: KillRecord) {

@@ -74,6 +74,9 @@ package struct MDCache: Sendable {
         return !(answers && topicIsRecent(at: now, parameters))
     }
 
+    /// The wall clock was set: what frames took to come is counted on the new one.
+    package mutating func clockStepped(by nanoseconds: Int64) { baseline.clockStepped(by: nanoseconds) }
+
     /// A gap: the topic itself is unproven, so no ping can prove the book.
     package mutating func lose() {
         invalidate()
@@ -113,6 +116,11 @@ package struct LatenessBaseline: Sendable {
     private var window: Int64 = .min
 
     package init() {}
+
+    /// Every receive time from now on is that much later: without this, all frames were late by a step forward for five minutes.
+    package mutating func clockStepped(by nanoseconds: Int64) {
+        for index in 0..<10 where minima[index] != .max { minima[index] = minima[index] &+ nanoseconds }
+    }
 
     /// Nanoseconds above the minimum of (receive - venue time), this sample included: never negative.
     package mutating func lateness(of difference: Int64, at now: Instant) -> Int64 {

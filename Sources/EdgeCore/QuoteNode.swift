@@ -236,6 +236,11 @@ package struct QuoteNode: ~Copyable {
         enforceHostLimits(at: now)
     }
 
+    /// The wall clock was set by that many nanoseconds: moments carry the new time from here on.
+    package mutating func clockStepped(by nanoseconds: Int64) {
+        for index in 0..<symbolCount { symbols[index].cache.clockStepped(by: nanoseconds) }
+    }
+
     /// A frame that is not for this node, such as one of another category: counted only.
     package mutating func otherFrame() {
         messages += 1

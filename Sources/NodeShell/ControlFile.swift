@@ -2,11 +2,17 @@ import Glibc
 
 /// A small append-only file of JSON lines that several processes of one host write: `kills.jsonl`, `latches.jsonl`.
 ///
-/// Writers take turns by a lock on the file. A row is durable when `append` returns. What a crash left of a row at the end is cut off by the
-/// next writer; readers ignore it.
+/// Writers take turns by a lock on the file. A row is durable when `append` returns. What a crash left of a latch's row at the end is cut off by
+/// the next writer, because the hub repeats a rollback until it hears that the row is durable. What it left of a kill's row becomes a line of its
+/// own, which counts as a kill.
 package struct ControlFile: Sendable {
     package let path: String
-    package init(path: String) { self.path = path }
+    private let keepsTornEnd: Bool
+
+    /// `latches.jsonl`
+    package init(path: String) { (self.path, keepsTornEnd) = (path, false) }
+    /// `kills.jsonl`
+    package init(kills path: String) { (self.path, keepsTornEnd) = (path, true) }
 
     /// All bytes; empty when there is no such file.
     package func read() throws(FileError) -> [UInt8] { try AtomicFile.read(path) ?? [] }
@@ -24,7 +30,8 @@ package struct ControlFile: Sendable {
             guard errno == EINTR else { throw FileError(.lock, path, errorNumber: errno, remedy: "does the file system know locks?") }
         }
         let existing = try read()
-        let whole = existing.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+        let whole = keepsTornEnd ? existing.count : existing.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
+        let line = existing[..<whole].last ?? 0x0a == 0x0a ? line : [0x0a] + line
         if whole < existing.count, ftruncate(descriptor, whole) != 0 {
             throw FileError(.cut, path, "at byte \(whole)", errorNumber: errno, remedy: "is the file writable?")
         }

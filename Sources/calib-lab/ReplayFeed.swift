@@ -89,6 +89,8 @@ final class ReplayFeed: VenueFeed, @unchecked Sendable {
 
     fileprivate func opened(_ socket: WebSocket, _ id: Int) {
         clients.add(id, socket)
+        // Whoever was sent everything must not get the beginning again while this process ends.
+        if endsWithLastClient, isThrough { socket.close() }
         note("venue: client \(id) at \(socket.peer) connected")
     }
 

@@ -64,7 +64,7 @@ final class ControlLoop: @unchecked Sendable {
         tls = setup.tls
         logger = setup.logger
         killFile = setup.artifacts + "/KILL"
-        kills = ControlFile(path: setup.artifacts + "/kills.jsonl")
+        kills = ControlFile(kills: setup.artifacts + "/kills.jsonl")
         latches = ControlFile(path: setup.artifacts + "/latches.jsonl")
         control = ControlState(revision: .zero, latches: [], holdsLease: false, configHash: 0)
     }
@@ -104,9 +104,9 @@ final class ControlLoop: @unchecked Sendable {
         }
     }
 
-    /// Appends and syncs; the outcome, with all bytes of the file, comes back on the quote loop.
+    /// Appends and syncs; the outcome, with all bytes of the file, comes back on `loop`.
     func append(
-        _ line: [UInt8], to file: File, removingKillFile: Bool = false,
+        _ line: [UInt8], to file: File, removingKillFile: Bool = false, then loop: any EventLoop,
         _ then: @escaping @Sendable (Result<[UInt8], FileError>) -> Void
     ) {
         eventLoop.execute { [self] in
@@ -118,11 +118,10 @@ final class ControlLoop: @unchecked Sendable {
                 }
             }
             if case .failure(let error) = result {
-                logger.error("A kill or rollback is in effect and cannot be recorded.", metadata: ["cause": "\(error)"])
+                logger.error("A kill, release or rollback cannot be recorded.", metadata: ["cause": "\(error)"])
             }
-            // Our own row is no news.
-            if file == .kills { killStamp = kills.stamp }
-            quote?.eventLoop.execute { then(result) }
+            // `watchFiles` reads our own row again: were its stamp taken here, a row that another process wrote just now would be missed.
+            loop.execute { then(result) }
         }
     }
 
@@ -145,6 +144,7 @@ final class ControlLoop: @unchecked Sendable {
     private var status: HostStatus?
     private var timers: [RepeatedTask] = []
     private var killStamp: Stamp?
+    private var hasReportedKillFile = false
     private var seenKillFile: (stamp: Stamp, toldAt: Instant)?
     private var isTurnLeaving = false
     private var isStopping = false
@@ -167,8 +167,12 @@ final class ControlLoop: @unchecked Sendable {
                 let bytes = try kills.read()
                 killStamp = stamp
                 quote?.deliver(KillSwitch.Input.log(bytes))
+                hasReportedKillFile = false
             } catch {
-                logger.error("The kill file cannot be read; what was killed stays killed.", metadata: ["cause": "\(error)"])
+                if !hasReportedKillFile {
+                    logger.error("kills.jsonl cannot be read; what was killed stays killed.", metadata: ["cause": "\(error)"])
+                }
+                hasReportedKillFile = true
             }
         }
         guard let file = Stamp(path: killFile) else {

@@ -40,7 +40,7 @@ struct Kill: ParsableCommand {
             throw ExitCode.badSubject
         }
         let directory = configuration.artifactsDirectory
-        let file = ControlFile(path: directory + "/kills.jsonl")
+        let file = ControlFile(kills: directory + "/kills.jsonl")
         let record = KillRecord(
             milliseconds: SystemClock.wall().milliseconds, action: release ? .release : .kill, symbol: symbol, by: "local:uid=\(getuid())",
             reason: reason)

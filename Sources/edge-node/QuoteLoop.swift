@@ -19,6 +19,8 @@ final class QuoteLoop: @unchecked Sendable {
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
+        /// The file KILL is there already.
+        var isKilledByFile: Bool
         var latches: [UInt8]
         var logger: Logger
     }
@@ -31,6 +33,7 @@ final class QuoteLoop: @unchecked Sendable {
     private let spool: FeedSpool
     private let control: ControlLoop
     private let killLog: [UInt8]
+    private let isKilledByFile: Bool
 
     private var node: QuoteNode
     private var arms: ArmControl
@@ -41,10 +44,16 @@ final class QuoteLoop: @unchecked Sendable {
     /// A plan was applied and has not taken effect everywhere.
     private var isSettling = false
     private var settlingCancelled = 0
+    /// While B is played: when the arms must be looked at again, on CLOCK_BOOTTIME.
+    private var leaseEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
     /// When each symbol's ticks were last seen to rise.
     private var lastTick: [(count: Int64, at: Instant)]
     private var hasReportedFailure = false
+    private var reportedRefusals: Int64 = 0
+    private let startedAt: Instant
+    /// Of frames.
+    private var span: (first: WallTime, last: WallTime)?
 
     // The venue's connection.
     private let target: WebSocketTarget
@@ -52,6 +61,9 @@ final class QuoteLoop: @unchecked Sendable {
     private var backOff = BackOff { Int64.random(in: $0) }
     private var lastFrame: Instant
     private var lastPing: Instant
+    private var subscribedAt: Instant
+    /// Where the next round of `askAgain` begins.
+    private var nextAsked = 0
     private var isStopping = false
 
     init(_ setup: Setup, control: ControlLoop, on eventLoop: any EventLoop) {
@@ -63,6 +75,7 @@ final class QuoteLoop: @unchecked Sendable {
         spool = setup.spool
         self.control = control
         killLog = setup.kills
+        isKilledByFile = setup.isKilledByFile
         target = setup.target
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
@@ -78,7 +91,7 @@ final class QuoteLoop: @unchecked Sendable {
         }
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
-        (nextSecond, lastFrame, lastPing) = (now, now, now)
+        (nextSecond, lastFrame, lastPing, subscribedAt, startedAt) = (now, now, now, now, now)
         lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
@@ -88,6 +101,7 @@ final class QuoteLoop: @unchecked Sendable {
     func start() {
         eventLoop.execute { [self] in
             run(kills.step(.log(killLog)))
+            if isKilledByFile { run(kills.step(.fileSeen)) }
             shareControl()
             timer = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in self.turn()
             }
@@ -104,9 +118,16 @@ final class QuoteLoop: @unchecked Sendable {
         }
     }
 
-    /// Cancels everything, waits for the cancels, and closes the feeds. The future is the writer's outcome.
-    func stop() -> EventLoopFuture<FeedStatistics> {
-        let done = eventLoop.makePromise(of: FeedStatistics.self)
+    struct Outcome: Sendable {
+        /// One JSON object on one line.
+        var summary: String
+        /// The writer's.
+        var feeds: Result<FeedStatistics, FileError>
+    }
+
+    /// Cancels everything, waits for the cancels, and closes the feeds.
+    func stop() -> EventLoopFuture<Outcome> {
+        let done = eventLoop.makePromise(of: Outcome.self)
         eventLoop.execute { [self] in
             isStopping = true
             timer?.cancel()
@@ -137,12 +158,17 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func second(_ now: Moment) {
         if let step = clock.check(monotonic: SystemClock.monotonic(), wall: SystemClock.wall()) {
+            node.clockStepped(by: step)
             node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .clock, first: step / 1_000_000))
             logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(step / 1_000_000)"])
         }
         if let failure = spool.failure, !hasReportedFailure {
             hasReportedFailure = true
             logger.error("Feeds cannot be written; quoting halts when the rings are full.", metadata: ["cause": "\(failure)"])
+        }
+        if node.refusedRequests > reportedRefusals {
+            reportedRefusals = node.refusedRequests
+            logger.warning("The venue refused a subscription; does it know every symbol?", metadata: ["refused": "\(reportedRefusals)"])
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
@@ -156,7 +182,7 @@ final class QuoteLoop: @unchecked Sendable {
                 feedsFailed: spool.failure != nil))
     }
 
-    private func finish(after deadline: Instant, _ done: EventLoopPromise<FeedStatistics>) {
+    private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {
         let now = moment()
         node.advance(to: now)
         spool.publish(&node.shared.outboxes)
@@ -164,12 +190,14 @@ final class QuoteLoop: @unchecked Sendable {
             eventLoop.scheduleTask(in: .milliseconds(1)) { [self] in finish(after: deadline, done) }
             return
         }
-        do throws(FileError) {
+        let feeds = Result<FeedStatistics, FileError> { () throws(FileError) in
             while !node.finish() { try spool.waitForRoom(&node.shared.outboxes, records: SharedState.recordsPerFrame) }
-            done.succeed(try spool.finish(&node.shared.outboxes))
-        } catch {
-            done.fail(error)
+            return try spool.finish(&node.shared.outboxes)
         }
+        let summary = RunSummary(
+            span: span, wallNanoseconds: SystemClock.monotonic().since(startedAt), oversizedLines: 0, feeds: try? feeds.get(),
+            directory: configuration.artifactsDirectory)
+        done.succeed(Outcome(summary: summary.json(node), feeds: feeds))
     }
 
     // MARK: Arms and kills
@@ -181,7 +209,7 @@ final class QuoteLoop: @unchecked Sendable {
             case .apply(let plan): apply(plan)
             case .say(let message): control.say(message)
             case .record(let record):
-                control.append(record.line, to: .latches) { [self] result in
+                control.append(record.line, to: .latches, then: eventLoop) { [self] result in
                     switch result {
                     case .success:
                         let fields = ArmFields(
@@ -197,6 +225,7 @@ final class QuoteLoop: @unchecked Sendable {
                 logger.error("latches.jsonl cannot be read; no experiment is played.", metadata: ["lines": "\(lines)"])
             }
         }
+        leaseEnd = arms.plan.playsB ? arms.nextDue ?? .max : .max
         settle()
         shareControl()
     }
@@ -258,7 +287,7 @@ final class QuoteLoop: @unchecked Sendable {
                 logger.warning("Released.", metadata: ["scope": "\(text(scopes))"])
             case .record(let record, let order):
                 let removesFile = record.action == .release && record.symbol == nil
-                control.append(record.line, to: .kills, removingKillFile: removesFile) { [self] result in
+                control.append(record.line, to: .kills, removingKillFile: removesFile, then: eventLoop) { [self] result in
                     switch result {
                     case .success(let log): run(kills.step(.recorded(order, log: log)))
                     case .failure: run(kills.step(.recordFailed(order)))
@@ -268,6 +297,8 @@ final class QuoteLoop: @unchecked Sendable {
             case .say(let message): control.say(message)
             case .damaged(let lines):
                 logger.error("kills.jsonl cannot be read; the host counts as killed.", metadata: ["lines": "\(lines)"])
+            case .rowsGone:
+                logger.error("kills.jsonl lost rows; what was killed stays killed until it is released.")
             }
         }
     }
@@ -309,14 +340,27 @@ final class QuoteLoop: @unchecked Sendable {
             }
         }
         let silent = now.since(lastFrame)
-        if silent >= Limits.venueSilenceNanoseconds {
-            logger.warning("The venue says nothing any more.", metadata: ["venue": "\(target.description)"])
-            return socket.close()
-        }
+        // It would not answer a goodbye either.
+        if silent >= Limits.venueSilenceNanoseconds { return socket.abandon("the venue says nothing any more") }
+        askAgain(now, socket)
         let isDue = silent >= Limits.freshnessPingNanoseconds && now.since(lastPing) >= Limits.freshnessPingIntervalNanoseconds
         guard isDue || now.since(lastPing) >= BybitWire.heartbeatNanoseconds else { return }
         lastPing = now
         socket.send(text: BybitWire.ping())
+    }
+
+    /// Books that never came: a request that the venue refuses for one symbol takes the others in it along, and a lost one has no answer. So
+    /// each is asked for by itself, a few at a time.
+    private func askAgain(_ now: Instant, _ socket: WebSocket) {
+        guard now.since(subscribedAt) >= Limits.resubscribeNanoseconds else { return }
+        subscribedAt = now
+        let missing = symbols.indices.filter { !node.hasHeardOf(SymbolIndex($0)) }
+        for index in (missing.filter { $0 >= nextAsked } + missing.filter { $0 < nextAsked }).prefix(Limits.resubscriptionsMax) {
+            nextAsked = index + 1
+            let (symbol, depth) = (symbols[index], configuration.venue.depth)
+            socket.send(text: BybitWire.unsubscribe(symbols: [symbol], depth: depth, trades: true))
+            socket.send(text: BybitWire.subscribe(symbols: [symbol], depth: depth, trades: true))
+        }
     }
 }
 
@@ -326,6 +370,7 @@ extension QuoteLoop: WebSocketDelegate {
         self.socket = socket
         let now = moment()
         (lastFrame, lastPing) = (now.instant, now.instant)
+        subscribedAt = now.instant
         node.connected(0, at: now)
         for request in BybitWire.subscriptions(symbols: symbols, depth: configuration.venue.depth) { socket.send(text: request) }
         logger.info("Connected to the venue.", metadata: ["venue": "\(target.description)"])
@@ -335,8 +380,11 @@ extension QuoteLoop: WebSocketDelegate {
         guard socket === self.socket, !isStopping else { return }
         let now = moment()
         lastFrame = now.instant
+        span = (span?.first ?? now.wall, now.wall)
         // A venue that talks is one that is there: the next failure is the first again.
         backOff.reset()
+        // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
+        if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
         node.frame(bytes, on: 0, at: now)
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)

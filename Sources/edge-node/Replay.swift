@@ -144,7 +144,7 @@ struct Replay: ParsableCommand {
             )
             throw ExitCode.badSubject
         }
-        let summary = ReplaySummary(
+        let summary = RunSummary(
             span: span, wallNanoseconds: elapsed, oversizedLines: recording.oversizedLines, feeds: statistics, directory: sink.directory)
         switch output {
         case .json: print(summary.json(node))

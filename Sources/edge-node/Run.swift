@@ -14,7 +14,7 @@ struct Run: ParsableCommand {
         abstract: "Quotes on paper at a live venue, writes feeds, and ships them to the hub.",
         discussion: """
             One JSON line on stdout says where things are once quoting begins; logs are JSON lines on stderr. SIGTERM and SIGINT cancel every order, \
-            complete the feeds, ship what is durable for at most 2 s, and end with status 0.
+            complete the feeds, ship what is durable for at most 2 s, print the run's summary as `replay -o json` does, and end with status 0.
 
             A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
 
@@ -93,7 +93,7 @@ private struct Edge {
         let source = venue == .sim ? "sim" : "live"
         let spool = try FeedSpool(
             directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments)
-        let kills = ControlFile(path: artifacts + "/kills.jsonl")
+        let kills = ControlFile(kills: artifacts + "/kills.jsonl")
         // The stamp first: what is written between the two is read twice, never missed.
         let killStamp = kills.stamp
         let (killLog, latches) = (try kills.read(), try ControlFile(path: artifacts + "/latches.jsonl").read())
@@ -111,19 +111,24 @@ private struct Edge {
         let quote = QuoteLoop(
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
-                latches: latches, logger: logger), control: control, on: quoteGroup.next())
+                isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger), control: control,
+            on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()
         control.start(quote, killStamp: killStamp)
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
         var signal: Int32 = 0
-        repeat { sigwait(&signals, &signal) } while signal == SIGHUP
+        repeat {
+            sigwait(&signals, &signal)
+            if signal == SIGHUP { logger.warning("SIGHUP changes nothing: the configuration is read at the start.") }
+        } while signal == SIGHUP
         logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
         // The link goes on meanwhile, so that the last rows reach the hub, too.
-        let outcome = Result { try quote.stop().wait() }
+        let outcome = try quote.stop().wait()
         try control.stop().wait()
-        let statistics = try outcome.get()
+        print(outcome.summary)
+        let statistics = try outcome.feeds.get()
         logger.info("Stopped.", metadata: ["rows": "\(statistics.rows)", "syncs": "\(statistics.syncs)"])
     }
 

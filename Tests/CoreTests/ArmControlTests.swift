@@ -249,7 +249,7 @@ struct ArmControlTests {
     }
 
     @Test func rowIsReadAsItWasWritten() throws {
-        let rows = ControlRows(LatchRecord.sample.line) { value throws(WireError) in try LatchRecord(value) }
+        let rows = ControlRows(LatchRecord.sample.line, countsTornEnd: false) { value throws(WireError) in try LatchRecord(value) }
         #expect(rows.lines.map(\.row) == [.sample])
     }
 

@@ -97,10 +97,9 @@ struct KillSwitchTests {
         #expect(host.kills.isKilled(0))
     }
 
-    @Test func damagedRowCountsAsAKillOfTheHost_untilALaterRelease_aTornEndDoesNot() {
+    @Test func damagedRowCountsAsAKillOfTheHost_untilALaterRelease() {
         var host = Host()
         let release = Host.row(.release).line
-        #expect(host.step(.log(Array("{\"action\":\"kil".utf8))) == [])
         #expect(host.step(.log(Array("nonsense\n".utf8))) == [.damaged(lines: [1]), .kill([.host], nil)])
         #expect(host.step(.log(Array("nonsense\n".utf8))) == [])
         #expect(host.step(.log(Array("nonsense\n".utf8) + release)) == [.release([.host])])
@@ -108,6 +107,32 @@ struct KillSwitchTests {
         wrong.replaceSubrange(0..<wrong.count, with: String(decoding: wrong, as: UTF8.self).replacing("\"all\"", with: "\"symbol\"").utf8)
         var other = Host()
         #expect(other.step(.log(wrong)) == [.damaged(lines: [1]), .kill([.host], nil)])
+    }
+}
+
+// MARK: - More of the file
+
+extension KillSwitchTests {
+    /// A kill is called applied before its row is durable: what a crash left of the row must not be nothing.
+    @Test func tornEndCountsAsAKillOfTheHost_untilARowFollowsThatReleasesIt() {
+        var host = Host()
+        let torn = Array(Host.row(.kill).line.dropLast(30))
+        #expect(host.step(.log(torn)) == [.damaged(lines: [1]), .kill([.host], nil)])
+        let symbol = KillRecord(milliseconds: 1, action: .release, symbol: "AAA", by: "b", reason: "r").line
+        #expect(host.step(.log(torn + [0x0a] + symbol)) == [])
+        #expect(host.step(.log(torn + [0x0a] + symbol + Host.row(.release).line)) == [.release([.host])])
+    }
+
+    @Test func rowsThatVanishLiftNothing_aReleaseBehindThemDoes() {
+        var host = Host()
+        let kill = KillRecord(milliseconds: 1, action: .kill, symbol: "BBB", by: "b", reason: "r").line
+        let release = Host.row(.release).line
+        #expect(host.step(.log(release + Host.row(.kill).line + kill)) == [.kill([.host, .symbol(1)], nil)])
+        #expect(host.step(.log(release)) == [.rowsGone])
+        #expect(host.step(.log([])) == [.rowsGone])
+        #expect(host.kills.isHostKilled && host.kills.isKilled(1))
+        #expect(host.step(.log(release)) == [.release([.host])])
+        #expect(!host.kills.isKilled(0) && host.kills.isKilled(1))
     }
 }
 
@@ -148,7 +173,7 @@ private struct Host {
             switch effect {
             case .kill(_, let order?): perform(step(.performed(order, cancelledOrders: 0, atMilliseconds: 9)))
             case .record(let row, let order): perform(write(row, order))
-            case .kill, .release, .say, .damaged: break
+            case .kill, .release, .say, .damaged, .rowsGone: break
             }
         }
     }

@@ -55,6 +55,18 @@ import Testing
         #expect(cache.age(at: at(10_300).instant) == 10_000_000)
     }
 
+    /// Someone sets the clock five seconds forward: frames are as late as before, not five seconds late for five minutes.
+    @Test func stepOfTheWallClockIsNoLateness() {
+        for step in [5_000, -5_000] as [Int64] {
+            var cache = MDCache()
+            cache.prove(at: at(10_000), venueMilliseconds: 11_270)
+            cache.clockStepped(by: step * 1_000_000)
+            let after = Moment(instant: at(10_100).instant, wall: WallTime(nanoseconds: (10_100 + step) * 1_000_000))
+            cache.prove(at: after, venueMilliseconds: 11_340)  // 30 ms later than the first one took.
+            #expect(cache.age(at: after.instant) == 30_000_000, "\(step) ms")
+        }
+    }
+
     /// A frame's time is untrusted: whatever it claims, the age stays a number that can be compared.
     @Test func absurdVenueTimesSayNothing() {
         var cache = MDCache()

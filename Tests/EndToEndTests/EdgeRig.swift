@@ -9,7 +9,8 @@ import Testing
 final class EdgeRig {
     let directory: String
     var artifacts: String { directory + "/artifacts" }
-    private let venue: LiveProcess
+    private(set) var venue: LiveProcess
+    private let address: String
     private let arguments: [String]
     private(set) var edge: LiveProcess
     private let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -21,7 +22,7 @@ final class EdgeRig {
         directory = try Binaries.temporaryDirectory()
         venue = try LiveProcess(
             "calib-lab", ["venue", "--wire", "bybit", "--listen", "127.0.0.1:0", "--symbols", "BTCUSDT,ETHUSDT", "--seed", "3"])
-        let address = try Self.member("listening", of: venue.firstLine)
+        address = try Self.member("listening", of: venue.firstLine)
         arguments =
             [
                 "--config", Repository.path("config/edge.yaml"), "--set", "host=e1", "--set", "artifacts_dir=\(directory)/artifacts",
@@ -38,6 +39,15 @@ final class EdgeRig {
         _ = venue.wait()
         try? group.syncShutdownGracefully()
         try? FileManager.default.removeItem(atPath: directory)
+    }
+
+    /// The venue dies, and comes back where it was once `meanwhile` has looked.
+    func restartVenue(_ meanwhile: () throws -> Void) throws {
+        venue.signal(SIGKILL)
+        _ = venue.wait()
+        try meanwhile()
+        venue = try LiveProcess(
+            "calib-lab", ["venue", "--wire", "bybit", "--listen", address, "--symbols", "BTCUSDT,ETHUSDT", "--seed", "4"])
     }
 
     func startAgain() throws { edge = try LiveProcess("edge-node", ["run"] + arguments) }

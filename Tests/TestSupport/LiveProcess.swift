@@ -60,6 +60,12 @@ package final class LiveProcess: @unchecked Sendable {
         return process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
     }
 
+    /// The last line of standard output, without its newline; for after `wait`.
+    package func lastLine() -> String? {
+        let rest = String(decoding: output.fileHandleForReading.readDataToEndOfFile(), as: UTF8.self)
+        return rest.split(separator: "\n").last.map(String.init)
+    }
+
     /// What it has written to standard error so far.
     package var standardError: String { (try? String(contentsOfFile: "\(folder)/err", encoding: .utf8)) ?? "" }
 }

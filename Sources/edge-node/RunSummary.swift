@@ -3,8 +3,8 @@ import Configuration
 import EdgeCore
 import Wire
 
-/// What a replay prints: totals first, then one object per symbol.
-struct ReplaySummary {
+/// What a replay prints, and a live run when it ends: totals first, then one object per symbol.
+struct RunSummary {
     var span: (first: WallTime, last: WallTime)?
     var wallNanoseconds: Int64
     var oversizedLines: Int
