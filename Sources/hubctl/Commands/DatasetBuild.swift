@@ -144,13 +144,14 @@ struct DatasetBuildCommand: ParsableCommand {
         var build = DatasetBuild(arguments)
         for file in files {
             build.open(path: file.path, feed: file.feed, host: file.host)
-            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }) { count in
+            func show(_ count: Int64) {
                 done += count
                 let percent = min(100, done * 100 / total)
                 guard isShown, percent != shown, total > 1 << 24 else { return }
                 shown = percent
                 Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
             }
+            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: show)
         }
         if shown >= 0 { Console.progress("") }
         return try build.finish()
