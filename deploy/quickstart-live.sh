@@ -138,7 +138,6 @@ run_until $((seconds * 7 / 10)) "experiment $experiment"
 step "taking it back"
 hubctl experiment rollback "$experiment" --reason "quickstart: show a rollback" -o json >"$run/rollback.json"
 run_until "$seconds" "rolled back"
-hubctl host list -o json >"$run/hosts.json"
 
 step "stopping the edges"
 for host in "${hosts[@]}"; do stop "$host"; done
@@ -175,7 +174,7 @@ stop venue
 
 printf '\n'
 row "quoted for" "$((last - first)) s on ${#hosts[@]} edges, $symbols"
-for key in ticks quotes fills; do row "$key" "$(grep -o "\"$key\" *: *[0-9]*" "$run/hosts.json" | awk -F: '{ sum += $2 } END { print sum + 0 }')"; done
+for key in ticks fills; do row "$key rows" "$(grep -o "\"$key\": *[0-9]*" "$run/$name.json" | awk -F: '{ sum += $2 } END { print sum + 0 }')"; done
 row "feed files at the hub" "$files, $bytes bytes, each a byte prefix of its edge's file"
 row "experiment" "$experiment"
 row "rollback applied" "$(json_value applied_latency_ms "$run/rollback.json") ms after the order, latched $(json_value latched_latency_ms "$run/rollback.json") ms (slowest edge first)"

@@ -106,6 +106,8 @@ package struct ArmControl {
     private var assignment: Message.Assignment?
     /// Why this edge takes no part in the assigned experiment; nil when it does.
     private var refusal: String?
+    /// The newest experiment taken part in: its symbols say `latch` after a rollback also when the hub has taken it off, until there is another.
+    private var lastSpec: ExperimentSpec?
     private var lease = LeaseState()
     private var leaseNumber: Int64 = 0
     private var isConnected = false
@@ -180,6 +182,7 @@ package struct ArmControl {
         refusal = nil
         guard let spec = new.experiment else { return }
         refusal = refusal(of: spec)
+        lastSpec = refusal == nil ? spec : nil
         if let refusal {
             effects.append(.refused(experiment: spec.id, why: refusal))
             effects.append(.say(.error(code: "experiment_refused", text: "'\(spec.id)': \(refusal)")))
@@ -262,7 +265,8 @@ package struct ArmControl {
     }
 
     private func makePlan() -> Plan {
-        guard let spec = assignment?.experiment, refusal == nil else {
+        let latched = lastSpec.flatMap { latches[$0.id] == nil ? nil : $0 }
+        guard let spec = assignment?.experiment ?? latched, refusal == nil else {
             return Plan(experiment: nil, choices: .init(repeating: Choice(.a, .none), count: symbols.count))
         }
         let needsLease = symbols.contains { spec.symbolsB.contains($0) }

@@ -145,11 +145,12 @@ package struct SymbolState: ~Copyable {
         lot = Double(lotE8) / 1e8
         priceTicksMax = Limits.decimalMax / instrument.tickNano
         quantityLotsMax = Limits.decimalMax / lotE8
-        (orderLots, maxPositionLots) = Self.sizes(parameters, lotE8: lotE8)
+        (orderLots, maxPositionLots) = Self.sizes(parameters, instrument)
         featurePositionLots = maxPositionLots
         let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
         hardLimits = EmitStage.HardLimits(
-            orderLots: max(1, parameters.limits.orderQuantity / lotE8), positionLots: max(1, parameters.limits.position / lotE8),
+            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
+            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
             notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
             collar: parameters.limits.priceCollar)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
@@ -168,12 +169,12 @@ package struct SymbolState: ~Copyable {
     var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
 
     /// Sizes follow the arm, or new parameters of it.
-    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, lotE8: instrument.lotE8) }
+    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument) }
 
     /// A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
-    private static func sizes(_ parameters: Parameters, lotE8: Int64) -> (orderLots: Int64, maxPositionLots: Int64) {
-        let orderLots = max(1, parameters.orderQuantity / lotE8)
-        return (orderLots, max(orderLots, parameters.maxPosition / lotE8))
+    private static func sizes(_ parameters: Parameters, _ instrument: Instrument) -> (orderLots: Int64, maxPositionLots: Int64) {
+        let orderLots = max(1, instrument.lots(ofSize: parameters.orderQuantity))
+        return (orderLots, max(orderLots, instrument.lots(ofSize: parameters.maxPosition)))
     }
 
     // MARK: Conversions

@@ -364,10 +364,19 @@ package struct Control: Sendable {
         effects.append(.send(link, .command(commands[place].wire)))
     }
 
+    /// The experiment that is online. After a rollback a host that has latched it keeps its assignment, so that its rows go on to say why they
+    /// are A's; to any other host a rolled-back experiment is none.
     private func sendAssignment(_ name: String, _ effects: inout [Effect]) {
         guard let host = hosts[name], let link = host.link else { return }
-        let running = experiments.last { $0.state == .online && $0.enrols(host.symbols) }
-        effects.append(.send(link, .assignment(Message.Assignment(revision: revision, experiment: running?.spec))))
+        let last = experiments.last { $0.enrols(host.symbols) }
+        let intended = last.flatMap { experiment -> ExperimentSpec? in
+            switch experiment.state {
+            case .online: experiment.spec
+            case .rolledBack: host.latches.contains(experiment.spec.id) ? experiment.spec : nil
+            case .draft, .stopped: nil
+            }
+        }
+        effects.append(.send(link, .assignment(Message.Assignment(revision: revision, experiment: intended))))
     }
 
     // MARK: Applying
@@ -468,6 +477,9 @@ package struct Control: Sendable {
             delivery.state = .latched
             delivery.latchedMilliseconds = received
             delivery.latchedLatency = latency
+            if let experiment = commands[place].wire.experiment, hosts[host]?.latches.contains(experiment) == false {
+                hosts[host]?.latches.append(experiment)
+            }
         case .rejected: delivery.state = .rejected
         }
         if let text = try fields.optionalString("text") { delivery.text = text }
@@ -492,7 +504,7 @@ package struct Control: Sendable {
         case .command:
             guard let place = commands.firstIndex(where: { $0.wire.id == record.body["id"]?.string }) else { return }
             for name in commands[place].deliveries.keys.sorted() { send(place, to: name, now, &effects) }
-            if commands[place].wire.kind == .rollback { for name in hosts.keys.sorted() { sendAssignment(name, &effects) } }
+            // No other assignment: the command itself takes the experiment away, for ever.
             if let asker = askers.removeValue(forKey: record.number) {
                 waiters.append(
                     Waiter(
@@ -587,7 +599,7 @@ package struct Control: Sendable {
         return value
     }
 
-    private func known(_ id: String) throws(Refusal) -> Experiment {
+    func known(_ id: String) throws(Refusal) -> Experiment {
         guard let experiment = experiment(id) else {
             throw Refusal("unknown_experiment", "there is no experiment '\(id.prefix(64))'", exit: 2)
         }

@@ -77,9 +77,7 @@ extension Control {
     }
 
     func experimentShow(_ id: String, _ now: Moment) throws(Refusal) -> JSONValue {
-        guard let experiment = experiment(id) else {
-            throw Refusal("unknown_experiment", "there is no experiment '\(id.prefix(64))'", exit: 2)
-        }
+        let experiment = try known(id)
         return .object { json in
             json.experiment("experiment", experiment)
             json.field("state", string: experiment.state.rawValue)
@@ -103,6 +101,24 @@ extension Control {
             }
             json.endArray()
         }
+    }
+
+    /// What a report on an experiment needs to know besides the rows.
+    package func run(_ id: String, _ now: Moment) throws(Refusal) -> ABRun {
+        let experiment = try known(id)
+        let commands = commands.filter { $0.wire.experiment == id }.map { command in
+            ABRun.Command(
+                id: command.wire.id, kind: command.wire.kind.rawValue, scope: "experiment \(id)", by: command.wire.by,
+                reason: command.wire.reason, issuedMilliseconds: command.wire.issuedMilliseconds,
+                hosts: command.deliveries.sorted { $0.key < $1.key }.map { name, delivery in
+                    ABRun.Command.Host(
+                        host: name, state: state(command, name).rawValue, appliedLatencyNanoseconds: delivery.appliedLatency,
+                        latchedLatencyNanoseconds: delivery.latchedLatency, cancelledOrders: delivery.cancelledOrders)
+                })
+        }
+        return ABRun(
+            id: TimeText.stamp(now.wall.milliseconds), generatedMilliseconds: now.wall.milliseconds, experiment: experiment.spec,
+            state: experiment.state.rawValue, isRolledBack: experiment.state == .rolledBack, commands: commands)
     }
 
     private func writeLease(_ experiment: Experiment, _ host: Host, _ now: Moment, _ json: inout JSONWriter) {
@@ -196,5 +212,76 @@ extension JSONWriter {
         field("by", string: experiment.by)
         field("changed_ms", integer: experiment.changedMilliseconds)
         endObject()
+    }
+}
+
+// MARK: - Metrics
+
+extension Control {
+    /// The gauges of every symbol a host has told of lately, by symbol, then host (SPEC 5).
+    package func symbolFeatures(_ now: Instant) -> [SymbolFeatures] {
+        var result: [SymbolFeatures] = []
+        for (name, host) in hosts {
+            for (symbol, entry) in host.status where now.since(entry.at) < Limits.lostNanoseconds {
+                result.append(SymbolFeatures(symbol: symbol, host: name, values: entry.symbol.features))
+            }
+        }
+        return result.sorted { ($0.symbol, $0.host ?? "") < ($1.symbol, $1.host ?? "") }
+    }
+
+    /// What `/metrics` of a hub shows (SPEC 9.2).
+    package func metrics(_ ingest: Ingest, version: String, _ now: Instant) -> [MetricFamily] {
+        let states = hosts.values.map { hostState($0, now) }
+        let hostNames = hosts.keys.sorted()
+        func perHost(_ value: (Host) -> Int64?) -> [MetricSample] {
+            hostNames.compactMap { name in
+                hosts[name].flatMap(value).map { MetricSample(.integer($0), labels: [("host", name)]) }
+            }
+        }
+        let arms = hostNames.flatMap { name -> [MetricSample] in
+            let status = hosts[name]?.status ?? [:]
+            return status.sorted { $0.key < $1.key }.filter { now.since($0.value.at) < Limits.lostNanoseconds }.map { symbol, entry in
+                MetricSample(
+                    .integer(1),
+                    labels: [("symbol", symbol), ("host", name), ("experiment", entry.symbol.experiment ?? ""), ("arm", entry.symbol.arm)])
+            }
+        }
+        let owed = commands.reduce(0) { $0 + $1.deliveries.values.count { !$0.state.isFinal } }
+        return Prometheus.families(of: symbolFeatures(now)) + [
+            MetricFamily(
+                "mm_symbol_assignment_info", .gauge, help: "The arm a symbol plays, as its host reports it; always 1.", samples: arms),
+            MetricFamily(
+                "mm_hub_hosts", .gauge, help: "Hosts the hub knows, by state.",
+                samples: [HostState.connected, .silent, .lost].map { state in
+                    MetricSample(.integer(Int64(states.count { $0 == state })), labels: [("state", state.rawValue)])
+                }),
+            MetricFamily(
+                "mm_hub_ingest_bytes", .counter, help: "Bytes of feeds accepted since the start.", unit: "bytes",
+                value: .integer(ingest.receivedBytes)),
+            MetricFamily(
+                "mm_hub_unsynced_bytes", .gauge, help: "Bytes of feeds accepted and not synced yet.", unit: "bytes",
+                samples: ingest.hostNames.map { MetricSample(.integer(ingest.unackedBytes(of: $0)), labels: [("host", $0)]) }),
+            MetricFamily(
+                "mm_hub_forks", .gauge, help: "Feed files whose copy stopped because the edge has other bytes.",
+                samples: ingest.hostNames.map { MetricSample(.integer(Int64(ingest.forks(of: $0).count)), labels: [("host", $0)]) }),
+            MetricFamily(
+                "mm_hub_backlog_bytes", .gauge, help: "Bytes the edge has synced and the hub has not, as the edge reports it.",
+                unit: "bytes",
+                samples: perHost { $0.backlogBytes }),
+            MetricFamily(
+                "mm_hub_killed", .gauge, help: "1 while a whole host is killed.", samples: perHost { $0.isKilled.map { $0 ? 1 : 0 } }),
+            MetricFamily(
+                "mm_hub_experiments_online", .gauge, help: "Experiments that are online.",
+                value: .integer(Int64(experiments.count { $0.state == .online }))),
+            MetricFamily(
+                "mm_hub_deliveries_open", .gauge, help: "Commands owed to hosts that have not latched or rejected them.",
+                value: .integer(Int64(owed))),
+            MetricFamily(
+                "mm_hub_log_records", .gauge, help: "Number of the newest durable record of the control log.",
+                value: .integer(revision.number)),
+            MetricFamily(
+                "mm_build_info", .gauge, help: "The program; always 1.",
+                samples: [MetricSample(.integer(1), labels: [("version", version)])]),
+        ]
     }
 }

@@ -3,12 +3,12 @@ import Glibc
 /// Whole files that appear at once or not at all.
 package enum AtomicFile {
     /// Replaces `path` by `bytes`: a temporary file in the same directory, synced, renamed over it, and the directory synced. After a
-    /// crash the path holds the old bytes or the new ones. Mode 0644 under the umask.
-    package static func write(_ bytes: [UInt8], to path: String) throws(FileError) {
+    /// crash the path holds the old bytes or the new ones. Mode 0644 under the umask, 0600 when private.
+    package static func write(_ bytes: [UInt8], to path: String, isPrivate: Bool = false) throws(FileError) {
         let directory = parent(of: path)
         let temporary = "\(directory)/.\(path.split(separator: "/").last ?? "file").\(getpid()).tmp"
         unlink(temporary)  // Left by a crashed process of the same id.
-        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0o644)
+        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, isPrivate ? 0o600 : 0o644)
         guard file >= 0 else {
             throw FileError(.create, temporary, errorNumber: errno, remedy: "is the directory writable, and is there space?")
         }
@@ -31,6 +31,17 @@ package enum AtomicFile {
             throw error
         }
         try syncDirectory(directory)
+    }
+
+    package enum Placement: String, Sendable { case written, unchanged, replaced, refused }
+
+    /// Writes a document that others may hold already: equal bytes are left alone, other bytes are replaced only when that is asked for.
+    package static func place(_ bytes: [UInt8], at path: String, replaces: Bool) throws(FileError) -> Placement {
+        let old = try read(path)
+        if old == bytes { return .unchanged }
+        if old != nil, !replaces { return .refused }
+        try write(bytes, to: path)
+        return old == nil ? .written : .replaced
     }
 
     /// The whole file; nil when there is none.

@@ -15,16 +15,17 @@ package struct HTTPResponse: Sendable, Equatable {
 
 /// One GET request on a connection of its own, for the few answers a venue gives outside its stream.
 package enum HTTPClient {
-    /// Fails with a `NetworkError`: no connection in 5 s, no whole answer within `deadline`, a body above `Limits.httpBodyBytesMax`, or bytes that are
+    /// Fails with a `NetworkError`: no connection within `connectDeadline`, no whole answer within `deadline`, a body above `Limits.httpBodyBytesMax`, or bytes that are
     /// no HTTP/1.1. Any status is an answer, not a failure. `serverName` is what TLS checks and defaults to the host.
     package static func get(
         host: String, port: Int, path: String, tls: TLSContext? = nil, serverName: String? = nil, on eventLoop: any EventLoop,
+        connectDeadline: TimeAmount = .nanoseconds(Limits.connectNanoseconds),
         deadline: TimeAmount = .nanoseconds(Limits.httpExchangeNanoseconds)
     ) -> EventLoopFuture<HTTPResponse> {
         let peer = "\(host):\(port)\(path)"
         let promise = eventLoop.makePromise(of: HTTPResponse.self)
         ClientBootstrap(group: eventLoop)
-            .connectTimeout(.nanoseconds(Limits.connectNanoseconds))
+            .connectTimeout(connectDeadline)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
                     let pipeline = channel.pipeline.syncOperations
@@ -71,7 +72,8 @@ private final class HTTPExchange: ChannelInboundHandler {
     private var request: HTTPRequestHead
     private let peer: String
     private let promise: EventLoopPromise<HTTPResponse>
-    private var response: HTTPResponse?
+    private var status: Int?
+    private var body = ByteBuffer()
     private let deadline: TimeAmount
     private var timer: Scheduled<Void>?
     private var isDone = false
@@ -99,16 +101,16 @@ private final class HTTPExchange: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isDone else { return }
         switch unwrapInboundIn(data) {
-        case .head(let head): response = HTTPResponse(status: Int(head.status.code), body: [])
-        case .body(let bytes):
-            guard (response?.body.count ?? 0) + bytes.readableBytes <= Limits.httpBodyBytesMax else {
+        case .head(let head): status = Int(head.status.code)
+        case .body(var bytes):
+            guard body.readableBytes + bytes.readableBytes <= Limits.httpBodyBytesMax else {
                 fail(.tooLarge, "the answer is longer than \(Limits.httpBodyBytesMax) bytes", context)
                 return
             }
-            response?.body.append(contentsOf: bytes.readableBytesView)
+            body.writeBuffer(&bytes)
         case .end:
-            guard let response else { return }
-            finish(.success(response), context)
+            guard let status else { return }
+            finish(.success(HTTPResponse(status: status, body: body.readBytes(length: body.readableBytes) ?? [])), context)
         }
     }
 

@@ -76,6 +76,8 @@ private final class WebSocketHandshake: ChannelInboundHandler, RemovableChannelH
     private var timer: Scheduled<Void>?
     private var state = State.waiting
     private var received = ByteBuffer()
+    /// How much of it holds no end of the head.
+    private var scannedBytes = 0
 
     init(
         target: WebSocketTarget, delegate: any WebSocketDelegate, deadline: TimeAmount, promise: EventLoopPromise<WebSocket>
@@ -140,11 +142,12 @@ private final class WebSocketHandshake: ChannelInboundHandler, RemovableChannelH
     private func endOfHead() -> Int? {
         received.withUnsafeReadableBytes { bytes in
             let end = min(bytes.count, Limits.httpHeadBytesMax)
-            var index = 0
+            var index = scannedBytes
             while index + 4 <= end {
                 if bytes[index] == 0x0d, bytes[index + 1] == 0x0a, bytes[index + 2] == 0x0d, bytes[index + 3] == 0x0a { return index + 4 }
                 index += 1
             }
+            scannedBytes = index
             return nil
         }
     }

@@ -14,12 +14,15 @@ enum ReplaySpeed: Sendable, Equatable {
 /// Serves a recording: every subscription is a pass of its own over the file, from its first line, for the topics in it.
 ///
 /// Frames are sent byte for byte in the recorded order, at the recorded pace or a multiple of it, never faster than the client reads, and
-/// none is left out. When a client's passes are through, it gets a goodbye behind the last frame.
+/// none is left out. When a client's passes are through and it asks for nothing more for a second, it gets a goodbye.
 ///
 /// `@unchecked Sendable`: after `init` only the venue's one event loop touches it. Reading the file there is deliberate: it is the only work.
 final class ReplayFeed: VenueFeed, @unchecked Sendable {
     /// Lines read in one turn of the event loop, so that other clients have theirs.
     fileprivate static let turnLinesMax = 256
+
+    /// A client that asks for its topics in several messages may still be writing the second when the first is through.
+    fileprivate static let grace = TimeAmount.seconds(1)
 
     let symbols: [String]
     fileprivate let path: String
@@ -161,6 +164,11 @@ private final class ReplayClient: WebSocketDelegate {
         socket.eventLoop.execute { bound.value.turn() }
     }
 
+    private func sayGoodbye() {
+        guard let socket, passes.isEmpty else { return }
+        socket.close(within: Limits.venueGoodbyeNanoseconds)
+    }
+
     /// Sends what is due, as much as the client takes, and arranges for the next turn.
     private func turn() {
         isTurnScheduled = false
@@ -181,7 +189,8 @@ private final class ReplayClient: WebSocketDelegate {
             socket.flush()
             passes.removeAll { $0.isThrough }
             if isThrough, passes.isEmpty {
-                socket.close(within: Limits.venueGoodbyeNanoseconds)
+                let bound = NIOLoopBound(self, eventLoop: socket.eventLoop)
+                timer = socket.eventLoop.scheduleTask(in: ReplayFeed.grace) { bound.value.sayGoodbye() }
             } else if isHeldUp, socket.isWritable {
                 // The flush has made room.
                 scheduleTurn()

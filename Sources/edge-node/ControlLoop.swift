@@ -153,7 +153,7 @@ final class ControlLoop: @unchecked Sendable {
         readLengths()
         let now = SystemClock.monotonic()
         guard uplink.isConnected, uplink.backlogBytes > 0, now < deadline else {
-            timers.forEach { $0.cancel() }
+            for timer in timers { timer.cancel() }
             link?.close()
             return done.succeed()
         }

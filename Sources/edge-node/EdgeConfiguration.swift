@@ -56,14 +56,14 @@ struct EdgeConfiguration: Sendable {
         text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
         text("fees_file", "fees.yaml", "a path", isPath) { $0.feesFile = $1 },
 
-        text("venue.name", "sim", "sim or bybit", { $0 == "sim" || $0 == "bybit" }) { $0.venue.name = $1 },
-        text("venue.url", "ws://127.0.0.1:8090/v5/public/linear", "ws:// or wss://, host, port and path", { VenueURL($0) != nil }) {
+        text("venue.name", "sim", "sim or bybit", isLiveVenue) { $0.venue.name = $1 },
+        text("venue.url", "ws://127.0.0.1:8090/v5/public/linear", "ws:// or wss://, host, port and path", isVenueURL) {
             $0.venue.url = $1
         },
         text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters and digits, with commas", isSymbolList) {
             $0.venue.symbols = $1.split(separator: ",").map { $0.filter { $0 != " " } }
         },
-        text("venue.depth", "50", "50, 200 or 500", { ["50", "200", "500"].contains($0) }) { $0.venue.depth = Int($1)! },
+        text("venue.depth", "50", "50, 200 or 1000", isDepth) { $0.venue.depth = Int($1)! },
 
         flag("hub.enabled", false) { $0.hub.isEnabled = $1 },
         text("hub.host", "127.0.0.1", "a name or address", isPath) { $0.hub.host = $1 },
@@ -74,7 +74,7 @@ struct EdgeConfiguration: Sendable {
         text("tls.key", "tls/key.pem", "a path", isPath) { $0.tls.key = $1 },
         text("tls.authority", "tls/ca.pem", "a path", isPath) { $0.tls.authority = $1 },
 
-        text("metrics.listen", "127.0.0.1:9464", "host:port or off", { $0 == "off" || address($0) != nil }) {
+        text("metrics.listen", "127.0.0.1:9464", "host:port or off", isListen) {
             $0.metricsListen = $1 == "off" ? nil : $1
         },
         integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
@@ -224,6 +224,9 @@ struct EdgeConfiguration: Sendable {
             let key = Self.keys.first { $0.path == override.key }
             return "candidate.\(override.key)=\(key.map { ConfigurationReader.canonical($0, override.value) } ?? override.value)"
         }
+        for instrument in instruments[venue] ?? [] where instrument.sizeUnit != 1 {
+            lines.append("size_unit.\(instrument.symbol)=\(instrument.sizeUnit)")
+        }
         lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
         return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
     }
@@ -290,10 +293,10 @@ struct EdgeConfiguration: Sendable {
                 let symbol = symbolNode.string ?? "?"
                 var values: [String: String] = [:]
                 for (key, node) in reader.flatten(valuesNode) {
-                    if key == "tick" || key == "lot" {
+                    if ["tick", "lot", "size_unit"].contains(key) {
                         values[key] = node.string
                     } else {
-                        reader.problem(node, key, "unknown key; tick and lot are allowed")
+                        reader.problem(node, key, "unknown key; tick, lot and size_unit are allowed")
                     }
                 }
                 guard let (digits, units) = Self.step(values["tick"], places: Places.price),
@@ -302,8 +305,14 @@ struct EdgeConfiguration: Sendable {
                     reader.problem(symbolNode, "\(venue).\(symbol)", "tick and lot must both be positive decimals such as 0.10")
                     continue
                 }
+                guard let sizeUnit = Int64(values["size_unit"] ?? "1"), (1...1_000_000_000).contains(sizeUnit) else {
+                    reader.problem(symbolNode, "\(venue).\(symbol)", "size_unit must be a whole number; 1...1000000000 is allowed")
+                    continue
+                }
                 instruments[venue, default: []].append(
-                    Instrument(symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits))
+                    Instrument(
+                        symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits,
+                        sizeUnit: sizeUnit))
             }
         }
     }
@@ -362,6 +371,10 @@ struct EdgeConfiguration: Sendable {
 
     private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
 
+    @Sendable private static func isLiveVenue(_ text: String) -> Bool { text == "sim" || text == "bybit" }
+    @Sendable private static func isVenueURL(_ text: String) -> Bool { VenueURL(text) != nil }
+    @Sendable private static func isDepth(_ text: String) -> Bool { ["50", "200", "1000"].contains(text) }
+    @Sendable private static func isListen(_ text: String) -> Bool { text == "off" || address(text) != nil }
     @Sendable private static func isSymbolList(_ text: String) -> Bool {
         let names = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
         return (1...Limits.symbolsMax).contains(names.count) && Set(names).count == names.count

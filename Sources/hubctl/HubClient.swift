@@ -55,8 +55,6 @@ private final class Conversation: LineLinkDelegate {
     private let progress: @Sendable (Int64, Int64, String) -> Void
     private var state = State.greeting
     private var bytes: [UInt8] = []
-    /// The hub's last words, if it refused.
-    private var refusal: (code: String, text: String)?
     private var deadline: Scheduled<Void>?
     private var pinging: Scheduled<Void>?
     private var pings: Int64 = 0
@@ -97,7 +95,7 @@ private final class Conversation: LineLinkDelegate {
     func received(_ frame: LineFraming.Frame, on link: LineLink) {
         switch (state, frame.message) {
         case (.over, _): break
-        case (_, .error(let code, let text)): refusal = (code, text)
+        case (_, .error(let code, let text)): finish(.failure(Self.refusal(code, text)), link)
         case (_, .ping(let number)):
             link.send(.pong(number: number))
             link.flush()
@@ -144,10 +142,7 @@ private final class Conversation: LineLinkDelegate {
     /// `error`.
     func closed(_ link: LineLink, reason: String) {
         let failure: HubFailure
-        if let refusal {
-            let isForbidden = refusal.code == "not_authorised" || refusal.code == "bad_identity"
-            failure = HubFailure("the hub refused: \(refusal.text)", isForbidden ? Exit.notAuthorised : Exit.failed, word: refusal.code)
-        } else if state == .greeting, case .alert? = link.tlsFailure {
+        if state == .greeting, case .alert? = link.tlsFailure {
             failure = HubFailure(
                 "the hub does not accept this certificate: \(reason)", hint: "is it of the hub's authority, and not expired?",
                 Exit.notAuthorised)
@@ -156,6 +151,11 @@ private final class Conversation: LineLinkDelegate {
                 "the hub was lost before it answered: \(reason)", hint: "what was asked may have been done", Exit.unreachable)
         }
         finish(.failure(failure), link)
+    }
+
+    /// An `error` ends what was asked, whether the hub closes the connection behind it or not.
+    private static func refusal(_ code: String, _ text: String) -> HubFailure {
+        HubFailure("the hub refused: \(text)", code == "not_authorised" ? Exit.notAuthorised : Exit.failed, word: code)
     }
 
     private func finish(_ result: Result<HubAnswer, HubFailure>, _ link: LineLink) {

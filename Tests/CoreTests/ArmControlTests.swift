@@ -162,6 +162,21 @@ struct ArmControlTests {
         #expect(edge.control.revision == Revision(term: 1, number: 10))
     }
 
+    @Test func rolledBackSymbolsSaySoUntilThereIsAnotherExperiment() {
+        var edge = Edge()
+        edge.playB()
+        _ = edge.step(.command(Edge.rollback("c1")))
+        #expect(edge.assign(nil) == [])
+        #expect(edge.control.plan == edge.plan(.latch))
+        #expect(edge.assign(Edge.spec("exp-2")).first == .apply(edge.plan(.lease, spec: Edge.spec("exp-2"))))
+        // The hub's news in the other order.
+        var other = Edge()
+        other.playB()
+        _ = other.assign(nil)
+        #expect(other.control.plan.experiment == nil)
+        #expect(other.step(.command(Edge.rollback("c1"))) == [.apply(other.plan(.latch))])
+    }
+
     @Test func repeatedRollbackIsAnsweredFromTheLatch_atEveryStage() {
         var edge = Edge()
         edge.playB()

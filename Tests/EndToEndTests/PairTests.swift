@@ -63,7 +63,8 @@ import Testing
 
         func json(_ arguments: [String], as name: String = "ann") throws -> Row {
             let outcome = try hubctl(arguments + ["-o", "json"], as: name)
-            guard outcome.status == 0, let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+            guard outcome.status == 0,
+                let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
             else { throw LiveProcess.NotReady(description: "\(arguments): \(outcome.status) \(outcome.standardError)") }
             return Row(values: values)
         }
@@ -120,11 +121,16 @@ import Testing
         let again = try fleet.json(["experiment", "rollback", "narrow-1", "--reason", "once more"])
         #expect(again.text("command") == rollback.text("command"))
 
-        // Each quotes on, on A, and says why.
-        for host in hosts {
-            try eventually("\(host) quotes on A, latched") {
-                try fleet.feeds(host)["pipeline_ticks"].contains { onB.contains($0.text("symbol") ?? "") && $0.text("arm_why") == "latch" }
+        // Each quotes on, on A, and the event says why.
+        for (host, delivery) in zip(hosts, taken) {
+            try eventually("\(host) quotes on, on A") {
+                let after = try fleet.feeds(host)["pipeline_ticks"].filter { $0.integer("ts") > delivery.integer("edge_applied_at_ms") }
+                return onB.isSubset(of: after.filter { $0.text("arm") == "A" }.compactMap { $0.text("symbol") })
             }
+            let changes = try fleet.feeds(host)["events"].filter {
+                $0.text("event") == "arm_change" && $0.object("detail").text("from") == "B"
+            }
+            #expect(changes.count == 2 && changes.allSatisfy { $0.object("detail").text("why") == "latch" })
         }
 
         // The kill switch: everywhere, latched over a restart; a second operator releases.
@@ -200,7 +206,8 @@ import Testing
         let pulled = try fleet.hubctl(["dataset", "pull", name, "--output-dir", fleet.directory + "/pulled"])
         #expect(pulled.status == 0, "\(pulled.standardError)")
         let offline = try Binaries.run(
-            "hubctl", ["dataset", "build", "--feeds-dir", fleet.directory + "/hub/feeds", "--output-dir", fleet.directory + "/offline"] + range)
+            "hubctl",
+            ["dataset", "build", "--feeds-dir", fleet.directory + "/hub/feeds", "--output-dir", fleet.directory + "/offline"] + range)
         #expect(offline.status == 0, "\(offline.standardError)")
         let file = name.hasSuffix(".json") ? name : name + ".json"
         #expect(

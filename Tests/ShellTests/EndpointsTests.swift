@@ -31,7 +31,7 @@ struct EndpointsTests {
         let server = try await Self.bind()
         #expect(server.localAddress?.ipAddress == "127.0.0.1")
         let port = server.localAddress!.port!
-        let response = try await HTTPClient.get(host: "127.0.0.1", port: port, path: path, on: TestSockets.eventLoop).get()
+        let response = try await TestSockets.get(port: port, path: path)
         #expect(response == HTTPResponse(status: status, body: Array(body.utf8)))
     }
 
@@ -71,13 +71,13 @@ struct EndpointsTests {
             held.append(try await ClientBootstrap(group: TestSockets.eventLoop).connect(host: "127.0.0.1", port: port).get())
         }
         let error = await #expect(throws: NetworkError.self) {
-            _ = try await HTTPClient.get(host: "127.0.0.1", port: port, path: "/metrics", on: TestSockets.eventLoop).get()
+            _ = try await TestSockets.get(port: port, path: "/metrics")
         }
         #expect(error.map { $0.code == .closed || $0.code == .unreachable } == true, "\(error as Any)")
         for channel in held { try await channel.close() }
         // The server sees the ends one after the other.
         while true {
-            let response = try? await HTTPClient.get(host: "127.0.0.1", port: port, path: "/metrics", on: TestSockets.eventLoop).get()
+            let response = try? await TestSockets.get(port: port, path: "/metrics")
             if response?.status == 200 { break }
         }
     }
@@ -90,7 +90,7 @@ struct EndpointsTests {
     func answerThatIsNotWholeFails(answer: String, code: NetworkError.Code) async throws {
         let server = try await RawServer(ending: .closes) { _ in Array(answer.utf8) }
         let error = await #expect(throws: NetworkError.self) {
-            _ = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/x", on: TestSockets.eventLoop).get()
+            _ = try await TestSockets.get(port: server.port, path: "/x")
         }
         #expect(error?.code == code, "\(error as Any)")
     }
@@ -101,7 +101,7 @@ struct EndpointsTests {
         }
         let plain = try await RawServer(ending: .closes) { _ in Array("HTTP/1.0 418 Teapot\r\n\r\nabcde".utf8) }
         for (server, status) in [(chunked, 200), (plain, 418)] {
-            let response = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop).get()
+            let response = try await TestSockets.get(port: server.port, path: "/")
             #expect(response == HTTPResponse(status: status, body: Array("abcde".utf8)))
         }
     }
@@ -109,9 +109,7 @@ struct EndpointsTests {
     @Test func silentServerIsGivenUp() async throws {
         let server = try await RawServer { _ in Array("HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n".utf8) }
         let error = await #expect(throws: NetworkError.self) {
-            _ = try await HTTPClient.get(
-                host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop, deadline: .milliseconds(20)
-            ).get()
+            _ = try await TestSockets.get(port: server.port, path: "/", deadline: .milliseconds(20))
         }
         #expect(error?.code == .timedOut)
     }
@@ -121,7 +119,7 @@ struct EndpointsTests {
             Array("HTTP/1.1 200 OK\r\n\r\n".utf8) + [UInt8](repeating: 0x61, count: 16 << 20 | 1)
         }
         let error = await #expect(throws: NetworkError.self) {
-            _ = try await HTTPClient.get(host: "127.0.0.1", port: server.port, path: "/", on: TestSockets.eventLoop).get()
+            _ = try await TestSockets.get(port: server.port, path: "/")
         }
         #expect(error?.code == .tooLarge, "\(error as Any)")
     }

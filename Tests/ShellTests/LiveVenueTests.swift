@@ -53,13 +53,10 @@ struct LiveVenueTests {
         try await socket.perform { $0.close() }
         #expect(await recorder.closeReason() == "closed by this side")
 
-        let rest = try await HTTPClient.get(
-            host: "127.0.0.1", port: venue.port, path: "/v5/market/orderbook?category=linear&symbol=XRPUSDT&limit=3",
-            on: TestSockets.eventLoop
-        ).get()
+        let rest = try await TestSockets.get(port: venue.port, path: "/v5/market/orderbook?category=linear&symbol=XRPUSDT&limit=3")
         let book = try #require(object(String(decoding: rest.body, as: UTF8.self))["result"] as? [String: Any])
         #expect(rest.status == 200 && (book["b"] as? [[String]])?.count == 3 && book["s"] as? String == "XRPUSDT")
-        let other = try await HTTPClient.get(host: "127.0.0.1", port: venue.port, path: "/v5/nope", on: TestSockets.eventLoop).get()
+        let other = try await TestSockets.get(port: venue.port, path: "/v5/nope")
         #expect(other.status == 404)
     }
 
@@ -85,9 +82,7 @@ struct LiveVenueTests {
         }.get()
         #expect(await ends.first { _ in true } != nil)
         #expect(venue.process.standardError.contains("bytes unread; dropped"), "\(venue.process.standardError)")
-        let rest = try await HTTPClient.get(
-            host: "127.0.0.1", port: venue.port, path: "/v5/market/orderbook?category=linear&symbol=BTCUSDT", on: TestSockets.eventLoop
-        ).get()
+        let rest = try await TestSockets.get(port: venue.port, path: "/v5/market/orderbook?category=linear&symbol=BTCUSDT")
         #expect(rest.status == 200)
     }
 

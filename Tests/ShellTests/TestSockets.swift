@@ -52,16 +52,27 @@ final class SocketRecorder: WebSocketDelegate, Sendable {
 }
 
 enum TestSockets {
-    static let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+    /// Of its own, so that a client is not held up by a server of another test.
+    static let eventLoop = MultiThreadedEventLoopGroup(numberOfThreads: 1).next()
+    /// Of tests that are not about deadlines, on a machine that has more to do.
+    static let deadline = TimeAmount.seconds(50)
 
     static func connect(
         port: Int, path: String = "/", tls: TLSContext? = nil, serverName: String? = nil, recorder: SocketRecorder,
-        deadline: TimeAmount = .seconds(5)
+        deadline: TimeAmount = TestSockets.deadline
     ) async throws -> WebSocket {
         let target = WebSocketTarget(host: "127.0.0.1", port: port, path: path, tls: tls, serverName: serverName)
         return try await eventLoop.flatSubmit {
             WebSocketClient.connect(to: target, on: eventLoop, delegate: recorder, deadline: deadline)
         }.get()
+    }
+}
+
+extension TestSockets {
+    static func get(port: Int, path: String, deadline: TimeAmount = TestSockets.deadline) async throws -> HTTPResponse {
+        try await HTTPClient.get(
+            host: "127.0.0.1", port: port, path: path, on: eventLoop, connectDeadline: Self.deadline, deadline: deadline
+        ).get()
     }
 }
 
@@ -186,13 +197,19 @@ struct ScriptedServer {
 enum RawClient {
     static func exchange(port: Int, _ text: String) async throws -> String {
         let promise = TestSockets.eventLoop.makePromise(of: String.self)
-        let channel = try await ClientBootstrap(group: TestSockets.eventLoop)
+        ClientBootstrap(group: TestSockets.eventLoop)
+            .connectTimeout(TestSockets.deadline)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Handler(promise: promise)) }
             }
-            .connect(host: "127.0.0.1", port: port).get()
-        // A peer that has heard enough may close while we still write.
-        channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
+            .connect(host: "127.0.0.1", port: port)
+            .whenComplete { result in
+                switch result {
+                // A peer that has heard enough may close while we still write.
+                case .success(let channel): channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
+                case .failure(let error): promise.fail(error)
+                }
+            }
         return try await promise.futureResult.get()
     }
 

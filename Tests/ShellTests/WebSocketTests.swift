@@ -66,7 +66,7 @@ struct WebSocketTests {
 
     @Test func otherPathsOfTheServerAreOrdinaryRequests() async throws {
         let (port, _) = try await Self.echo()
-        let page = try await HTTPClient.get(host: "127.0.0.1", port: port, path: "/page?x=1", on: TestSockets.eventLoop).get()
+        let page = try await TestSockets.get(port: port, path: "/page?x=1")
         #expect(page == HTTPResponse(status: 200, body: Array("page\n".utf8)))
         let error = await #expect(throws: NetworkError.self) {
             _ = try await TestSockets.connect(port: port, path: "/other", recorder: SocketRecorder())
@@ -150,8 +150,13 @@ struct WebSocketTests {
         let server = try await ScriptedServer(violation.frames)
         let recorder = SocketRecorder()
         _ = try await TestSockets.connect(port: server.port, recorder: recorder)
-        var goodbye = try #require(await server.next()).unmaskedData
-        #expect(goodbye.readInteger(as: UInt16.self) == violation.code)
+        if let goodbye = await server.next() {
+            var data = goodbye.unmaskedData
+            #expect(data.readInteger(as: UInt16.self) == violation.code)
+        } else {
+            // Who still writes megabytes when the client has left may get a reset instead of the goodbye before it.
+            #expect(violation.code == 1009)
+        }
         try await server.channel.close()
         // The scripted server does not answer; the connection ends all the same, and no message has come.
         var events: [SocketRecorder.Event] = []

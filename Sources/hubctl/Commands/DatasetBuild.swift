@@ -129,7 +129,8 @@ struct DatasetBuildCommand: ParsableCommand {
     }
 
     private func build(_ arguments: DatasetArguments) throws -> DatasetDocuments {
-        let files = try FeedFiles.find(in: feedsDir, from: arguments.from, to: arguments.to)
+        let files = try FeedDirectory.find(
+            in: feedsDir, from: arguments.from, to: arguments.to + DatasetArguments.markoutGrace, parse: Feed.parse)
         if files.isEmpty {
             throw Console.failure(
                 "no feed files of these days in '\(feedsDir)'",
@@ -142,7 +143,8 @@ struct DatasetBuildCommand: ParsableCommand {
         var shown: Int64 = -1
         var build = DatasetBuild(arguments)
         for file in files {
-            try FeedFiles.read(file, in: feedsDir, into: &build) { count in
+            build.open(path: file.path, feed: file.feed, host: file.host)
+            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }) { count in
                 done += count
                 let percent = min(100, done * 100 / total)
                 guard isShown, percent != shown, total > 1 << 24 else { return }

@@ -1,29 +1,31 @@
-import CalibModel
+package import CalibModel
 import Glibc
-import HubCore
-import NodeShell
 
 /// Feed files of a directory: `<feed>_<day>.jsonl` and parts, flat and in `host=<host>/`.
-struct FeedFile {
+package struct FeedFile: Sendable {
     /// Relative to the feeds directory.
-    var path: String
-    var feed: Feed
-    var day: CalendarDay
+    package var path: String
+    package var feed: Feed
+    package var day: CalendarDay
     /// That of the `host=` folder.
-    var host: String?
-    var byteCount: Int64
+    package var host: String?
+    package var byteCount: Int64
 }
 
-enum FeedFiles {
+package enum FeedDirectory {
     /// The files that may hold rows of `from ..< to` (milliseconds), by path. A clock step keeps a row in a file of another day
     /// (SPEC 1.1), so per folder and feed the day before, the day after and then one more later file are read, too.
-    static func find(in directory: String, from: Int64, to: Int64) throws(FileError) -> [FeedFile] {
-        var found = try files(in: directory, prefix: "", host: nil)
+    ///
+    /// `parse`: feed and day of a file's name, nil for a file that is not wanted. `to` includes whatever time the reader needs behind it.
+    package static func find(
+        in directory: String, from: Int64, to: Int64, parse: (_ fileName: String) -> (feed: Feed, day: CalendarDay)?
+    ) throws(FileError) -> [FeedFile] {
+        var found = try files(in: directory, prefix: "", host: nil, parse)
         for name in try names(in: directory) where name.hasPrefix("host=") && name.utf8.count > 5 {
-            found += try files(in: "\(directory)/\(name)", prefix: name + "/", host: String(name.dropFirst(5)))
+            found += try files(in: "\(directory)/\(name)", prefix: name + "/", host: String(name.dropFirst(5)), parse)
         }
         let first = from.flooredDivision(by: 86_400_000) - 1
-        let last = (to + DatasetArguments.markoutGrace - 1).flooredDivision(by: 86_400_000)
+        let last = (to - 1).flooredDivision(by: 86_400_000)
         var next: [String: Int64] = [:]
         func group(_ file: FeedFile) -> String { "\(file.host ?? "")/\(file.feed.rawValue)" }
         for file in found where file.day.number > last { next[group(file)] = min(next[group(file)] ?? .max, file.day.number) }
@@ -32,17 +34,18 @@ enum FeedFiles {
         }.sorted { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
     }
 
-    /// Hands the file's bytes to `build` in chunks, whatever its size.
-    static func read(_ file: FeedFile, in directory: String, into build: inout DatasetBuild, progress: (Int64) -> Void)
-        throws(FileError)
-    {
+    /// Hands the file's bytes to `consume` in chunks, whatever its size. `consume` takes whole lines off the front and returns how many bytes
+    /// it took; `isEnd` says that nothing follows.
+    package static func read(
+        _ file: FeedFile, in directory: String, consume: (_ bytes: UnsafeRawBufferPointer, _ isEnd: Bool) -> Int,
+        progress: (Int64) -> Void = { _ in }
+    ) throws(FileError) {
         let path = "\(directory)/\(file.path)"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is it readable?") }
         defer { close(descriptor) }
         let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
         defer { buffer.deallocate() }
-        build.open(path: file.path, feed: file.feed, host: file.host)
         var filled = 0
         while true {
             let count = Glibc.read(descriptor, buffer.baseAddress! + filled, buffer.count - filled)
@@ -51,7 +54,7 @@ enum FeedFiles {
                 throw FileError(.read, path, errorNumber: errno, remedy: "is the disk failing?")
             }
             filled += count
-            let taken = build.consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), isEnd: count == 0)
+            let taken = consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), count == 0)
             if count == 0 { return }
             memmove(buffer.baseAddress!, buffer.baseAddress! + taken, filled - taken)
             filled -= taken
@@ -59,16 +62,18 @@ enum FeedFiles {
         }
     }
 
-    private static func files(in directory: String, prefix: String, host: String?) throws(FileError) -> [FeedFile] {
+    private static func files(
+        in directory: String, prefix: String, host: String?, _ parse: (String) -> (feed: Feed, day: CalendarDay)?
+    ) throws(FileError) -> [FeedFile] {
         try names(in: directory).compactMap { name in
-            guard let (feed, day) = Feed.parse(fileName: name) else { return nil }
+            guard let (feed, day) = parse(name) else { return nil }
             var status = stat()
             guard stat("\(directory)/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
             return FeedFile(path: prefix + name, feed: feed, day: day, host: host, byteCount: Int64(status.st_size))
         }
     }
 
-    private static func names(in directory: String) throws(FileError) -> [String] {
+    package static func names(in directory: String) throws(FileError) -> [String] {
         guard let handle = opendir(directory) else {
             throw FileError(.list, directory, errorNumber: errno, remedy: "does it exist and is it readable?")
         }
