@@ -50,7 +50,9 @@ final class QuoteLoop: @unchecked Sendable {
     /// When each symbol's ticks were last seen to rise.
     private var lastTick: [(count: Int64, at: Instant)]
     private var hasReportedFailure = false
-    private var reportedRefusals: Int64 = 0
+    /// Before the present connection.
+    private var refusalsBefore: Int64 = 0
+    private var hasReportedRefusal = false
     private let startedAt: Instant
     /// Of frames.
     private var span: (first: WallTime, last: WallTime)?
@@ -166,9 +168,13 @@ final class QuoteLoop: @unchecked Sendable {
             hasReportedFailure = true
             logger.error("Feeds cannot be written; quoting halts when the rings are full.", metadata: ["cause": "\(failure)"])
         }
-        if node.refusedRequests > reportedRefusals {
-            reportedRefusals = node.refusedRequests
-            logger.warning("The venue refused a subscription; does it know every symbol?", metadata: ["refused": "\(reportedRefusals)"])
+        if node.refusedRequests > refusalsBefore, !hasReportedRefusal {
+            hasReportedRefusal = true
+            logger.warning(
+                "The venue refused a subscription; does it have every symbol, and this depth?",
+                metadata: [
+                    "symbols": "\(symbols.joined(separator: ","))", "depth": "\(configuration.venue.depth)",
+                ])
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
@@ -371,6 +377,7 @@ extension QuoteLoop: WebSocketDelegate {
         let now = moment()
         (lastFrame, lastPing) = (now.instant, now.instant)
         subscribedAt = now.instant
+        (refusalsBefore, hasReportedRefusal) = (node.refusedRequests, false)
         node.connected(0, at: now)
         for request in BybitWire.subscriptions(symbols: symbols, depth: configuration.venue.depth) { socket.send(text: request) }
         logger.info("Connected to the venue.", metadata: ["venue": "\(target.description)"])

@@ -181,7 +181,8 @@ struct RunTests {
         let edge = try LiveProcess(
             "edge-node",
             ["run"] + config + [
-                "--set", "venue.name=bybit", "--set", "venue.url=ws://\(address)/v5/public/linear", "--set", "metrics.listen=127.0.0.1:0",
+                "--set", "venue.name=bybit", "--set", "venue.depth=200", "--set", "venue.url=ws://\(address)/v5/public/linear", "--set",
+                "metrics.listen=127.0.0.1:0",
                 "--set", "venue.symbols=BTCUSDT,ETHUSDT,SOLUSDT,DOGEUSDT",
             ])
         // Its goodbye stands behind the last frame, and the edge answers it.

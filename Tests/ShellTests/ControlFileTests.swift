@@ -34,6 +34,19 @@ struct ControlFileTests {
         }
     }
 
+    /// What is left of a kill's row counts as a kill, so it must outlive the next writer.
+    @Test func tornKillBecomesALineOfItsOwn_andStillCounts() throws {
+        try withFile { file in
+            let release = KillRecord(milliseconds: 2, action: .release, symbol: "BBB", by: "a", reason: "r")
+            let torn = Array(KillRecord(milliseconds: 1, action: .kill, symbol: nil, by: "a", reason: "r").line.dropLast(5))
+            try Data(torn).write(to: URL(fileURLWithPath: file.path))
+            let kills = ControlFile(kills: file.path)
+            #expect(try kills.append(release.line) == torn + [0x0a] + release.line)
+            #expect(try kills.read() == torn + [0x0a] + release.line)
+            #expect(try state(of: kills) == true)
+        }
+    }
+
     @Test func directoryThatIsNotThereIsNamed() {
         let file = ControlFile(path: "/nowhere/kills.jsonl")
         let error = #expect(throws: FileError.self) { try file.append([0x0a]) }
