@@ -68,7 +68,8 @@ struct EndpointsTests {
         let port = try await Self.bind().localAddress!.port!
         var held: [any Channel] = []
         for _ in 0..<64 {
-            held.append(try await ClientBootstrap(group: TestSockets.eventLoop).connect(host: "127.0.0.1", port: port).get())
+            // An answer shows that the connection has been counted.
+            held.append(try await RawClient.hold(port: port, "HEAD /metrics HTTP/1.1\r\nHost: x\r\n\r\n"))
         }
         let error = await #expect(throws: NetworkError.self) {
             _ = try await TestSockets.get(port: port, path: "/metrics")

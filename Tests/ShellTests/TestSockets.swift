@@ -196,30 +196,49 @@ struct ScriptedServer {
 /// Sends bytes and gives back all that comes until the peer closes.
 enum RawClient {
     static func exchange(port: Int, _ text: String) async throws -> String {
+        try await start(port: port, text, answersAtOnce: false).answer
+    }
+
+    /// Sends bytes, waits for the first that come, and leaves the connection open.
+    static func hold(port: Int, _ text: String) async throws -> any Channel {
+        try await start(port: port, text, answersAtOnce: true).channel
+    }
+
+    private static func start(port: Int, _ text: String, answersAtOnce: Bool) async throws -> (channel: any Channel, answer: String) {
         let promise = TestSockets.eventLoop.makePromise(of: String.self)
-        ClientBootstrap(group: TestSockets.eventLoop)
+        let connected = ClientBootstrap(group: TestSockets.eventLoop)
             .connectTimeout(TestSockets.deadline)
             .channelInitializer { channel in
-                channel.eventLoop.makeCompletedFuture { try channel.pipeline.syncOperations.addHandler(Handler(promise: promise)) }
-            }
-            .connect(host: "127.0.0.1", port: port)
-            .whenComplete { result in
-                switch result {
-                // A peer that has heard enough may close while we still write.
-                case .success(let channel): channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
-                case .failure(let error): promise.fail(error)
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(Handler(promise: promise, answersAtOnce: answersAtOnce))
                 }
             }
-        return try await promise.futureResult.get()
+            .connect(host: "127.0.0.1", port: port)
+        connected.whenComplete { result in
+            switch result {
+            // A peer that has heard enough may close while we still write.
+            case .success(let channel): channel.writeAndFlush(ByteBuffer(string: text), promise: nil)
+            case .failure(let error): promise.fail(error)
+            }
+        }
+        let answer = try await promise.futureResult.get()
+        return (try await connected.get(), answer)
     }
 
     private final class Handler: ChannelInboundHandler {
         typealias InboundIn = ByteBuffer
         private let promise: EventLoopPromise<String>
+        private let answersAtOnce: Bool
         private var text = ""
 
-        init(promise: EventLoopPromise<String>) { self.promise = promise }
-        func channelRead(context: ChannelHandlerContext, data: NIOAny) { text += String(buffer: unwrapInboundIn(data)) }
+        init(promise: EventLoopPromise<String>, answersAtOnce: Bool) {
+            self.promise = promise
+            self.answersAtOnce = answersAtOnce
+        }
+        func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+            text += String(buffer: unwrapInboundIn(data))
+            if answersAtOnce { promise.succeed(text) }
+        }
         func channelInactive(context: ChannelHandlerContext) { promise.succeed(text) }
         func errorCaught(context: ChannelHandlerContext, error: any Error) { context.close(promise: nil) }
     }
