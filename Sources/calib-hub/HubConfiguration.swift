@@ -13,14 +13,14 @@ struct HubConfiguration {
     var authority = "ca/ca.pem"
 
     static let keys: [ConfigurationKey<HubConfiguration>] = [
-        text("listen", "127.0.0.1:7443", "HOST:PORT", { address($0) != nil }) { $0.listen = address($1)! },
-        text("artifacts_dir", "artifacts/hub", "a path", { !$0.isEmpty }) { $0.artifactsDirectory = $1 },
-        text("metrics.listen", "127.0.0.1:9464", "HOST:PORT or off", { $0 == "off" || address($0) != nil }) {
+        text("listen", "127.0.0.1:7443", "HOST:PORT", isAddress) { $0.listen = address($1)! },
+        text("artifacts_dir", "artifacts/hub", "a path", isPath) { $0.artifactsDirectory = $1 },
+        text("metrics.listen", "127.0.0.1:9464", "HOST:PORT or off", isAddressOrOff) {
             $0.metricsListen = address($1)
         },
-        text("tls.certificate", "hub/cert.pem", "a path", { !$0.isEmpty }) { $0.certificate = $1 },
-        text("tls.key", "hub/key.pem", "a path", { !$0.isEmpty }) { $0.key = $1 },
-        text("tls.authority", "ca/ca.pem", "a path", { !$0.isEmpty }) { $0.authority = $1 },
+        text("tls.certificate", "hub/cert.pem", "a path", isPath) { $0.certificate = $1 },
+        text("tls.key", "hub/key.pem", "a path", isPath) { $0.key = $1 },
+        text("tls.authority", "ca/ca.pem", "a path", isPath) { $0.authority = $1 },
     ]
 
     /// The annotated file; `config/hub.yaml` is the one of the default address.
@@ -82,6 +82,10 @@ struct HubConfiguration {
         configuration.authority = resolve(configuration.authority)
         return configuration
     }
+
+    @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
+    @Sendable private static func isAddress(_ text: String) -> Bool { address(text) != nil }
+    @Sendable private static func isAddressOrOff(_ text: String) -> Bool { text == "off" || isAddress(text) }
 
     private static func text(
         _ path: String, _ standard: String, _ allowed: String, _ isAllowed: @escaping @Sendable (String) -> Bool,

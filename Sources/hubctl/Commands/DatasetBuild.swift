@@ -142,15 +142,16 @@ struct DatasetBuildCommand: ParsableCommand {
         var done: Int64 = 0
         var shown: Int64 = -1
         var build = DatasetBuild(arguments)
+        func progress(_ count: Int64) {
+            done += count
+            let percent = min(100, done * 100 / total)
+            guard isShown, percent != shown, total > 1 << 24 else { return }
+            shown = percent
+            Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
+        }
         for file in files {
             build.open(path: file.path, feed: file.feed, host: file.host)
-            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }) { count in
-                done += count
-                let percent = min(100, done * 100 / total)
-                guard isShown, percent != shown, total > 1 << 24 else { return }
-                shown = percent
-                Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
-            }
+            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: progress)
         }
         if shown >= 0 { Console.progress("") }
         return try build.finish()
