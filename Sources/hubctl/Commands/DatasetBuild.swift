@@ -142,8 +142,16 @@ struct DatasetBuildCommand: ParsableCommand {
         var done: Int64 = 0
         var shown: Int64 = -1
         var build = DatasetBuild(arguments)
+        func progress(_ count: Int64) {
+            done += count
+            let percent = min(100, done * 100 / total)
+            guard isShown, percent != shown, total > 1 << 24 else { return }
+            shown = percent
+            Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
+        }
         for file in files {
             build.open(path: file.path, feed: file.feed, host: file.host)
+<<<<<<< HEAD
             func show(_ count: Int64) {
                 done += count
                 let percent = min(100, done * 100 / total)
@@ -152,6 +160,9 @@ struct DatasetBuildCommand: ParsableCommand {
                 Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
             }
             try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: show)
+=======
+            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: progress)
+>>>>>>> hub
         }
         if shown >= 0 { Console.progress("") }
         return try build.finish()
