@@ -151,18 +151,7 @@ struct DatasetBuildCommand: ParsableCommand {
         }
         for file in files {
             build.open(path: file.path, feed: file.feed, host: file.host)
-<<<<<<< HEAD
-            func show(_ count: Int64) {
-                done += count
-                let percent = min(100, done * 100 / total)
-                guard isShown, percent != shown, total > 1 << 24 else { return }
-                shown = percent
-                Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
-            }
-            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: show)
-=======
             try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: progress)
->>>>>>> hub
         }
         if shown >= 0 { Console.progress("") }
         return try build.finish()
