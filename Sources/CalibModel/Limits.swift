@@ -43,6 +43,8 @@ package enum Limits {
     package static let gapsListedMax = 100
     /// One control message of the link, its newline included (SPEC 8.1): a hello with 500 symbol names is 10 KiB.
     package static let controlLineBytesMax = 65_536
+    /// Combining marks in a row in a string of a control message: what Unicode calls stream-safe (UAX 15); no language comes near.
+    package static let combiningMarksMax = 30
     /// Raw bytes behind one `append` or `chunk` (SPEC 8.1).
     package static let appendBytesMax = 1 << 20
     /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).

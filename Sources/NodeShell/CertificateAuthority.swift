@@ -123,7 +123,9 @@ private final class Certificate {
         // The value of version 3 is 2.
         guard X509_set_version(pointer, 2) == 1, X509_set_pubkey(pointer, key.pointer) == 1 else { throw failure("make a certificate") }
         try setSerial()
-        guard abs(days) <= 36_500 else { throw TLSError(.file, "\(days) days are no lifetime of a certificate; give 1 to 36500") }
+        guard (-36_500...36_500).contains(days) else {
+            throw TLSError(.file, "\(days) days are no lifetime of a certificate; give 1 to 36500")
+        }
         let begins = days > 0 ? (day: Int32(0), second: -300) : (day: Int32(days) - 1, second: 0)
         guard X509_time_adj_ex(X509_getm_notBefore(pointer), begins.day, begins.second, nil) != nil,
             X509_time_adj_ex(X509_getm_notAfter(pointer), Int32(days), 0, nil) != nil

@@ -141,15 +141,19 @@ final class EndpointHandler: ChannelInboundHandler, RemovableChannelHandler {
         head.headers.add(name: "Cache-Control", value: "no-store")
         if response.status == 405 { head.headers.add(name: "Allow", value: "GET, HEAD") }
         if !request.isKeepAlive { head.headers.add(name: "Connection", value: "close") }
-        context.write(wrapOutboundOut(.head(head)), promise: nil)
+        // The end is written once the socket has taken the rest. Until then the pipeline holds back further requests, and the reading of
+        // them: a client that asks without reading costs one answer, not all it has asked for.
+        let taken = context.eventLoop.makePromise(of: Void.self)
+        taken.futureResult.assumeIsolated().whenComplete { [self] result in
+            guard case .success = result else { return context.close(promise: nil) }
+            context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
+            if !request.isKeepAlive { context.close(promise: nil) }
+        }
         if request.method != .HEAD, !response.body.isEmpty {
-            context.write(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: response.body)))), promise: nil)
+            context.write(wrapOutboundOut(.head(head)), promise: nil)
+            context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: response.body)))), promise: taken)
+        } else {
+            context.writeAndFlush(wrapOutboundOut(.head(head)), promise: taken)
         }
-        let written = context.eventLoop.makePromise(of: Void.self)
-        if !request.isKeepAlive {
-            let channel = context.channel
-            written.futureResult.whenComplete { _ in channel.close(promise: nil) }
-        }
-        context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: written)
     }
 }

@@ -116,6 +116,8 @@ package final class LineLink: @unchecked Sendable {
         isClosing = true
         closeReason = closeReason ?? reason
         context?.flush()
+        // A paused link would not see the peer's end, and wait in vain for it.
+        try? context?.channel.syncOptions?.setOption(.autoRead, value: true)
         context?.close(promise: nil)
     }
 

@@ -216,7 +216,8 @@ package final class TLSHandler: ChannelDuplexHandler {
         switch end {
         case .failed(let queue): fail(context, explain(queue, session))
         case .ended: close(context: context, mode: .all, promise: nil)
-        case .incomplete, .complete, nil: break
+        // What held up a write may have come.
+        case .incomplete, .complete, nil: if isFlushWanted { flush(context: context) }
         }
     }
 
@@ -256,7 +257,7 @@ package final class TLSHandler: ChannelDuplexHandler {
             }
             switch result {
             case .complete(let count): unsent.moveReaderIndex(forwardBy: count)
-            // It does not happen behind the handshake; what the peer sends next moves it on.
+            // Behind the handshake it happens amid a message that the peer has torn over records; the rest of it moves this on.
             case .incomplete:
                 isFlushWanted = true
                 return

@@ -177,7 +177,9 @@ final class WebSocketMessages: ChannelInboundHandler {
             if frame.fin { deliver(joined) } else { fragments = joined }
         case .ping: socket.answer(ping: bytes)
         case .pong: if socket.ending == nil { delegate?.pong(on: socket) }
-        case .connectionClose: socket.answer(close: bytes, goodbye(bytes))
+        case .connectionClose:
+            guard isGoodbye(bytes) else { return socket.close(.protocolError, "\(peer) sent a malformed goodbye") }
+            socket.answer(close: bytes, goodbye(bytes))
         case .binary: socket.close(.unacceptableData, "\(peer) sent a binary message")
         default: socket.close(.protocolError, "\(peer) sent a frame of unknown kind")
         }
@@ -216,6 +218,16 @@ final class WebSocketMessages: ChannelInboundHandler {
         guard let delegate = delegate.take() else { return }
         socket.end(reason)
         delegate.closed(socket, reason: reason)
+    }
+
+    /// Nothing, or a code that RFC 6455 7.4 lets a peer send.
+    private func isGoodbye(_ data: ByteBuffer) -> Bool {
+        guard data.readableBytes > 0 else { return true }
+        guard let code = data.getInteger(at: data.readerIndex, as: UInt16.self) else { return false }
+        return switch code {
+        case 1000...1003, 1007...1014, 3000...4999: true
+        default: false
+        }
     }
 
     /// `closed by the peer: 1000 'text'`; untrusted text is cut and stripped of control characters.

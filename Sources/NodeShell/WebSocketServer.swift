@@ -9,7 +9,8 @@ package enum WebSocketServer {
     /// An upgrade on a path that `isWebSocket` becomes a websocket of the delegate `makeDelegate` gives, on the connection's event loop; every
     /// other request goes to `respond` with its target, query included, where nil is 404.
     ///
-    /// A client's message may have `Limits.clientMessageBytesMax` bytes.
+    /// A client's message may have `Limits.clientMessageBytesMax` bytes. A connection that is no websocket may be silent for
+    /// `Limits.idleNanoseconds`.
     package static func bind(
         host: String, port: Int, on group: any EventLoopGroup, connectionsMax: Int,
         isWebSocket: @escaping @Sendable (_ path: String) -> Bool,
@@ -20,7 +21,8 @@ package enum WebSocketServer {
             let pipeline = channel.pipeline.syncOperations
             let eventLoop = channel.eventLoop
             let handler = EndpointHandler { target, _ in respond(target, eventLoop) }
-            let boundHandler = NIOLoopBound(handler, eventLoop: eventLoop)
+            let idle = IdleStateHandler(allTimeout: .nanoseconds(Limits.idleNanoseconds))
+            let bound = NIOLoopBound((handler, idle), eventLoop: eventLoop)
             let upgrader = NIOWebSocketServerUpgrader(
                 maxFrameSize: Limits.clientMessageBytesMax, automaticErrorHandling: false,
                 shouldUpgrade: { channel, head in
@@ -35,10 +37,15 @@ package enum WebSocketServer {
                                 delegate: makeDelegate(Endpoints.path(of: head.uri), channel.eventLoop)))
                     }
                 })
+            try pipeline.addHandler(idle)
             try pipeline.configureHTTPServerPipeline(
                 withServerUpgrade: (
                     upgraders: [upgrader],
-                    completionHandler: { $0.pipeline.syncOperations.removeHandler(boundHandler.value, promise: nil) }
+                    completionHandler: { context in
+                        let (handler, idle) = bound.value
+                        context.pipeline.syncOperations.removeHandler(handler, promise: nil)
+                        context.pipeline.syncOperations.removeHandler(idle, promise: nil)
+                    }
                 ), withEncoderConfiguration: .init(), withDecoderLimitConfiguration: .ours)
             try pipeline.addHandler(handler)
         }

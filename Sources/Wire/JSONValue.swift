@@ -22,7 +22,8 @@ package enum JSONValue: Sendable, Equatable {
     /// In the order written; no name twice.
     case object([Member])
 
-    /// One whole JSON text: strict, at most `JSONReader.depthMax` deep, UTF-8 checked, no name twice in one object.
+    /// One whole JSON text: strict, at most `JSONReader.depthMax` deep, UTF-8 checked, no name twice in one object, no string with more than
+    /// `Limits.combiningMarksMax` combining marks in a row (Swift puts those in order, in quadratic time, whenever strings are compared).
     package static func parse(_ bytes: UnsafeRawBufferPointer) throws(JSONError) -> JSONValue {
         guard UTF8Check.isValid(bytes) else { throw .syntax(at: 0) }
         var reader = JSONReader(bytes)
@@ -95,7 +96,9 @@ package enum JSONValue: Sendable, Equatable {
             _ = try reader.null()
             return .null
         case .boolean: return .boolean(try reader.boolean())
-        case .string: return .string(unescaped(try reader.string()))
+        case .string:
+            let start = reader.offset
+            return .string(try comparable(unescaped(try reader.string()), at: start))
         case .number:
             let raw = try reader.raw()
             return .number(String(decoding: raw, as: UTF8.self))
@@ -110,12 +113,32 @@ package enum JSONValue: Sendable, Equatable {
             var members: [Member] = []
             var names: Set<String> = []
             while let key = try reader.nextKey() {
-                let name = unescaped(key)
+                let name = try comparable(unescaped(key), at: start)
                 guard names.insert(name).inserted else { throw .syntax(at: start) }
                 members.append(Member(name: name, value: try read(&reader)))
             }
             return .object(members)
         }
+    }
+
+    /// The text, if comparing it costs no more than its length.
+    private static func comparable(_ text: String, at start: Int) throws(JSONError) -> String {
+        var marks = 0
+        for scalar in text.unicodeScalars where scalar.value >= 0x80 || marks > 0 {
+            guard isMark(scalar) else {
+                marks = 0
+                continue
+            }
+            marks += 1
+            guard marks <= Limits.combiningMarksMax else { throw .syntax(at: start) }
+        }
+        return text
+    }
+
+    private static func isMark(_ scalar: Unicode.Scalar) -> Bool {
+        // Three vowel signs are no marks by class and consist of marks.
+        if scalar.properties.canonicalCombiningClass != .notReordered { return true }
+        return [0x0f73, 0x0f75, 0x0f81].contains(scalar.value)
     }
 
     /// Resolves escapes the reader has already checked; a lone surrogate becomes U+FFFD.

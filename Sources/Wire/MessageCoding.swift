@@ -394,7 +394,7 @@ extension Message {
             guard let members = try fields.value("arguments").members else { throw .wrongType("arguments") }
             var arguments: [String: String] = [:]
             for member in members {
-                guard let text = member.value.string else { throw .wrongType("arguments.\(member.name)") }
+                guard let text = member.value.string else { throw .wrongType("arguments.\(excerpt(of: member.name))") }
                 arguments[member.name] = text
             }
             self = .request(
@@ -418,7 +418,10 @@ extension Message {
                 Chunk(
                     id: try fields.integer("id"), offset: try fields.integer("offset", in: 0 ... .max),
                     bytes: Int(try fields.integer("bytes", in: 1...Int64(Limits.appendBytesMax)))))
-        default: throw .unknownType(String(type.prefix(64)))
+        default: throw .unknownType(excerpt(of: type))
         }
     }
 }
+
+/// A foreign name for an answer: a character may be as long as a message, a scalar not.
+private func excerpt(of text: String) -> String { String(String.UnicodeScalarView(text.unicodeScalars.prefix(64))) }

@@ -130,6 +130,12 @@ private final class ReplayClient: WebSocketDelegate {
         let category = session.category
         let (answer, change) = session.receive(bytes) { feed.has($0, category) }
         socket.send(text: answer)
+        // Frames wait until the client reads; answers to a client that only asks would pile up.
+        let pending = socket.pendingOutboundBytes
+        guard pending <= Limits.venueClientBytesMax else {
+            note("venue: client \(id) at \(socket.peer) leaves \(pending) bytes unread; dropped")
+            return socket.abandon("it reads too slowly")
+        }
         switch change {
         case .nothing: break
         case .subscribed(let topics):
@@ -236,7 +242,7 @@ private final class Pass {
             guard socket.isWritable else { return .heldUp }
             if let frame = next {
                 if case .thousandths(let thousandths) = speed {
-                    let due = started + .nanoseconds((frame.microseconds - first) * 1_000_000 / thousandths)
+                    let due = started + delay(from: first, to: frame.microseconds, thousandths)
                     if due > .now() { return .due(due) }
                 }
                 socket.send(text: ByteBuffer(bytes: frame.bytes), isFlushed: false)
@@ -253,5 +259,14 @@ private final class Pass {
             }
         }
         return .unfinished
+    }
+
+    /// At most a year: no replay lasts that long, and a time of receipt that is out of place must not end the venue.
+    private func delay(from first: Int64, to microseconds: Int64, _ thousandths: Int64) -> TimeAmount {
+        guard microseconds > first else { return .zero }
+        let year = TimeAmount.hours(365 * 24)
+        let (recorded, isTooLong) = microseconds.subtractingReportingOverflow(first)
+        let (nanoseconds, isTooLongInNanoseconds) = recorded.multipliedReportingOverflow(by: 1_000_000)
+        return isTooLong || isTooLongInNanoseconds ? year : min(.nanoseconds(nanoseconds / thousandths), year)
     }
 }

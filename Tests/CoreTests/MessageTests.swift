@@ -202,6 +202,31 @@ import Wire
     }
 
     /// 200,000 damaged lines: none traps, and what still decodes decodes again from its own line to the same message.
+    /// Marks in disorder: to compare 64 KiB of them takes Swift seconds.
+    @Test(arguments: ["\u{301}\u{316}", "\u{f75}\u{301}", #"\u0301\u0316"#])
+    func stringsThatAreCostlyToCompareAreRefused(marks: String) throws {
+        func line(_ count: Int, _ template: String) -> [UInt8] {
+            Array(template.replacing("*", with: String(repeating: marks, count: count)).utf8)
+        }
+        for template in [#"{"type":"a*"}"#, #"{"type":"ping","n":1,"b*":2}"#, #"{"type":"ping","n":1,"later":["*"]}"#] {
+            #expect(throws: JSONError.self) { try JSONValue.parse(line(5_000, template)) }
+            #expect(throws: JSONError.self) { try JSONValue.parse(line(16, template)) }
+            #expect(throws: Never.self) { try JSONValue.parse(line(15, template)) }
+        }
+    }
+
+    /// One character may be as long as the message it comes in.
+    @Test func answerDoesNotRepeatAForeignNameAtLength() {
+        let long = String(repeating: "a\u{301}\u{200d}", count: 9_000)
+        for line in [#"{"type":"\#(long)"}"#, #"{"type":"request","id":1,"verb":"v","arguments":{"\#(long)":1}}"#] {
+            let sentence: String? = Array(line.utf8).withUnsafeBytes {
+                do throws(WireError) { _ = try Message(line: $0) } catch { return error.sentence }
+                return nil
+            }
+            #expect(sentence.map { $0.utf8.count < 300 } == true)
+        }
+    }
+
     @Test func damagedLinesNeverTrap() throws {
         var random = SeededRandom(seed: 20_250_101)
         let lines = Self.examples.sorted { $0.key < $1.key }.map { Array($0.value.line.dropLast()) }

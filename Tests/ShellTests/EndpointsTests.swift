@@ -1,6 +1,7 @@
 import NIOCore
 import NIOPosix
 import NodeShell
+import Synchronization
 import Testing
 
 /// Our own HTTP, asked by our own client and by hand.
@@ -63,6 +64,36 @@ struct EndpointsTests {
         if answer.isEmpty { #expect(text.isEmpty) }
     }
 
+    /// A body of 1 MiB costs 20 bytes to ask for.
+    @Test func askingWithoutReadingCostsOneAnswer() async throws {
+        let asked = Atomic(0)
+        let body = [UInt8](repeating: 0x61, count: 1 << 20)
+        let port = try await Endpoints.bind(port: 0, on: MultiThreadedEventLoopGroup.singleton) { _, _ in
+            asked.wrappingAdd(1, ordering: .relaxed)
+            return MultiThreadedEventLoopGroup.singleton.next().makeSucceededFuture(.init(body: body))
+        }.get().localAddress!.port!
+        let requests = 64
+        let (leads, lead) = AsyncStream<Int>.makeStream()
+        let channel = try await ClientBootstrap(group: TestSockets.eventLoop)
+            .channelInitializer { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try channel.pipeline.syncOperations.addHandler(
+                        ByteCounter { received in
+                            lead.yield(asked.load(ordering: .relaxed) - received >> 20)
+                            if received >= requests << 20 { lead.finish() }
+                        })
+                }
+            }
+            .connect(host: "127.0.0.1", port: port).get()
+        channel.writeAndFlush(ByteBuffer(string: String(repeating: "GET / HTTP/1.1\r\nHost: x\r\n\r\n", count: requests)), promise: nil)
+        var most = 0
+        for await lead in leads { most = max(most, lead) }
+        // What the two sockets hold, and one.
+        #expect(most < 16, "\(most) answers were made before they were read")
+        #expect(asked.load(ordering: .relaxed) == requests)
+        try await channel.close()
+    }
+
     /// At the bound a new connection is closed unheard; when one leaves, there is room again.
     @Test func connectionsAreBounded() async throws {
         let port = try await Self.bind().localAddress!.port!
@@ -123,5 +154,18 @@ struct EndpointsTests {
             _ = try await TestSockets.get(port: server.port, path: "/")
         }
         #expect(error?.code == .tooLarge, "\(error as Any)")
+    }
+}
+
+/// Counts what comes.
+private final class ByteCounter: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+    private let tell: (Int) -> Void
+    private var received = 0
+
+    init(_ tell: @escaping (Int) -> Void) { self.tell = tell }
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        received += unwrapInboundIn(data).readableBytes
+        tell(received)
     }
 }

@@ -301,6 +301,27 @@ struct LineLinkTests {
         await hub.close()
     }
 
+    /// The minute that a last byte may take is not used up.
+    @Test func pausedLinkIsClosedAtOnce_andItsPeerIsToldWhy() async throws {
+        let fleet = try Fleet()
+        let hub = try await TestHub(fleet.hub(), deadlines: quick(linger: 600_000)) { event, link in
+            if case .opened = event { link.setReading(false) }
+        }
+        let (link, client) = try await hub.connect(fleet.edge())
+        let payload = [UInt8](repeating: 0x42, count: Limits.appendBytesMax)
+        link.eventLoop.execute {
+            link.send(someHello)
+            for number in 0..<7 { link.send(.append(.init(file: "f", offset: Int64(number), bytes: payload.count)), payload: payload) }
+            link.flush()
+        }
+        let accepted = try #require(await hub.next())
+        let hubLink = try #require(await accepted.link())
+        hubLink.eventLoop.execute { hubLink.close(code: "enough", text: "no room") }
+        #expect(await accepted.closeReason() == "no room")
+        #expect(await client.closeReason() == "hub closed: no room (enough)")
+        await hub.close()
+    }
+
     @Test func pausedReaderGetsEverythingLater_andTheWriterHearsOfIt() async throws {
         let fleet = try Fleet()
         let hub = try await TestHub(fleet.hub()) { event, link in

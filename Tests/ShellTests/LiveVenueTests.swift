@@ -163,6 +163,46 @@ struct LiveVenueTests {
         }
     }
 
+    /// Times of receipt that no clock shows: a frame, and another half a million years later.
+    @Test(arguments: ["1", "0.001"])
+    func replayOfImpossibleTimesGoesOn(speed: String) async throws {
+        let folder = try Binaries.temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let venue = try Self.start([
+            "--replay", Self.recording(in: folder, seconds: ["-9000000000000", "9000000000000"]), "--speed", speed,
+        ])
+        let recorder = SocketRecorder()
+        let socket = try await TestSockets.connect(port: venue.port, path: "/v5/public/linear", recorder: recorder)
+        try await socket.perform { $0.send(text: Array(#"{"op":"subscribe","args":["publicTrade.BTCUSDT"]}"#.utf8)) }
+        #expect(await recorder.text()?.contains(#""success":true"#) == true)
+        #expect(await recorder.text() == #"{"topic":"publicTrade.BTCUSDT","data":0}"#)
+        try await socket.perform { $0.send(text: Array(#"{"op":"ping","req_id":"still here"}"#.utf8)) }
+        #expect(await recorder.text()?.contains("still here") == true)
+    }
+
+    @Test func replaysClientThatAsksWithoutReadingIsDropped() async throws {
+        let folder = try Binaries.temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: folder) }
+        let venue = try Self.start(["--replay", Self.recording(in: folder, seconds: ["1", "2"])])
+        let (ends, end) = AsyncStream<String>.makeStream()
+        let target = WebSocketTarget(host: "127.0.0.1", port: venue.port, path: "/v5/public/linear")
+        _ = try await TestSockets.eventLoop.flatSubmit {
+            WebSocketClient.connect(to: target, on: TestSockets.eventLoop, delegate: DeafClient { end.yield($0) })
+        }.get()
+        #expect(await ends.first { _ in true } != nil)
+        #expect(venue.process.standardError.contains("bytes unread; dropped"), "\(venue.process.standardError)")
+    }
+
+    /// One trade of BTCUSDT at each of these times.
+    private static func recording(in folder: String, seconds: [String]) throws -> String {
+        var text = #"{"t":"connect","conn":"a","addr":"wss://x/v5/public/linear"}"# + "\n"
+        for (number, time) in seconds.enumerated() {
+            text += #"{"t":"recv","conn":"a","ts":\#(time),"data":"{\"topic\":\"publicTrade.BTCUSDT\",\"data\":\#(number)}"}"# + "\n"
+        }
+        try text.write(toFile: "\(folder)/recording", atomically: true, encoding: .utf8)
+        return "\(folder)/recording"
+    }
+
     @Test func addressInUseIsNamed() throws {
         let venue = try Self.start(["--seed", "7", "--symbols", "BTCUSDT"])
         let outcome = try Binaries.run(

@@ -143,6 +143,13 @@ struct WebSocketTests {
                 .init(fin: false, opcode: .text, data: ByteBuffer(repeating: 0x61, count: 12 << 20)),
                 .init(fin: true, opcode: .continuation, data: ByteBuffer(repeating: 0x61, count: 5 << 20)),
             ], code: 1009, reason: "above 16777216 bytes"),
+        .init(
+            testDescription: "half a code", frames: [.init(fin: true, opcode: .connectionClose, data: ByteBuffer(bytes: [3]))], code: 1002,
+            reason: "malformed goodbye"),
+        .init(
+            testDescription: "code nobody may send",
+            frames: [.init(fin: true, opcode: .connectionClose, data: ByteBuffer(bytes: [0x03, 0xed]))], code: 1002,
+            reason: "malformed goodbye"),
     ]
 
     @Test(arguments: violations)
