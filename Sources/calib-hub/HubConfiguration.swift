@@ -87,10 +87,6 @@ struct HubConfiguration {
         return configuration
     }
 
-    @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
-    @Sendable private static func isAddress(_ text: String) -> Bool { address(text) != nil }
-    @Sendable private static func isAddressOrOff(_ text: String) -> Bool { text == "off" || isAddress(text) }
-
     private static func text(
         _ path: String, _ standard: String, _ allowed: String, _ isAllowed: @escaping @Sendable (String) -> Bool,
         _ set: @escaping @Sendable (inout HubConfiguration, String) -> Void

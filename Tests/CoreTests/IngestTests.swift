@@ -258,7 +258,8 @@ struct IngestTests {
                 perform(ingest.received(Self.append(Int64(from), count), on: link, at: Self.start) ?? [], edge[from..<from + count])
                 sent = from + count
             case 5:
-                synced = disk.count
+                // A sync that began before the newest bytes were written.
+                synced += random.next(below: disk.count - synced + 1)
                 perform(ingest.committed(host: "tokyo", file: Self.file, length: Int64(synced)))
             case 6 where sent == nil:
                 link = LinkID(link.number + 1)
