@@ -172,12 +172,15 @@ for report in summary report; do hubctl report pull "$(json_value name "$run/$re
 stop hub
 stop venue
 
+# The largest of the hosts' values of one member of the rollback's answer.
+slowest() { grep -o "\"$1\": *[0-9.]*" "$run/rollback.json" | awk -F: '$2 > most { most = $2 } END { print most + 0 }'; }
+
 printf '\n'
 row "quoted for" "$((last - first)) s on ${#hosts[@]} edges, $symbols"
 for key in ticks fills; do row "$key rows" "$(grep -o "\"$key\": *[0-9]*" "$run/$name.json" | awk -F: '{ sum += $2 } END { print sum + 0 }')"; done
 row "feed files at the hub" "$files, $bytes bytes, each a byte prefix of its edge's file"
 row "experiment" "$experiment"
-row "rollback applied" "$(json_value applied_latency_ms "$run/rollback.json") ms after the order, latched $(json_value latched_latency_ms "$run/rollback.json") ms (slowest edge first)"
+row "rollback applied" "$(slowest applied_latency_ms) ms after the order, latched $(slowest latched_latency_ms) ms, on the slowest edge"
 row "intervals kept" "$(json_value kept_intervals "$run/dataset.json")"
 row "intervals filtered" "$(json_value filtered_intervals "$run/dataset.json")"
 row "total wall time" "$((SECONDS - started)) s"

@@ -5,7 +5,7 @@ import Wire
 struct HubConfiguration {
     var listen = (host: "127.0.0.1", port: 7443)
     /// Nil: no endpoints.
-    var metricsListen: (host: String, port: Int)? = ("127.0.0.1", 9464)
+    var metricsListen: (host: String, port: Int)? = ("127.0.0.1", 9465)
     var artifactsDirectory = "artifacts/hub"
     /// Absolute, or relative to the file.
     var certificate = "hub/cert.pem"
@@ -15,7 +15,7 @@ struct HubConfiguration {
     static let keys: [ConfigurationKey<HubConfiguration>] = [
         text("listen", "127.0.0.1:7443", "HOST:PORT", isAddress) { $0.listen = address($1)! },
         text("artifacts_dir", "artifacts/hub", "a path", isPath) { $0.artifactsDirectory = $1 },
-        text("metrics.listen", "127.0.0.1:9464", "HOST:PORT or off", isAddressOrOff) {
+        text("metrics.listen", "127.0.0.1:9465", "HOST:PORT or off", isAddressOrOff) {
             $0.metricsListen = address($1)
         },
         text("tls.certificate", "hub/cert.pem", "a path", isPath) { $0.certificate = $1 },
@@ -40,7 +40,7 @@ struct HubConfiguration {
 
         # /metrics, /-/healthy and /-/ready, HOST:PORT, plain HTTP for the same machine; off for none.
         metrics:
-          listen: 127.0.0.1:9464
+          listen: 127.0.0.1:9465
 
         # PEM files, relative to this file. `calib-hub init` makes them.
         tls:
