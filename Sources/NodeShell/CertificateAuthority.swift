@@ -58,7 +58,7 @@ package enum CertificateAuthority {
 
 private func failure(_ operation: String) -> TLSError {
     let queue = ErrorQueue.drain()
-    return TLSError(.library, "cannot \(operation)", queue: queue.texts)
+    return TLSError(.openSSL, "cannot \(operation)", queue: queue.texts)
 }
 
 /// Runs `body` on a memory BIO that reads `text`.

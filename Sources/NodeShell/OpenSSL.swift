@@ -44,7 +44,7 @@ package final class TLSContext: @unchecked Sendable {
         self.kind = kind
         ErrorQueue.clear()
         guard let pointer = SSL_CTX_new(kind == .server ? TLS_server_method() : TLS_client_method()) else {
-            throw TLSError(.library, "cannot set up TLS; is there memory", queue: ErrorQueue.drain().texts)
+            throw TLSError(.openSSL, "cannot set up TLS; is there memory", queue: ErrorQueue.drain().texts)
         }
         self.pointer = pointer
         co_ctx_set_defaults(pointer)
@@ -86,11 +86,11 @@ package final class TLSContext: @unchecked Sendable {
     func makeSession(isServer: Bool, serverName: String?) throws(TLSError) -> TLSSession {
         ErrorQueue.clear()
         guard let ssl = SSL_new(pointer) else {
-            throw TLSError(.library, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
+            throw TLSError(.openSSL, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
         }
         let session = TLSSession(taking: ssl)
         guard let input = co_new_memory_bio(), let output = co_new_memory_bio() else {
-            throw TLSError(.library, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
+            throw TLSError(.openSSL, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
         }
         session.attach(input: input, output: output)
         if isServer {
@@ -259,7 +259,7 @@ final class TLSSession {
         }
         let foreign = [SSL_R_HTTP_REQUEST, SSL_R_HTTPS_PROXY_REQUEST, SSL_R_WRONG_VERSION_NUMBER, SSL_R_PACKET_LENGTH_TOO_LONG]
         if foreign.contains(where: queue.contains) { return TLSError(.notTLS, "\(peer) does not speak TLS", queue: texts) }
-        return TLSError(.library, "TLS failed: \(escaped(texts.first ?? "no reason given"))", queue: texts)
+        return TLSError(.openSSL, "TLS failed: \(escaped(texts.first ?? "no reason given"))", queue: texts)
     }
 
     /// A client's hello says what it can do; a server answered with what it chose.

@@ -13,7 +13,7 @@ package struct TLSError: Error, Equatable, Sendable, CustomStringConvertible {
         case alert(UInt8)
         case closedEarly, deadline, flood
         /// Anything else the library said.
-        case library
+        case openSSL
     }
 
     package var kind: Kind

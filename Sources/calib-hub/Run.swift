@@ -51,8 +51,7 @@ struct Run: ParsableCommand {
     }
 
     private func serve(_ configuration: HubConfiguration, _ logger: Logger) throws {
-        // Before any thread, so that every thread inherits it and only `sigwait` below gets them.
-        var signals = blockSignals()
+        let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let context = try TLSContext.server(
             TLSFiles(certificate: configuration.certificate, key: configuration.key, authority: configuration.authority))
         let artifacts = configuration.artifactsDirectory
@@ -112,7 +111,7 @@ struct Run: ParsableCommand {
         put(json.bytes, to: 1)
 
         var signal: Int32 = 0
-        repeat { sigwait(&signals, &signal) } while signal == SIGHUP
+        repeat { signal = signals.wait() } while signal == SIGHUP
         logger.info("Stopping.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
         try? channel.close().wait()
         try? metrics?.close().wait()
@@ -143,14 +142,5 @@ struct Run: ParsableCommand {
             throw FileError(.lock, path, errorNumber: code, remedy: "does another calib-hub serve this directory? give each its own")
         }
         return descriptor
-    }
-
-    private func blockSignals() -> sigset_t {
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
-        signal(SIGPIPE, SIG_IGN)
-        return signals
     }
 }

@@ -33,10 +33,13 @@ struct LiveVenue {
     var port: Int
     var feed: any VenueFeed
 
+    /// What the end of the feed sends to our own main thread.
+    private static let wakeUp = SIGUSR1
+
     /// Returns when SIGTERM or SIGINT came, or when the feed is done. Call it on the main thread before there are others: they inherit the
     /// blocked signals.
     func run() throws {
-        let signals = Signals()
+        let signals = Signals([SIGTERM, SIGINT, Self.wakeUp])
         let group = MultiThreadedEventLoopGroup(numberOfThreads: 1)
         defer { try? group.syncShutdownGracefully() }
         let eventLoop = group.next()
@@ -64,11 +67,11 @@ struct LiveVenue {
         try eventLoop.submit {
             feed.start(on: eventLoop) { error in
                 outcome.error.withLock { $0 = error }
-                signals.wake()
+                kill(getpid(), Self.wakeUp)
             }
         }.wait()
         announce(channel)
-        signals.wait()
+        _ = signals.wait()
         try? channel.close().wait()
         try? eventLoop.flatSubmit { feed.stop() }.wait()
         if let error = outcome.error.withLock({ $0 }) { throw error }
@@ -97,34 +100,6 @@ struct LiveVenue {
 private func category(of path: String) -> BybitCategory? {
     let prefix = "/v5/public/"
     return path.hasPrefix(prefix) ? BybitCategory(rawValue: String(path.dropFirst(prefix.count))) : nil
-}
-
-/// SIGTERM and SIGINT, which end the venue in order, and a wake-up of our own.
-private struct Signals: Sendable {
-    private static let wakeUp = SIGUSR1
-
-    /// From here on they are blocked in this thread and in those it starts, and wait to be taken.
-    init() {
-        var set = Self.set
-        pthread_sigmask(SIG_BLOCK, &set, nil)
-        // Whoever reads our standard output may go away.
-        signal(SIGPIPE, SIG_IGN)
-    }
-
-    func wait() {
-        var set = Self.set
-        var number: Int32 = 0
-        sigwait(&set, &number)
-    }
-
-    func wake() { kill(getpid(), Self.wakeUp) }
-
-    private static var set: sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        for number in [SIGTERM, SIGINT, wakeUp] { sigaddset(&set, number) }
-        return set
-    }
 }
 
 /// The open websockets of a feed, and who waits for their end. Touched on the venue's event loop only.

@@ -87,8 +87,7 @@ private struct Edge {
     }
 
     func run() throws {
-        // Before any thread, so that every thread inherits it and only `sigwait` below gets them.
-        var signals = blockSignals()
+        let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
         let spool = try FeedSpool(
@@ -120,7 +119,7 @@ private struct Edge {
 
         var signal: Int32 = 0
         repeat {
-            sigwait(&signals, &signal)
+            signal = signals.wait()
             if signal == SIGHUP { logger.warning("SIGHUP changes nothing: the configuration is read at the start.") }
         } while signal == SIGHUP
         logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
@@ -158,14 +157,5 @@ private struct Edge {
         json.newline()
         // One write, so that a reader of the pipe sees the line at once and whole.
         _ = json.bytes.withUnsafeBytes { write(1, $0.baseAddress, $0.count) }
-    }
-
-    private func blockSignals() -> sigset_t {
-        var signals = sigset_t()
-        sigemptyset(&signals)
-        for signal in [SIGTERM, SIGINT, SIGHUP] { sigaddset(&signals, signal) }
-        pthread_sigmask(SIG_BLOCK, &signals, nil)
-        signal(SIGPIPE, SIG_IGN)
-        return signals
     }
 }
