@@ -152,3 +152,10 @@ package enum Limits {
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
 }
+
+// MARK: Paper exchange
+
+extension Limits {
+    /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
+    package static let storyEntriesMax = 86_400
+}

@@ -126,8 +126,10 @@ extension SymbolState {
         counts.trades += 1
         guard consumesQueue else { return }
         cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
-        if let fill = bidSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
-        if let fill = askSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
+        let bought = self.trade(.buy, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
+        if let bought { book(bought, at: now, &shared) }
+        let sold = self.trade(.sell, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
+        if let sold { book(sold, at: now, &shared) }
     }
 
     // MARK: Sequence
@@ -192,14 +194,17 @@ extension SymbolState {
 
     /// The book changed and is proven: paper orders see it first, then a tick decides.
     mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
-        guard let top = book.top else { return }
+        guard let top = book.top else {
+            // One side of the market is gone: nothing tells what a quote is worth.
+            pull(at: now, &shared)
+            return
+        }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
             if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate() }
         }
         previousMidTwice = top.midTwice
-        if let fill = bidSide.bookChanged(book) { book(fill, at: now, &shared) }
-        if let fill = askSide.bookChanged(book) { book(fill, at: now, &shared) }
+        meetBook(at: now, &shared)
         if case .bookChange = shared.parameters.trigger { tick(at: now, frameReadAt: readAt, &shared) }
     }
 

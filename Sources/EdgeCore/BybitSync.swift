@@ -101,8 +101,10 @@ extension SymbolState {
             let trade = decoder.trade(index)
             guard trade.consumesQueue else { continue }
             let (price, lots) = try level(trade.level)
-            if let fill = bidSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { buy = buy?.followed(by: fill) ?? fill }
-            if let fill = askSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { sell = sell?.followed(by: fill) ?? fill }
+            let bought = self.trade(.buy, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
+            let sold = self.trade(.sell, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
+            if let bought { buy = buy?.followed(by: bought) ?? bought }
+            if let sold { sell = sell?.followed(by: sold) ?? sold }
         }
         if let buy { book(buy, at: now, &shared) }
         if let sell { book(sell, at: now, &shared) }
@@ -145,7 +147,8 @@ extension SymbolState {
 extension PaperSide.Fill {
     /// Both as one: what was ahead before the first, what remains after the last.
     fileprivate func followed(by later: PaperSide.Fill) -> PaperSide.Fill {
-        PaperSide.Fill(order: later.order, lots: lots + later.lots, queueAhead: queueAhead, isFirst: isFirst)
+        PaperSide.Fill(
+            order: later.order, price: price, lots: lots + later.lots, queueAhead: queueAhead, isFirst: isFirst, cause: later.cause)
     }
 }
 

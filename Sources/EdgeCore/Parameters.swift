@@ -95,6 +95,9 @@ package struct Parameters: Sendable {
     package var orderRatePerSecond: Int64 = 30
     package var orderBurst: Int64 = 300
     package var paperLatencyNanoseconds: Int64 = 5_000_000
+    /// Mean of the sampled delay on top; 0: none.
+    package var paperJitterNanoseconds: Int64 = 0
+    package var paperRules = PaperRules()
     package var makerFee = BasisPoints(micro: 2_000_000)
     package var takerFee = BasisPoints(micro: 5_000_000)
     package var emaAlpha = 0.1
@@ -116,6 +119,8 @@ package struct Parameters: Sendable {
         result.orderRatePerSecond = baseline.orderRatePerSecond
         result.orderBurst = baseline.orderBurst
         result.paperLatencyNanoseconds = baseline.paperLatencyNanoseconds
+        result.paperJitterNanoseconds = baseline.paperJitterNanoseconds
+        result.paperRules = baseline.paperRules
         result.makerFee = baseline.makerFee
         result.takerFee = baseline.takerFee
         result.emaAlpha = baseline.emaAlpha

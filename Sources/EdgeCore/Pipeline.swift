@@ -193,7 +193,13 @@ extension SymbolState {
                 ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice))
         if decision == .place || decision == .replace {
             let canSend = side == .buy ? bidSide.canSend : askSide.canSend
-            let mayPlace = !isLate && canSend && shared.orderRate.take(at: now.instant)
+            // An order of ours on the other side that may still be there when this one arrives: we never trade with ourselves.
+            var crossesOwn = false
+            if let target, let other = side == .buy ? askSide.reach : bidSide.reach {
+                crossesOwn = (target.price - other) * side.sign >= 0
+                if crossesOwn { counts.selfCrossesHeld += 1 }
+            }
+            let mayPlace = !isLate && canSend && !crossesOwn && shared.orderRate.take(at: now.instant)
             if !mayPlace {
                 // What stands closer to the market than we want now is taken away all the same; cancels are not rate-limited.
                 decision = .keep
@@ -216,7 +222,9 @@ extension SymbolState {
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
                 volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
                 isSampled: isSampled, armFields: armFields)
-            send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            let replaced = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
+            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            if shared.story != nil { shared.story?.noteSent(order, symbol: index, replacing: replaced, dueAt: dueAt, at: now) }
             countOpenOrders(&shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
         }
@@ -250,13 +258,18 @@ extension SymbolState {
     }
 
     private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {
-        send(.cancel, side, at: now, shared)
+        let cancelled = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
+        let dueAt = send(.cancel, side, at: now, shared)
+        if let cancelled { shared.story?.noteCancelSent(cancelled, dueAt: dueAt, at: now) }
         shared.hash(now.wall, symbolHash, side, price: intended.price, lots: intended.lots, .cancel)
     }
 
-    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) {
-        let due = now.instant.advanced(nanoseconds: shared.parameters.paperLatencyNanoseconds)
-        if side == .buy { bidSide.send(request, dueAt: due) } else { askSide.send(request, dueAt: due) }
+    /// Returns when it takes effect.
+    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) -> Instant {
+        let latency = orderLatency.next(
+            constant: shared.parameters.paperLatencyNanoseconds, jitter: shared.parameters.paperJitterNanoseconds, key: symbolHash)
+        let due = now.instant.advanced(nanoseconds: latency)
+        return side == .buy ? bidSide.send(request, dueAt: due) : askSide.send(request, dueAt: due)
     }
 
     /// What the place of our resting order is worth, in ticks: all of `queueValue` at the head of its level, nothing at the back.

@@ -22,11 +22,14 @@ package struct SharedState {
     package var explainTick: Int64?
     package var explainSymbol: SymbolIndex = 0
     package internal(set) var explanation: TickExplanation?
+    /// The life of one order, when it is asked for: of a replay only, since it grows.
+    package var story: OrderStory?
 
     var connectionAnswers: Bool
     var clock: StopClock
     var orderRate: OrderRate
-    var orderNumber: Int64 = 0
+    /// Orders sent so far: the newest one's number.
+    package internal(set) var orderNumber: Int64 = 0
     var nextFillID: Int64
     /// Of the plan in force.
     var configHash: UInt64

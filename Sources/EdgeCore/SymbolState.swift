@@ -27,6 +27,8 @@ package struct SymbolCounts: Sendable {
     package var quotes: Int64 = 0
     package var fills: Int64 = 0
     package var postOnlyRejections: Int64 = 0
+    /// Orders held back because one of ours on the other side might still be in their way.
+    package var selfCrossesHeld: Int64 = 0
     package init() {}
 
     package mutating func add(_ other: SymbolCounts) {
@@ -42,6 +44,7 @@ package struct SymbolCounts: Sendable {
         quotes += other.quotes
         fills += other.fills
         postOnlyRejections += other.postOnlyRejections
+        selfCrossesHeld += other.selfCrossesHeld
     }
 }
 
@@ -100,6 +103,7 @@ package struct SymbolState: ~Copyable {
     // Orders and position.
     var bidSide = PaperSide(.buy)
     var askSide = PaperSide(.sell)
+    var orderLatency = OrderLatency()
     /// The newest Emit target per arm and side, in ticks: the `quote_price` of SPEC 1.3. No order outlives its arm, so what an earlier stretch
     /// of the arm left here is never read.
     var newestTarget: (a: (buy: Int64?, sell: Int64?), b: (buy: Int64?, sell: Int64?))

@@ -141,6 +141,11 @@ struct EdgeConfiguration: Sendable {
         quantity("limits.daily_loss_host", "5000") { $0.parameters.limits.dailyLossHost = $1 },
 
         milliseconds("paper.order_latency_ms", "5", 0...10_000) { $0.parameters.paperLatencyNanoseconds = $1 },
+        milliseconds("paper.latency_jitter_ms", "0", 0...10_000) { $0.parameters.paperJitterNanoseconds = $1 },
+        text("paper.queue_model", "conservative", "conservative or probabilistic", isQueueModel) {
+            $0.parameters.paperRules.queueModel = QueueModel(rawValue: $1)!
+        },
+        flag("paper.post_only", true) { $0.parameters.paperRules.isPostOnly = $1 },
 
         number("features.ema_alpha", "0.1", 0.000_001...1) { $0.parameters.emaAlpha = $1 },
         bps("features.target_pnl_bps", "0", -10_000...10_000) { $0.parameters.targetPnL = $1 },
@@ -394,6 +399,7 @@ struct EdgeConfiguration: Sendable {
     }
 
     @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
+    @Sendable private static func isQueueModel(_ text: String) -> Bool { QueueModel(rawValue: text) != nil }
     @Sendable private static func isTrigger(_ text: String) -> Bool { text == "book" || text == "interval" }
     @Sendable private static func isName(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.count <= 64
