@@ -151,6 +151,11 @@ package enum Limits {
     package static let shipOnStopNanoseconds: Int64 = 2_000_000_000
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
+
+    // MARK: Feeds
+
+    /// Rows of ticks a second that every symbol brings into the host's budget: one for each of the four kinds, kept for it, and as many to share.
+    package static let tickRowsPerSymbolMin: Int64 = 8
 }
 
 // MARK: Paper exchange

@@ -235,10 +235,10 @@ extension SymbolState {
     }
 
     /// One row per order, when it ends: sampled ones, and every one that filled (SPEC 2.5).
-    private func writeQuote(
+    private mutating func writeQuote(
         _ order: PaperOrder, _ outcome: OrderOutcome, queueAhead: Int64, resting: Int64, at now: Moment, _ shared: inout SharedState
     ) {
-        guard order.isSampled || order.hasFilled else { return }
+        guard let weight = quoteSampling.count(hasFilled: order.hasFilled, sampleRate: shared.parameters.tickSampleRate) else { return }
         let distance = Int128(order.side.sign * (order.midAtQuoteTwice - 2 * order.price)) * 10_000_000_000
         shared.outboxes.quotes.push(
             QuoteRecord(
@@ -246,7 +246,7 @@ extension SymbolState {
                 depth: BasisPoints(micro: FixedPoint.divide(distance, by: Int128(order.midAtQuoteTwice)) ?? 0),
                 halfSpread: BasisPoints(micro: order.spread.micro / 2), skew: order.skew, nudge: order.nudge, queueAhead: queueAhead,
                 restingNanoseconds: resting, outcome: outcome, volRealized: order.volRealized,
-                weight: order.hasFilled ? 1 : order.weight, armFields: order.armFields))
+                weight: weight, armFields: order.armFields))
     }
 
     /// Adds the time both orders rested since it was last booked.

@@ -9,9 +9,7 @@ extension SymbolState {
         counts.ticks += 1
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
-        let sampleRate = shared.parameters.tickSampleRate
-        // The sample counter counts only ticks that are neither miss nor halt; those are logged anyway.
-        let isSampled = sampleCounter.isMultiple(of: sampleRate)
+        let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
         let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
         var record = TickRecord()
         record.wall = now.wall
@@ -25,32 +23,19 @@ extension SymbolState {
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
         accumulate(total, record)
-        switch outcome {
-        case .halted: accumulator.pointee.counts.halts += 1
-        case .stopped:
-            // This may last for days, so it is sampled like quoting.
-            accumulator.pointee.counts.halts += 1
-            stoppedCounter += 1
-            guard (stoppedCounter - 1).isMultiple(of: sampleRate) else { return }
-            record.weight = sampleRate
-        case .late: accumulator.pointee.counts.deadlineMisses += 1
-        case .ordinary:
-            sampleCounter += 1
-            guard isSampled else { return }
-            record.weight = sampleRate
-        }
         record.isHalted = outcome == .halted || outcome == .stopped
-        record.missedDeadline = outcome == .late
+        record.missedDeadline = outcome == .missed
+        if record.isHalted { accumulator.pointee.counts.halts += 1 }
+        if record.missedDeadline { accumulator.pointee.counts.deadlineMisses += 1 }
+        guard let weight = tickSampling.count(outcome, at: now.instant, &shared.tickBudget) else { return }
+        record.weight = weight
         shared.outboxes.ticks.push(record)
     }
-
-    /// `halted` by a guard for seconds, `stopped` by the kill switch or a loss for good.
-    private enum Outcome { case ordinary, halted, stopped, late }
 
     private mutating func decide(
         at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
         _ shared: inout SharedState
-    ) -> Outcome {
+    ) -> TickSampling.Kind {
         let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
@@ -157,7 +142,7 @@ extension SymbolState {
             explained.resting = resting
             shared.explanation = explained
         }
-        return isLate ? .late : .ordinary
+        return isLate ? .missed : .ordinary
     }
 
     private func queueInput(
@@ -214,14 +199,11 @@ extension SymbolState {
             if let intended { cancel(side, intended, at: now, &shared) }
         case .place, .replace:
             guard let target else { break }
-            orderCounter += 1
             shared.orderNumber += 1
-            let isSampled = (orderCounter - 1).isMultiple(of: shared.parameters.tickSampleRate)
             let order = PaperOrder(
                 id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
-                volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
-                isSampled: isSampled, armFields: armFields)
+                volRealized: context.volatility.flatMap { BasisPoints($0) }, armFields: armFields)
             let replaced = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
             let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
             if shared.story != nil { shared.story?.noteSent(order, symbol: index, replacing: replaced, dueAt: dueAt, at: now) }

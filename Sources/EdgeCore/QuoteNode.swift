@@ -40,11 +40,12 @@ package struct SharedState {
     var loss = HostLoss()
     /// Bookings to trailing rows that found no place.
     var droppedSnapshots = 0
+    var tickBudget: TickBudget
     private var quoteHash = KeyedHash()
 
     init(
         parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
-        firstFillID: Int64
+        firstFillID: Int64, symbols: Int
     ) {
         self.parameters = parameters
         self.configHash = configHash
@@ -55,6 +56,8 @@ package struct SharedState {
         connectionAnswers = isRecorded
         orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
         nextFillID = firstFillID
+        tickBudget = TickBudget(
+            rowsPerSecond: parameters.tickRowsPerSecondMax, sampleRate: parameters.tickSampleRate, symbols: symbols)
     }
 
     /// SPEC 3.7: (ts, symbol, side, price, qty, action), every place, replace and cancel in order.
@@ -148,7 +151,7 @@ package struct QuoteNode: ~Copyable {
         self.venue = venue
         shared = SharedState(
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
-            firstFillID: firstFillID)
+            firstFillID: firstFillID, symbols: instruments.count)
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))

@@ -94,7 +94,7 @@ package struct SymbolState: ~Copyable {
     var haltedUntil: Instant?
     var nudge: (buy: BasisPoints, sell: BasisPoints) = (.zero, .zero)
     var nudgedAt: (buy: Instant?, sell: Instant?)
-    var sampleCounter: Int64 = 0
+    var tickSampling = TickSampling()
     /// p95 of tick totals, read once a second; what scores and guards see outside replay.
     var tickP95Nanoseconds: Int64 = 0
     var previousMidTwice: Int64?
@@ -109,7 +109,7 @@ package struct SymbolState: ~Copyable {
     var newestTarget: (a: (buy: Int64?, sell: Int64?), b: (buy: Int64?, sell: Int64?))
     /// Sides with an order, as counted in `SharedState.openOrders`.
     var openOrders: Int64 = 0
-    var orderCounter: Int64 = 0
+    var quoteSampling = QuoteSampling()
     package internal(set) var positionLots: Int64 = 0
     /// Ticks x lots, without fees.
     var cash: Int128 = 0
@@ -121,8 +121,6 @@ package struct SymbolState: ~Copyable {
     package internal(set) var armFields: ArmFields
     var change: ArmChange?
     package internal(set) var isKilled = false
-    /// Ticks that a kill or a loss stopped: they are logged like ordinary ones.
-    var stoppedCounter: Int64 = 0
     var loss = DailyLoss()
 
     // Time grid and records.

@@ -102,6 +102,7 @@ struct EdgeConfiguration: Sendable {
         },
         milliseconds("pipeline.tick_deadline_ms", "150", 1...60_000) { $0.parameters.tickDeadlineNanoseconds = $1 },
         integer("pipeline.pipeline_sample_rate", 10, 1...10_000) { $0.parameters.tickSampleRate = $1 },
+        integer("pipeline.max_tick_rows_per_s", 10_000, 100...1_000_000) { $0.parameters.tickRowsPerSecondMax = $1 },
 
         bps("spread.base_bps", "1.0", 0...1000) { $0.parameters.spread.base = $1 },
         bps("spread.min_bps", "0.6", 0...1000) { $0.parameters.spread.minimum = $1 },

@@ -16,9 +16,6 @@ package struct PaperOrder: BitwiseCopyable, Sendable {
     package var volRealized: BasisPoints?
     /// What was ahead when it was accepted.
     package var queueAtEntry: Int64 = 0
-    package var weight: Int64
-    /// Whether its row goes into the sampled quotes feed even when it is not filled.
-    package var isSampled: Bool
     package var hasFilled = false
     /// Under what it was quoted: its fills, markouts and row are booked to these, whatever the symbol plays by then.
     package var armFields = ArmFields(configHash: 0)
