@@ -54,6 +54,7 @@ extension SymbolState {
                 fullPositionTwice: top.map { Double(featurePositionLots) * Double($0.midTwice) } ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
+        accumulator.pointee.counts.rejectedInputs += features.takeRejected()
         if let squared {
             accumulator.pointee.counts.returns += 1
             // Sixty jumps by orders of magnitude would not fit; damaged data must not stop the edge.

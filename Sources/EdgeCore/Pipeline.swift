@@ -24,10 +24,13 @@ extension SymbolState {
         record.stageNanoseconds = watch.stages
         accumulate(total, record)
         record.isHalted = outcome == .halted || outcome == .stopped
-        record.missedDeadline = outcome == .missed
+        // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
+        let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
+        record.missedDeadline = outcome == .missed || isLate
         if record.isHalted { accumulator.pointee.counts.halts += 1 }
         if record.missedDeadline { accumulator.pointee.counts.deadlineMisses += 1 }
-        guard let weight = tickSampling.count(outcome, at: now.instant, &shared.tickBudget) else { return }
+        let kind = outcome == .ordinary && isLate ? .missed : outcome
+        guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
         record.weight = weight
         shared.outboxes.ticks.push(record)
     }
@@ -55,8 +58,12 @@ extension SymbolState {
             pull(at: now, &shared)
             return .stopped
         }
-        // A full fill ring halts quoting: no fill may be lost (SPEC 2.7).
-        guard let top = fetched.top, shared.outboxes.fills.room >= SharedState.recordsPerFrame else { return .ordinary }
+        // A full fill ring halts quoting: no fill may be lost, nor come of what rests (SPEC 2.7). Nor does a crossed book tell a price.
+        let hasRoom = shared.outboxes.fills.room >= SharedState.recordsPerFrame
+        guard let top = fetched.top, hasRoom else {
+            if !hasRoom || book.top?.isCrossed != false { pull(at: now, &shared) }
+            return .ordinary
+        }
 
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
@@ -78,7 +85,8 @@ extension SymbolState {
         let guarded = GuardsStage.run(guardsInput, parameters.pointee.guards, parameters.pointee.spread)
         previousSpread = guarded.spread
         tightenedAt = guarded.tightenedAt
-        if guarded.isHalted, haltedUntil == nil, let cause = guarded.haltCause {
+        // Each halt is an event, one that follows another too: it may have another cause.
+        if guarded.isHalted, haltedUntil != guarded.haltedUntil, let cause = guarded.haltCause {
             shared.outboxes.events.push(
                 EventRecord(
                     wall: now.wall, kind: .halt, symbol: index, first: Int64(cause.rawValue),
@@ -321,10 +329,19 @@ package struct OrderRate: Sendable {
     private var updatedAt: Instant?
 
     /// `perSecond` > 0 in the long run, `burst` at once.
-    package init(perSecond: Int64, burst: Int64) {
+    package init(perSecond: Int64, burst: Int64) { self.init(perSecond: perSecond, burst: burst, credit: burst, updatedAt: nil) }
+
+    private init(perSecond: Int64, burst: Int64, credit orders: Int64, updatedAt: Instant?) {
         nanosecondsPerOrder = 1_000_000_000 / perSecond
         capacity = burst * nanosecondsPerOrder
-        credit = capacity
+        credit = min(orders, burst) * nanosecondsPerOrder
+        self.updatedAt = updatedAt
+    }
+
+    /// Another rate from here on: what may be sent at once neither grows nor exceeds the new burst.
+    package mutating func adopt(perSecond: Int64, burst: Int64) {
+        let orders = credit / nanosecondsPerOrder
+        self = OrderRate(perSecond: perSecond, burst: burst, credit: orders, updatedAt: updatedAt)
     }
 
     package mutating func take(at now: Instant) -> Bool {

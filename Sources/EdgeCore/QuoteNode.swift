@@ -14,7 +14,7 @@ package struct SharedState {
     package static let recordsPerFrame = 2 * Limits.ordersInFlightMax + Limits.silenceSecondsMax
 
     /// Arm A's; a symbol's own are those of its arm.
-    package let parameters: Parameters
+    package internal(set) var parameters: Parameters
     /// Replay and simulation: the clock is the recorded receive time, and durations inside a step count as 0 for every decision (SPEC 3.7).
     package let isRecorded: Bool
     package let runNumber: Int64
@@ -123,7 +123,7 @@ package struct QuoteNode: ~Copyable {
     private let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
     /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
-    private let armParameters: UnsafeMutablePointer<Parameters>
+    let armParameters: UnsafeMutablePointer<Parameters>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
     var bybitDecoder = BybitDecoder()

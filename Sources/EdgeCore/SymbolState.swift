@@ -68,9 +68,9 @@ package struct SymbolState: ~Copyable {
     private(set) var orderLots: Int64
     private(set) var maxPositionLots: Int64
     /// Of arm A: what pnl_bps is measured against, so that the feature means the same under both arms.
-    let featurePositionLots: Int64
+    private(set) var featurePositionLots: Int64
     /// Always of arm A: nothing widens them.
-    let hardLimits: EmitStage.HardLimits
+    private(set) var hardLimits: EmitStage.HardLimits
     /// Arm A's parameters, and behind them arm B's; the node's.
     private let armParameters: UnsafePointer<Parameters>
     private let priceTicksMax: Int64
@@ -149,12 +149,7 @@ package struct SymbolState: ~Copyable {
         quantityLotsMax = Limits.decimalMax / lotE8
         (orderLots, maxPositionLots) = Self.sizes(parameters, instrument)
         featurePositionLots = maxPositionLots
-        let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
-        hardLimits = EmitStage.HardLimits(
-            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
-            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
-            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
-            collar: parameters.limits.priceCollar)
+        hardLimits = Self.hardLimits(parameters, instrument)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
         // The trailing ones, and one that takes what has no place, are written when they are first needed.
         accumulator = .allocate(capacity: 1 + Limits.trailingAccumulatorsMax + 1)
@@ -169,6 +164,25 @@ package struct SymbolState: ~Copyable {
 
     /// The parameters of the arm played. Not a copy: it is read on every tick.
     var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
+
+    /// Arm A has other parameters now; averages, orders and their places in the queue stay.
+    mutating func adoptBaseline() {
+        let baseline = armParameters.pointee
+        adoptSizes()
+        featurePositionLots = Self.sizes(baseline, instrument).maxPositionLots
+        hardLimits = Self.hardLimits(baseline, instrument)
+        features.adopt(emaAlpha: baseline.emaAlpha, targetPnL: baseline.targetPnL)
+        if baseline.trigger == .bookChange { nextIntervalTick = nil }
+    }
+
+    private static func hardLimits(_ parameters: Parameters, _ instrument: Instrument) -> EmitStage.HardLimits {
+        let notionalUnit = Int128(instrument.tickNano) * Int128(instrument.lotE8)  // 1e-17 quote currency for a tick x lot.
+        return EmitStage.HardLimits(
+            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
+            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
+            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
+            collar: parameters.limits.priceCollar)
+    }
 
     /// Sizes follow the arm, or new parameters of it.
     mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument) }
