@@ -120,6 +120,7 @@ extension SymbolState {
         let wasProven = isProven
         sync = .unsynced
         subscription = BookSubscription()
+        buffered = []
         cache.lose()
         pull(at: now, &shared)
         return wasProven
@@ -220,6 +221,7 @@ extension QuoteNode {
             if symbols[index].disconnected(at: now, &shared) { books += 1 }
             // The next connection subscribes to everything anyway.
             resubscriptions.removeAll { $0 == SymbolIndex(index) }
+            snapshots.drop(SymbolIndex(index))
         }
         return books
     }

@@ -16,6 +16,7 @@ final class QuoteLoop: @unchecked Sendable {
         var venue: QuoteNode.Venue
         var instruments: [Instrument]
         var target: WebSocketTarget
+        var rest: VenueConnection.RESTOrigin?
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
@@ -72,11 +73,14 @@ final class QuoteLoop: @unchecked Sendable {
         isKilledByFile = setup.isKilledByFile
         venue = VenueConnection(
             .init(
-                target: setup.target, symbols: symbols, depth: configuration.venue.depth, logger: setup.logger), on: eventLoop)
+                venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
-            configHash: configuration.hash(for: venueName), isRecorded: false, connections: 1, runNumber: spool.runNumber,
-            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds })
+            configHash: configuration.hash(for: venueName), isRecorded: false,
+            connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
+            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds },
+            random: { .random(in: $0) })
         arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] spec in
             do throws(ConfigurationError) {
                 _ = try configuration.candidate(spec.candidate)
@@ -344,6 +348,17 @@ extension QuoteLoop: VenueListener {
         // Every order of this venue, whichever book it was made from (SPEC 10.1).
         _ = node.cancelAll(at: now)
         spool.publish(&node.shared.outboxes)
+    }
+
+    func snapshot(of symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant) {
+        guard !isStopping else { return }
+        node.snapshotAnswered(symbol, body, sentAt: clock.moment(at: sentAt), at: moment())
+        spool.publish(&node.shared.outboxes)
+    }
+
+    func snapshotFailed(of symbol: SymbolIndex, pauseNanoseconds: Int64) {
+        guard !isStopping else { return }
+        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
     }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
