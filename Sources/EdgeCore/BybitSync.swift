@@ -122,6 +122,7 @@ extension SymbolState {
         let wasProven = isProven
         sync = .unsynced
         subscription = BookSubscription()
+        buffered = []
         cache.lose()
         pull(at: now, &shared)
         return wasProven
@@ -210,12 +211,6 @@ extension QuoteNode {
         extendProofs(of: connection, at: now)
     }
 
-    /// The symbols to unsubscribe and subscribe again (`BybitWire.resubscriptions`): their book lost its chain and has not got it back.
-    package mutating func takeResubscriptions() -> [SymbolIndex] {
-        defer { resubscriptions.removeAll() }
-        return resubscriptions.filter { !symbols[Int($0)].isProven }
-    }
-
     /// Whether a frame of the symbol's book came on the present connection.
     package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
 
@@ -229,6 +224,7 @@ extension QuoteNode {
             if symbols[index].disconnected(at: now, &shared) { books += 1 }
             // The next connection subscribes to everything anyway.
             resubscriptions.removeAll { $0 == SymbolIndex(index) }
+            snapshots.drop(SymbolIndex(index))
         }
         return books
     }
