@@ -14,6 +14,27 @@ struct HostStatus: Sendable {
     /// When each symbol last ticked.
     var lastTicks: [Instant]
     var feedsFailed: Bool
+    var reload: ReloadStatus
+}
+
+/// What came of reading the configuration again; the start counts as a success.
+struct ReloadStatus: Sendable, Equatable {
+    private(set) var lastSucceeded = true
+    /// When the configuration in effect was read, ms UTC.
+    private(set) var succeededAt: Int64
+    private(set) var failures: Int64 = 0
+
+    init(succeededAt milliseconds: Int64) { succeededAt = milliseconds }
+
+    mutating func succeed(at milliseconds: Int64) {
+        lastSucceeded = true
+        succeededAt = milliseconds
+    }
+
+    mutating func fail() {
+        lastSucceeded = false
+        failures += 1
+    }
 }
 
 /// What the uplink must know of the quote thread's decisions.
@@ -43,7 +64,7 @@ final class ControlLoop: @unchecked Sendable {
     enum File { case kills, latches }
 
     let eventLoop: any EventLoop
-    private let configuration: EdgeConfiguration
+    private var configuration: EdgeConfiguration
     private let source: String
     private let epoch: String
     private let synced: SyncedFiles
@@ -87,6 +108,8 @@ final class ControlLoop: @unchecked Sendable {
             step(.started)
         }
     }
+
+    func adopt(_ configuration: EdgeConfiguration) { eventLoop.execute { [self] in self.configuration = configuration } }
 
     func say(_ message: Message) { eventLoop.execute { [self] in step(.say(message)) } }
 

@@ -16,6 +16,7 @@ final class QuoteLoop: @unchecked Sendable {
         var venue: QuoteNode.Venue
         var instruments: [Instrument]
         var target: WebSocketTarget
+        var rest: VenueConnection.RESTOrigin?
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
@@ -26,7 +27,9 @@ final class QuoteLoop: @unchecked Sendable {
     }
 
     let eventLoop: any EventLoop
-    private let configuration: EdgeConfiguration
+    private var configuration: EdgeConfiguration
+    /// What came of the newest SIGHUP.
+    private var reload: ReloadStatus
     private let venueName: String
     private let symbols: [String]
     private let logger: Logger
@@ -57,15 +60,7 @@ final class QuoteLoop: @unchecked Sendable {
     /// Of frames.
     private var span: (first: WallTime, last: WallTime)?
 
-    // The venue's connection.
-    private let target: WebSocketTarget
-    private var socket: WebSocket?
-    private var backOff = BackOff { Int64.random(in: $0) }
-    private var lastFrame: Instant
-    private var lastPing: Instant
-    private var subscribedAt: Instant
-    /// Where the next round of `askAgain` begins.
-    private var nextAsked = 0
+    private let venue: VenueConnection
     private var isStopping = false
 
     init(_ setup: Setup, control: ControlLoop, on eventLoop: any EventLoop) {
@@ -78,22 +73,21 @@ final class QuoteLoop: @unchecked Sendable {
         self.control = control
         killLog = setup.kills
         isKilledByFile = setup.isKilledByFile
-        target = setup.target
+        venue = VenueConnection(
+            .init(
+                venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
-            configHash: configuration.hash(for: venueName), isRecorded: false, connections: 1, runNumber: spool.runNumber,
-            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds })
-        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] spec in
-            do throws(ConfigurationError) {
-                _ = try configuration.candidate(spec.candidate)
-                return nil
-            } catch {
-                return error.problems.map { "\($0.key): \($0.text)" }.joined(separator: "; ")
-            }
-        }
+            configHash: configuration.hash(for: venueName), isRecorded: false,
+            connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
+            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds },
+            random: { .random(in: $0) })
+        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] in configuration.refusal(of: $0) }
+        reload = ReloadStatus(succeededAt: SystemClock.wall().milliseconds)
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
-        (nextSecond, lastFrame, lastPing, subscribedAt, startedAt) = (now, now, now, now, now)
+        (nextSecond, startedAt) = (now, now)
         lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
@@ -107,7 +101,7 @@ final class QuoteLoop: @unchecked Sendable {
             shareControl()
             timer = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in self.turn()
             }
-            connect()
+            venue.start(self)
         }
     }
 
@@ -119,6 +113,25 @@ final class QuoteLoop: @unchecked Sendable {
             shareControl()
         }
     }
+
+    /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`).
+    func adopt(_ new: EdgeConfiguration) {
+        eventLoop.execute { [self] in
+            let now = moment()
+            configuration = new
+            reload.succeed(at: now.wall.milliseconds)
+            node.adopt(baseline: new.parameters(for: venueName), at: now)
+            let effects = arms.adopt(
+                reject: { new.refusal(of: $0) },
+                at: .init(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: now.wall.milliseconds))
+            // The plan in force stays, with the new parameters and their hash, unless the experiment does not go with them.
+            if !effects.contains(where: { if case .apply = $0 { true } else { false } }) { apply(arms.plan) }
+            perform(effects)
+        }
+    }
+
+    /// A configuration that was refused; the old one stays in effect.
+    func reloadFailed() { eventLoop.execute { [self] in reload.fail() } }
 
     struct Outcome: Sendable {
         /// One JSON object on one line.
@@ -134,7 +147,7 @@ final class QuoteLoop: @unchecked Sendable {
             isStopping = true
             timer?.cancel()
             _ = node.cancelAll(at: moment())
-            socket?.close()
+            venue.stop()
             finish(after: SystemClock.monotonic().advanced(nanoseconds: Limits.cancelOnStopNanoseconds), done)
         }
         return done.futureResult
@@ -151,7 +164,7 @@ final class QuoteLoop: @unchecked Sendable {
         settle()
         spool.publish(&node.shared.outboxes)
         if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
-        watchVenue(now.instant)
+        venue.turn(at: now.instant, node.takeRequests())
         if now.instant >= nextSecond {
             nextSecond = now.instant.advanced(nanoseconds: 1_000_000_000)
             second(now)
@@ -185,7 +198,7 @@ final class QuoteLoop: @unchecked Sendable {
         control.share(
             HostStatus(
                 wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled, symbols: statuses, lastTicks: lastTick.map(\.at),
-                feedsFailed: spool.failure != nil))
+                feedsFailed: spool.failure != nil, reload: reload))
     }
 
     private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {
@@ -210,9 +223,20 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func step(_ input: ArmControl.Input) {
         let now = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: moment().wall.milliseconds)
-        for effect in arms.step(input, at: now) {
+        perform(arms.step(input, at: now))
+    }
+
+    private func perform(_ effects: [ArmControl.Effect]) {
+        for effect in effects {
             switch effect {
-            case .apply(let plan): apply(plan)
+            case .apply(let plan):
+                apply(plan)
+                logger.info(
+                    "Arms changed.",
+                    metadata: [
+                        "experiment": "\(plan.experiment?.id ?? "none")", "on_b": "\(plan.choices.count { $0.arm == .b })",
+                        "why": "\(plan.choices.first { $0.why != .none }?.why.text ?? "none")",
+                    ])
             case .say(let message): control.say(message)
             case .record(let record):
                 control.append(record.line, to: .latches, then: eventLoop) { [self] result in
@@ -250,12 +274,6 @@ final class QuoteLoop: @unchecked Sendable {
         isSettling = true
         settlingSince = now.wall
         spool.publish(&node.shared.outboxes)
-        logger.info(
-            "Arms changed.",
-            metadata: [
-                "experiment": "\(plan.experiment?.id ?? "none")", "on_b": "\(plan.choices.count { $0.arm == .b })",
-                "why": "\(plan.choices.first { $0.why != .none }?.why.text ?? "none")",
-            ])
     }
 
     /// Tells the arms when the plan took effect; until then it looks again when the next order is due.
@@ -322,98 +340,48 @@ final class QuoteLoop: @unchecked Sendable {
                 configHash: arms.plan.experiment.map { configuration.hash(for: venueName, candidate: $0.candidate) }
                     ?? configuration.hash(for: venueName)))
     }
-
-    // MARK: The venue
-
-    private func connect() {
-        guard !isStopping else { return }
-        WebSocketClient.connect(to: target, on: eventLoop, delegate: self).whenFailure { [self] error in
-            logger.warning("The venue cannot be reached.", metadata: ["venue": "\(target.description)", "cause": "\(error)"])
-            reconnect()
-        }
-    }
-
-    private func reconnect() {
-        let wait = backOff.next(atMost: Limits.venueReconnectNanosecondsMax)
-        eventLoop.scheduleTask(in: .nanoseconds(wait)) { [self] in connect() }
-    }
-
-    private func watchVenue(_ now: Instant) {
-        guard let socket else { return }
-        for symbol in node.takeResubscriptions() {
-            for request in BybitWire.resubscriptions(symbol: symbols[Int(symbol)], depth: configuration.venue.depth) {
-                socket.send(text: request)
-            }
-        }
-        let silent = now.since(lastFrame)
-        // It would not answer a goodbye either.
-        if silent >= Limits.venueSilenceNanoseconds { return socket.abandon("the venue says nothing any more") }
-        askAgain(now, socket)
-        let isDue = silent >= Limits.freshnessPingNanoseconds && now.since(lastPing) >= Limits.freshnessPingIntervalNanoseconds
-        guard isDue || now.since(lastPing) >= BybitWire.heartbeatNanoseconds else { return }
-        lastPing = now
-        socket.send(text: BybitWire.ping())
-    }
-
-    /// Books that never came: a request that the venue refuses for one symbol takes the others in it along, and a lost one has no answer. So
-    /// each is asked for by itself, a few at a time.
-    private func askAgain(_ now: Instant, _ socket: WebSocket) {
-        guard now.since(subscribedAt) >= Limits.resubscribeNanoseconds else { return }
-        subscribedAt = now
-        let missing = symbols.indices.filter { !node.hasHeardOf(SymbolIndex($0)) }
-        for index in (missing.filter { $0 >= nextAsked } + missing.filter { $0 < nextAsked }).prefix(Limits.resubscriptionsMax) {
-            nextAsked = index + 1
-            let (symbol, depth) = (symbols[index], configuration.venue.depth)
-            socket.send(text: BybitWire.unsubscribe(symbols: [symbol], depth: depth, trades: true))
-            socket.send(text: BybitWire.subscribe(symbols: [symbol], depth: depth, trades: true))
-        }
-    }
 }
 
-extension QuoteLoop: WebSocketDelegate {
-    func opened(_ socket: WebSocket) {
-        guard !isStopping else { return socket.close() }
-        self.socket = socket
-        let now = moment()
-        (lastFrame, lastPing) = (now.instant, now.instant)
-        subscribedAt = now.instant
+extension QuoteLoop: VenueListener {
+    func connected(_ connection: Int) {
         (refusalsBefore, hasReportedRefusal) = (node.refusedRequests, false)
-        node.connected(0, at: now)
-        for request in BybitWire.subscriptions(symbols: symbols, depth: configuration.venue.depth) { socket.send(text: request) }
-        logger.info("Connected to the venue.", metadata: ["venue": "\(target.description)"])
+        node.connected(connection, at: moment())
     }
 
-    func text(_ bytes: UnsafeRawBufferPointer, on socket: WebSocket) {
-        guard socket === self.socket, !isStopping else { return }
+    func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
+        guard !isStopping else { return }
         let now = moment()
-        lastFrame = now.instant
         span = (span?.first ?? now.wall, now.wall)
-        // A venue that talks is one that is there: the next failure is the first again.
-        backOff.reset()
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
-        node.frame(bytes, on: 0, at: now)
+        node.frame(bytes, on: connection, at: now)
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
 
-    func pong(on socket: WebSocket) {
-        guard socket === self.socket else { return }
-        node.pong(on: 0, at: moment())
-    }
+    func pong(on connection: Int) { node.pong(on: connection, at: moment()) }
 
-    func closed(_ socket: WebSocket, reason: String) {
-        guard socket === self.socket else { return }
-        self.socket = nil
+    func disconnected(_ connection: Int) {
         guard !isStopping else { return }
         let now = moment()
-        node.disconnected(0, at: now)
+        node.disconnected(connection, at: now)
         // Every order of this venue, whichever book it was made from (SPEC 10.1).
         _ = node.cancelAll(at: now)
         spool.publish(&node.shared.outboxes)
-        logger.warning("The venue's connection ended.", metadata: ["venue": "\(target.description)", "cause": "\(reason)"])
-        reconnect()
     }
+
+    func snapshot(of symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant) {
+        guard !isStopping else { return }
+        node.snapshotAnswered(symbol, body, sentAt: clock.moment(at: sentAt), at: moment())
+        spool.publish(&node.shared.outboxes)
+    }
+
+    func snapshotFailed(of symbol: SymbolIndex, pauseNanoseconds: Int64) {
+        guard !isStopping else { return }
+        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
+    }
+
+    func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }
 
 extension KillSwitch.Scope {

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CalibModel
+import Configuration
 import EdgeCore
 import Glibc
 import Logging
@@ -15,6 +16,10 @@ struct Run: ParsableCommand {
         discussion: """
             One JSON line on stdout says where things are once quoting begins; logs are JSON lines on stderr. SIGTERM and SIGINT cancel every order, \
             complete the feeds, ship what is durable for at most 2 s, print the run's summary as `replay -o json` does, and end with status 0.
+
+            SIGHUP reads the configuration again: how the edge quotes changes between two ticks, with resting orders, places in queues and averages \
+            kept. A configuration with a mistake, with a change that needs a restart, or with a wider hard limit is refused whole, and the log \
+            names every reason.
 
             A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
 
@@ -33,7 +38,9 @@ struct Run: ParsableCommand {
         let configuration = try loadOrExit(file: config, overrides: set)
         let logger = LogLines.logger("edge-node")
         do {
-            try Edge(configuration, logger).run()
+            try Edge(configuration, logger).run { () throws(ConfigurationError) in
+                try EdgeConfiguration.load(file: config, overrides: set, read: readText)
+            }
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
             throw ExitCode.badConfiguration
@@ -59,13 +66,13 @@ private struct Edge {
     private let venue: QuoteNode.Venue
     private let instruments: [Instrument]
     private let target: WebSocketTarget
+    private let rest: VenueConnection.RESTOrigin?
     private let tls: TLSContext?
 
     init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
         self.configuration = configuration
         self.logger = logger
-        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as is the URL.
-        let url = VenueURL(configuration.venue.url)!
+        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as are the URLs.
         let known = configuration.instruments[configuration.venue.name] ?? []
         let missing = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
         guard missing.isEmpty else {
@@ -80,13 +87,14 @@ private struct Edge {
             tls =
                 configuration.hub.isEnabled
                 ? try TLSContext.client(TLSFiles(certificate: paths.certificate, key: paths.key, authority: paths.authority)) : nil
-            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? try TLSContext.venue() : nil)
+            (target, rest) = try VenueConnection.addresses(configuration.venue)
         } catch {
             throw Unusable(text: "tls: \(error)")
         }
     }
 
-    func run() throws {
+    /// `load` reads the configuration again, on SIGHUP.
+    func run(_ load: () throws(ConfigurationError) -> EdgeConfiguration) throws {
         let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
@@ -109,19 +117,21 @@ private struct Edge {
                 feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
-                configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
-                isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger), control: control,
+                configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
+                kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger),
+            control: control,
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()
         control.start(quote, killStamp: killStamp)
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
-        var signal: Int32 = 0
-        repeat {
+        var signal = signals.wait()
+        var current = configuration
+        while signal == SIGHUP {
+            reload(&current, load, quote, control)
             signal = signals.wait()
-            if signal == SIGHUP { logger.warning("SIGHUP changes nothing: the configuration is read at the start.") }
-        } while signal == SIGHUP
+        }
         logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
         // The link goes on meanwhile, so that the last rows reach the hub, too.
         let outcome = try quote.stop().wait()
@@ -129,6 +139,29 @@ private struct Edge {
         print(outcome.summary)
         let statistics = try outcome.feeds.get()
         logger.info("Stopped.", metadata: ["rows": "\(statistics.rows)", "syncs": "\(statistics.syncs)"])
+    }
+
+    /// Everything or nothing of the new configuration.
+    private func reload(
+        _ current: inout EdgeConfiguration, _ load: () throws(ConfigurationError) -> EdgeConfiguration, _ quote: QuoteLoop,
+        _ control: ControlLoop
+    ) {
+        do throws(ConfigurationError) {
+            let new = try load()
+            let problems = current.reloadProblems(new, file: "configuration")
+            guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
+            let changes = new.effective.filter { current.effective[$0.key] != $0.value }.sorted { $0.key < $1.key }
+            current = new
+            quote.adopt(new)
+            control.adopt(new)
+            logger.info(
+                "Configuration read again on SIGHUP.",
+                metadata: ["changed": "\(changes.map { "\($0.key)=\($0.value)" }.joined(separator: " "))"])
+        } catch {
+            quote.reloadFailed()
+            logger.error(
+                "Configuration refused on SIGHUP; the old one stays in effect.", metadata: ["problems": "\(error.description)"])
+        }
     }
 
     /// Where the endpoints are; nil when off.
