@@ -39,9 +39,9 @@ extension SymbolState {
     ) throws(FrameRejection) -> Bool {
         if let used = subscription.depth, used != depth { return false }
         if let owner = subscription.connection, owner != connection, !isSnapshot { return false }
-        // Checked first, applied after: the second pass cannot fail.
-        for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
-        for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
+        let behind = Limits.frameLevelsMax
+        let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
+        let asks = try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind)
         advance(to: now, &shared)
         subscription.depth = depth
         subscription.connection = connection
@@ -49,9 +49,8 @@ extension SymbolState {
             counts.snapshots += 1
             book.removeAll()
             let isResync = sync != .synced
-            // The farthest level first: each then lands at the end of its side, and nothing is moved.
-            for index in (0..<decoder.bidCount).reversed() { try set(decoder.bid(index), .buy) }
-            for index in (0..<decoder.askCount).reversed() { try set(decoder.ask(index), .sell) }
+            book.bids.set(bids)
+            book.asks.set(asks)
             if isResync { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update)) }
             subscription.askedAt = nil
             subscription.isWanted = false
@@ -70,8 +69,8 @@ extension SymbolState {
                 askForSnapshot(at: now.instant)
                 return true
             }
-            for index in 0..<decoder.bidCount { try set(decoder.bid(index), .buy) }
-            for index in 0..<decoder.askCount { try set(decoder.ask(index), .sell) }
+            book.bids.set(bids)
+            book.asks.set(asks)
         }
         book.applied(depthID: update, at: now.instant)
         lastEventMilliseconds = eventMilliseconds
@@ -133,15 +132,6 @@ extension SymbolState {
         subscription.askedAt = now
         subscription.isWanted = true
         counts.resubscriptions += 1
-    }
-
-    private mutating func set(_ raw: RawLevel, _ side: Side) throws(FrameRejection) {
-        let level = try level(raw)
-        if side == .buy {
-            book.bids.set(price: level.price, quantity: level.quantity)
-        } else {
-            book.asks.set(price: level.price, quantity: level.quantity)
-        }
     }
 }
 

@@ -37,16 +37,20 @@ package struct BybitDecoder: ~Copyable {
     package private(set) var bidCount = 0
     package private(set) var askCount = 0
     package private(set) var tradeCount = 0
-    private let levels: UnsafeMutablePointer<RawLevel>
+    let levels: UnsafeMutablePointer<RawLevel>
+    /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
+    let converted: UnsafeMutablePointer<BookLevel>
     private let trades: UnsafeMutablePointer<BybitTrade>
 
     package init() {
         levels = .allocate(capacity: 2 * Limits.frameLevelsMax)
+        converted = .allocate(capacity: 2 * Limits.frameLevelsMax)
         trades = .allocate(capacity: Limits.frameTradesMax)
     }
 
     deinit {
         levels.deallocate()
+        converted.deallocate()
         trades.deallocate()
     }
 
