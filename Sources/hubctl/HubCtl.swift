@@ -17,5 +17,8 @@ import ArgumentParser
 struct DatasetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "dataset", abstract: "Calibration datasets.",
-        subcommands: [DatasetBuildCommand.self, DatasetListCommand.self, DatasetPullCommand.self, DatasetSummaryCommand.self])
+        subcommands: [
+            DatasetBuildCommand.self, DocumentListCommand<DatasetDocument>.self, DocumentPullCommand<DatasetDocument>.self,
+            DatasetSummaryCommand.self,
+        ])
 }
