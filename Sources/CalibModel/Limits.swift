@@ -151,4 +151,14 @@ package enum Limits {
     package static let shipOnStopNanoseconds: Int64 = 2_000_000_000
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
+
+    // MARK: Metrics
+
+    /// Places in one file at which the age of unacknowledged bytes is known: two minutes by the second, and beyond it halved each time, so that
+    /// a week of 600,000 s still knows the age to 2 h.
+    package static let waitingMarksMax = 128
+    /// Commands of the hub that wait for their result, of which the time is taken; the oldest is forgotten beyond it.
+    package static let timedCommandsMax = 256
+    /// A body from this size on is compressed for whoever accepts it: below it the saving is less than a packet.
+    package static let compressedBodyBytesMin = 1_400
 }

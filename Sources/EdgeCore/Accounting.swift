@@ -246,6 +246,8 @@ extension SymbolState {
         let fillID = shared.nextFillID
         shared.nextFillID += 1
         counts.fills += 1
+        lastFillAt = now.wall
+        shared.metrics.pointee.filled(slip: slip, order.armFields.arm)
         booked.pointee.counts.fills += 1
         if fill.isFirst { booked.pointee.counts.filledOrders += 1 }
         booked.pointee.sums.fillNotional += notional

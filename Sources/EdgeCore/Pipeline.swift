@@ -7,6 +7,7 @@ extension SymbolState {
         // Between two arms nothing is decided: the old one's orders are on their way out.
         if let change, change.stopsQuoting { return }
         counts.ticks += 1
+        lastTickAt = now.wall
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
         let sampleRate = shared.parameters.tickSampleRate
@@ -24,7 +25,7 @@ extension SymbolState {
         let total = shared.clock.now() - frameReadAt
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
-        accumulate(total, record)
+        accumulate(total, record, shared)
         switch outcome {
         case .halted: accumulator.pointee.counts.halts += 1
         case .stopped:
@@ -33,7 +34,9 @@ extension SymbolState {
             stoppedCounter += 1
             guard (stoppedCounter - 1).isMultiple(of: sampleRate) else { return }
             record.weight = sampleRate
-        case .late: accumulator.pointee.counts.deadlineMisses += 1
+        case .late:
+            accumulator.pointee.counts.deadlineMisses += 1
+            shared.metrics.pointee.missedDeadline(armFields.arm)
         case .ordinary:
             sampleCounter += 1
             guard isSampled else { return }
@@ -41,6 +44,7 @@ extension SymbolState {
         }
         record.isHalted = outcome == .halted || outcome == .stopped
         record.missedDeadline = outcome == .late
+        shared.metrics.pointee.logged(record)
         shared.outboxes.ticks.push(record)
     }
 
@@ -270,10 +274,11 @@ extension SymbolState {
         Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000)
     }
 
-    private mutating func accumulate(_ total: Int64, _ record: TickRecord) {
+    private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {
         features.ticked(nanoseconds: total)
         let bucket = LatencyBuckets.index(of: total)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
+        shared.metrics.pointee.ticked(record, bucket: bucket)
         if record.isCacheHit {
             accumulator.pointee.counts.cacheHits += 1
         } else if record.usedStale {

@@ -19,6 +19,8 @@ package struct SharedState {
     package let isRecorded: Bool
     package let runNumber: Int64
     package var outboxes: Outboxes
+    /// The node's; freed with it.
+    let metrics: UnsafeMutablePointer<NodeMetrics>
     package var explainTick: Int64?
     package var explainSymbol: SymbolIndex = 0
     package internal(set) var explanation: TickExplanation?
@@ -48,6 +50,8 @@ package struct SharedState {
         self.isRecorded = isRecorded
         self.runNumber = runNumber
         self.outboxes = outboxes
+        metrics = .allocate(capacity: 1)
+        metrics.initialize(to: NodeMetrics())
         self.clock = clock
         connectionAnswers = isRecorded
         orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
@@ -165,6 +169,8 @@ package struct QuoteNode: ~Copyable {
         symbols.deallocate()
         armParameters.deinitialize(count: 2)
         armParameters.deallocate()
+        shared.metrics.deinitialize(count: 1)
+        shared.metrics.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {

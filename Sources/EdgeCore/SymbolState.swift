@@ -26,6 +26,8 @@ package struct SymbolCounts: Sendable {
     package var ticks: Int64 = 0
     package var quotes: Int64 = 0
     package var fills: Int64 = 0
+    /// Of the fills, those that took.
+    package var takerFills: Int64 = 0
     package var postOnlyRejections: Int64 = 0
     package init() {}
 
@@ -41,6 +43,7 @@ package struct SymbolCounts: Sendable {
         ticks += other.ticks
         quotes += other.quotes
         fills += other.fills
+        takerFills += other.takerFills
         postOnlyRejections += other.postOnlyRejections
     }
 }
@@ -120,6 +123,10 @@ package struct SymbolState: ~Copyable {
     /// Ticks that a kill or a loss stopped: they are logged like ordinary ones.
     var stoppedCounter: Int64 = 0
     var loss = DailyLoss()
+
+    // For metrics; nil before the first.
+    var lastTickAt: WallTime?
+    var lastFillAt: WallTime?
 
     // Time grid and records.
     var nextSecond: Int64?

@@ -19,6 +19,7 @@ struct EdgeConfiguration: Sendable {
     /// `host:port`, nil when off.
     var metricsListen: String? = "127.0.0.1:9464"
     var metricsSymbolSeconds: Int64 = 900
+    var metricsSymbolsMax = Limits.symbolsMax
     private var instrumentsFile: String?
     private var feesFile: String?
 
@@ -78,6 +79,7 @@ struct EdgeConfiguration: Sendable {
             $0.metricsListen = $1 == "off" ? nil : $1
         },
         integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
+        integer("metrics.max_symbols", Int64(Limits.symbolsMax), 1...Int64(Limits.symbolsMax)) { $0.metricsSymbolsMax = Int($1) },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },

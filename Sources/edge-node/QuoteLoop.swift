@@ -47,8 +47,6 @@ final class QuoteLoop: @unchecked Sendable {
     /// While B is played: when the arms must be looked at again, on CLOCK_BOOTTIME.
     private var leaseEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
-    /// When each symbol's ticks were last seen to rise.
-    private var lastTick: [(count: Int64, at: Instant)]
     private var hasReportedFailure = false
     /// Before the present connection.
     private var refusalsBefore: Int64 = 0
@@ -94,7 +92,6 @@ final class QuoteLoop: @unchecked Sendable {
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
         (nextSecond, lastFrame, lastPing, subscribedAt, startedAt) = (now, now, now, now, now)
-        lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
     // MARK: Any thread
@@ -178,13 +175,10 @@ final class QuoteLoop: @unchecked Sendable {
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
-        let statuses = symbols.indices.map { node.status(of: SymbolIndex($0)) }
-        for (index, status) in statuses.enumerated() where status.ticks != lastTick[index].count {
-            lastTick[index] = (status.ticks, now.instant)
-        }
         control.share(
             HostStatus(
-                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled, symbols: statuses, lastTicks: lastTick.map(\.at),
+                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
+                symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
                 feedsFailed: spool.failure != nil))
     }
 

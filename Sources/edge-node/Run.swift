@@ -30,10 +30,11 @@ struct Run: ParsableCommand {
     var set: [String] = []
 
     func run() throws {
+        let configuredAt = SystemClock.wall()
         let configuration = try loadOrExit(file: config, overrides: set)
         let logger = LogLines.logger("edge-node")
         do {
-            try Edge(configuration, logger).run()
+            try Edge(configuration, logger).run(configuredAt: configuredAt)
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
             throw ExitCode.badConfiguration
@@ -86,7 +87,7 @@ private struct Edge {
         }
     }
 
-    func run() throws {
+    func run(configuredAt: WallTime) throws {
         let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
@@ -106,7 +107,8 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, configuredAt: configuredAt, logger: logger),
+            on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
