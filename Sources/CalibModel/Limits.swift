@@ -161,4 +161,23 @@ package enum Limits {
     package static let timedCommandsMax = 256
     /// A body from this size on is compressed for whoever accepts it: below it the saving is less than a packet.
     package static let compressedBodyBytesMin = 1_400
+
+    // MARK: Feeds
+
+    /// Rows of ticks a second that every symbol brings into the host's budget: one for each of the four kinds, kept for it, and as many to share.
+    package static let tickRowsPerSymbolMin: Int64 = 8
+
+    // MARK: Binance
+    /// Between two questions for one symbol's order book, after ones that led nowhere: nothing is quoted meanwhile, and the weight of the next
+    /// question is there again after 3 s.
+    package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
+    package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+}
+
+// MARK: Paper exchange
+
+extension Limits {
+    /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
+    package static let storyEntriesMax = 86_400
 }
