@@ -151,4 +151,33 @@ package enum Limits {
     package static let shipOnStopNanoseconds: Int64 = 2_000_000_000
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
+
+    // MARK: Metrics
+
+    /// Places in one file at which the age of unacknowledged bytes is known: two minutes by the second, and beyond it halved each time, so that
+    /// a week of 600,000 s still knows the age to 2 h.
+    package static let waitingMarksMax = 128
+    /// Commands of the hub that wait for their result, of which the time is taken; the oldest is forgotten beyond it.
+    package static let timedCommandsMax = 256
+    /// A body from this size on is compressed for whoever accepts it: below it the saving is less than a packet.
+    package static let compressedBodyBytesMin = 1_400
+
+    // MARK: Feeds
+
+    /// Rows of ticks a second that every symbol brings into the host's budget: one for each of the four kinds, kept for it, and as many to share.
+    package static let tickRowsPerSymbolMin: Int64 = 8
+
+    // MARK: Binance
+    /// Between two questions for one symbol's order book, after ones that led nowhere: nothing is quoted meanwhile, and the weight of the next
+    /// question is there again after 3 s.
+    package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
+    package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+}
+
+// MARK: Paper exchange
+
+extension Limits {
+    /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
+    package static let storyEntriesMax = 86_400
 }

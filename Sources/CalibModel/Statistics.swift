@@ -2,9 +2,9 @@
 public struct ExponentialAverage: Sendable {
     @usableFromInline var current = 0.0
     @usableFromInline var isInitialised = false
-    @usableFromInline let alpha: Double
+    /// Weight of the newest sample, in (0, 1].
+    public var alpha: Double
 
-    /// `alpha`: weight of the newest sample, in (0, 1].
     @inlinable public init(alpha: Double) { self.alpha = alpha }
 
     /// Nil until the first sample.

@@ -54,6 +54,7 @@ extension SymbolState {
                 fullPositionTwice: top.map { Double(featurePositionLots) * Double($0.midTwice) } ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
+        accumulator.pointee.counts.rejectedInputs += features.takeRejected()
         if let squared {
             accumulator.pointee.counts.returns += 1
             // Sixty jumps by orders of magnitude would not fit; damaged data must not stop the edge.
@@ -171,31 +172,74 @@ extension SymbolState {
     // MARK: Orders
 
     mutating func applyRequests(at now: Moment, _ shared: inout SharedState) {
-        while let applied = bidSide.applyNext(at: now.instant, book: book) { book(applied, .buy, at: now, &shared) }
-        while let applied = askSide.applyNext(at: now.instant, book: book) { book(applied, .sell, at: now, &shared) }
+        let rules = shared.parameters.paperRules
+        while let applied = bidSide.applyNext(at: now.instant, book: book, rules: rules) { book(applied, .buy, at: now, &shared) }
+        while let applied = askSide.applyNext(at: now.instant, book: book, rules: rules) { book(applied, .sell, at: now, &shared) }
         countOpenOrders(&shared)
         counts.postOnlyRejections = bidSide.postOnlyRejections + askSide.postOnlyRejections
     }
 
     private mutating func book(_ applied: PaperSide.Applied, _ side: Side, at now: Moment, _ shared: inout SharedState) {
         if let ended = applied.ended { end(ended, at: now, &shared) }
-        guard applied.hasAccepted, let order = side == .buy ? bidSide.resting : askSide.resting else { return }
+        if shared.story != nil { shared.story?.note(applied, resting: side == .buy ? bidSide.resting : askSide.resting, at: now) }
+        switch applied.arrival {
+        case .none, .refused, .exhausted: break
+        case .rests: if let order = side == .buy ? bidSide.resting : askSide.resting { noteAccepted(order, at: now, &shared) }
+        case .took(let fill, let rest):
+            noteAccepted(fill.order, at: now, &shared)
+            book(fill, at: now, &shared)
+            if let rest { end(rest, at: now, &shared) }
+        }
+    }
+
+    private mutating func noteAccepted(_ order: PaperOrder, at now: Moment, _ shared: inout SharedState) {
         counts.quotes += 1
         accumulator(of: order.armFields, at: now, &shared).pointee.counts.quotes += 1
         features.quoted()
     }
 
+    /// A public trade meets one side's order.
+    mutating func trade(_ side: Side, aggressor: Side, price: Int64, lots: Int64, at now: Moment, _ shared: inout SharedState)
+        -> PaperSide.Fill?
+    {
+        guard shared.story != nil else {
+            return side == .buy
+                ? bidSide.trade(aggressor: aggressor, price: price, lots: lots)
+                : askSide.trade(aggressor: aggressor, price: price, lots: lots)
+        }
+        let before = side == .buy ? bidSide : askSide
+        let fill =
+            side == .buy
+            ? bidSide.trade(aggressor: aggressor, price: price, lots: lots)
+            : askSide.trade(aggressor: aggressor, price: price, lots: lots)
+        let after = side == .buy ? bidSide.queue : askSide.queue
+        shared.story?.noteTrade(before, after, aggressor: aggressor, price: price, lots: lots, filled: fill?.lots ?? 0, at: now)
+        return fill
+    }
+
+    /// The changed book meets both sides' orders.
+    mutating func meetBook(at now: Moment, _ shared: inout SharedState) {
+        let before = shared.story == nil ? nil : (bidSide, askSide)
+        let bought = bidSide.bookChanged(book)
+        if let before { shared.story?.noteBook(before.0, bidSide.queue, at: now) }
+        if let bought { book(bought, at: now, &shared) }
+        let sold = askSide.bookChanged(book)
+        if let before { shared.story?.noteBook(before.1, askSide.queue, at: now) }
+        if let sold { book(sold, at: now, &shared) }
+    }
+
     mutating func end(_ ended: PaperSide.Ended, at now: Moment, _ shared: inout SharedState) {
         guard let accepted = ended.order.acceptedAt else { return }
+        if shared.story != nil { shared.story?.note(ended, at: now) }
         bookQuoteTime(of: ended.order, upTo: ended.endedAt, at: now, &shared)
         writeQuote(ended.order, ended.outcome, queueAhead: ended.queueAhead, resting: ended.endedAt.since(accepted), at: now, &shared)
     }
 
     /// One row per order, when it ends: sampled ones, and every one that filled (SPEC 2.5).
-    private func writeQuote(
+    private mutating func writeQuote(
         _ order: PaperOrder, _ outcome: OrderOutcome, queueAhead: Int64, resting: Int64, at now: Moment, _ shared: inout SharedState
     ) {
-        guard order.isSampled || order.hasFilled else { return }
+        guard let weight = quoteSampling.count(hasFilled: order.hasFilled, sampleRate: shared.parameters.tickSampleRate) else { return }
         let distance = Int128(order.side.sign * (order.midAtQuoteTwice - 2 * order.price)) * 10_000_000_000
         shared.outboxes.quotes.push(
             QuoteRecord(
@@ -203,7 +247,7 @@ extension SymbolState {
                 depth: BasisPoints(micro: FixedPoint.divide(distance, by: Int128(order.midAtQuoteTwice)) ?? 0),
                 halfSpread: BasisPoints(micro: order.spread.micro / 2), skew: order.skew, nudge: order.nudge, queueAhead: queueAhead,
                 restingNanoseconds: resting, outcome: outcome, volRealized: order.volRealized,
-                weight: order.hasFilled ? 1 : order.weight, armFields: order.armFields))
+                weight: weight, armFields: order.armFields))
     }
 
     /// Adds the time both orders rested since it was last booked.
@@ -235,9 +279,9 @@ extension SymbolState {
         let targets = order.armFields.arm == .a ? newestTarget.a : newestTarget.b
         let quotePrice = (order.side == .buy ? targets.buy : targets.sell) ?? order.price
         let slip = BasisPoints(
-            micro: FixedPoint.divide(Int128(sign * (order.price - quotePrice)) * 10_000_000_000, by: Int128(quotePrice)) ?? 0)
-        let fee = shared.parameters.makerFee
-        let value = Int128(order.price) * Int128(fill.lots)
+            micro: FixedPoint.divide(Int128(sign * (fill.price - quotePrice)) * 10_000_000_000, by: Int128(quotePrice)) ?? 0)
+        let fee = fill.isTaker ? shared.parameters.takerFee : shared.parameters.makerFee
+        let value = Int128(fill.price) * Int128(fill.lots)
         let notional = notional(ticksTimesLots: value)
         positionLots += sign * fill.lots
         cash -= Int128(sign) * value
@@ -245,17 +289,24 @@ extension SymbolState {
 
         let fillID = shared.nextFillID
         shared.nextFillID += 1
+        if shared.story != nil { shared.story?.note(fill, id: fillID, fee: fee, at: now) }
         counts.fills += 1
+        lastFillAt = now.wall
+        shared.metrics.pointee.filled(slip: slip, order.armFields.arm)
         booked.pointee.counts.fills += 1
         if fill.isFirst { booked.pointee.counts.filledOrders += 1 }
+        if fill.isTaker {
+            counts.takerFills += 1
+            booked.pointee.counts.takerFills += 1
+        }
         booked.pointee.sums.fillNotional += notional
         booked.pointee.sums.slip += slip.micro
         booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
-        features.filled(slip: slip, isTaker: false, isFirstOfOrder: fill.isFirst)
+        features.filled(slip: slip, isTaker: fill.isTaker, isFirstOfOrder: fill.isFirst)
 
         shared.outboxes.fills.push(
             FillRecord(
-                wall: now.wall, symbol: index, side: order.side, isTaker: false, price: order.price, quantity: fill.lots,
+                wall: now.wall, symbol: index, side: order.side, isTaker: fill.isTaker, price: fill.price, quantity: fill.lots,
                 queueAhead: fill.queueAhead, quotePrice: quotePrice, midAtQuoteTwice: order.midAtQuoteTwice, midNowTwice: mid,
                 spreadAtQuote: order.spread, latencyNanoseconds: now.instant.since(accepted), slip: slip, fillID: fillID, orderID: order.id,
                 fee: fee, armFields: order.armFields))
@@ -264,7 +315,7 @@ extension SymbolState {
             MarkoutQueue.Pending(
                 record: MarkoutRecord(
                     wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
-                filledAt: now.instant, side: order.side, price: order.price, midAtFillTwice: mid, notional: notional, fee: fee))
+                filledAt: now.instant, side: order.side, price: fill.price, midAtFillTwice: mid, notional: notional, fee: fee))
         if fill.isComplete {
             bookQuoteTime(of: order, upTo: now.instant, at: now, &shared)
             writeQuote(order, .filled, queueAhead: fill.queueAhead, resting: now.instant.since(accepted), at: now, &shared)

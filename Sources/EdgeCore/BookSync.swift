@@ -126,11 +126,30 @@ extension SymbolState {
         counts.trades += 1
         guard consumesQueue else { return }
         cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
-        if let fill = bidSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
-        if let fill = askSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
+        let bought = self.trade(.buy, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
+        if let bought { book(bought, at: now, &shared) }
+        let sold = self.trade(.sell, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
+        if let sold { book(sold, at: now, &shared) }
+    }
+
+    /// Trades come one by one or as aggregates; a feed that has both would count each twice, so the kind that came first counts.
+    mutating func countsTrades(areAggregate: Bool) -> Bool {
+        if let tradesAreAggregate { return tradesAreAggregate == areAggregate }
+        tradesAreAggregate = areAggregate
+        return true
     }
 
     // MARK: Sequence
+
+    /// Whether a snapshot with this id is older than the first event that waits for one: the events between are lost, another is needed.
+    func awaitsNewer(thanSnapshot id: Int64, _ chain: DepthChain) -> Bool {
+        guard sync == .unsynced, let first = buffered.first else { return false }
+        return chain == .futures ? !begins(first, within: id) : first.first > id &+ 1
+    }
+
+    /// Futures: whether nothing lies between a snapshot and an event behind it. The documents ask for U <= id; but ids are shared across symbols,
+    /// so in a quiet market the next event begins far above the snapshot. Its `pu` says that there was nothing between.
+    private func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
 
     /// The last break, once: (expected id, received id).
     mutating func takeGap() -> (expected: Int64, received: Int64)? {
@@ -148,7 +167,7 @@ extension SymbolState {
         case (.unsynced, _): preconditionFailure("BUG: a diff was judged without a snapshot")
         case (.awaitingFirst(let id), .futures):
             if diff.last < id { return .old }
-            return diff.first <= id ? .next : .gap(expected: id)
+            return begins(diff, within: id) ? .next : .gap(expected: id)
         case (.awaitingFirst(let id), .spot):
             if diff.last <= id { return .old }
             return diff.first <= id &+ 1 ? .next : .gap(expected: id &+ 1)
@@ -192,14 +211,17 @@ extension SymbolState {
 
     /// The book changed and is proven: paper orders see it first, then a tick decides.
     mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
-        guard let top = book.top else { return }
+        guard let top = book.top else {
+            // One side of the market is gone: nothing tells what a quote is worth.
+            pull(at: now, &shared)
+            return
+        }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
             if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate() }
         }
         previousMidTwice = top.midTwice
-        if let fill = bidSide.bookChanged(book) { book(fill, at: now, &shared) }
-        if let fill = askSide.bookChanged(book) { book(fill, at: now, &shared) }
+        meetBook(at: now, &shared)
         if case .bookChange = shared.parameters.trigger { tick(at: now, frameReadAt: readAt, &shared) }
     }
 

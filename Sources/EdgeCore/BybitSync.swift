@@ -101,8 +101,10 @@ extension SymbolState {
             let trade = decoder.trade(index)
             guard trade.consumesQueue else { continue }
             let (price, lots) = try level(trade.level)
-            if let fill = bidSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { buy = buy?.followed(by: fill) ?? fill }
-            if let fill = askSide.trade(aggressor: trade.aggressor, price: price, lots: lots) { sell = sell?.followed(by: fill) ?? fill }
+            let bought = self.trade(.buy, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
+            let sold = self.trade(.sell, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
+            if let bought { buy = buy?.followed(by: bought) ?? bought }
+            if let sold { sell = sell?.followed(by: sold) ?? sold }
         }
         if let buy { book(buy, at: now, &shared) }
         if let sell { book(sell, at: now, &shared) }
@@ -120,6 +122,7 @@ extension SymbolState {
         let wasProven = isProven
         sync = .unsynced
         subscription = BookSubscription()
+        buffered = []
         cache.lose()
         pull(at: now, &shared)
         return wasProven
@@ -145,7 +148,8 @@ extension SymbolState {
 extension PaperSide.Fill {
     /// Both as one: what was ahead before the first, what remains after the last.
     fileprivate func followed(by later: PaperSide.Fill) -> PaperSide.Fill {
-        PaperSide.Fill(order: later.order, lots: lots + later.lots, queueAhead: queueAhead, isFirst: isFirst)
+        PaperSide.Fill(
+            order: later.order, price: price, lots: lots + later.lots, queueAhead: queueAhead, isFirst: isFirst, cause: later.cause)
     }
 }
 
@@ -207,12 +211,6 @@ extension QuoteNode {
         extendProofs(of: connection, at: now)
     }
 
-    /// The symbols to unsubscribe and subscribe again (`BybitWire.resubscriptions`): their book lost its chain and has not got it back.
-    package mutating func takeResubscriptions() -> [SymbolIndex] {
-        defer { resubscriptions.removeAll() }
-        return resubscriptions.filter { !symbols[Int($0)].isProven }
-    }
-
     /// Whether a frame of the symbol's book came on the present connection.
     package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
 
@@ -226,6 +224,7 @@ extension QuoteNode {
             if symbols[index].disconnected(at: now, &shared) { books += 1 }
             // The next connection subscribes to everything anyway.
             resubscriptions.removeAll { $0 == SymbolIndex(index) }
+            snapshots.drop(SymbolIndex(index))
         }
         return books
     }

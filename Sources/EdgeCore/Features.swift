@@ -29,7 +29,7 @@ package struct FeatureSet: ~Copyable {
     private var depthAhead: (buy: ExponentialAverage, sell: ExponentialAverage)
     private var slippage: ExponentialAverage
     private var adverse: ExponentialAverage
-    private let targetPnL: BasisPoints
+    private var targetPnL: BasisPoints
 
     private var previousMidTwice: Int64?
     /// Trailing 300 one-second buckets of (quotes, filled orders, fills, taker fills).
@@ -47,6 +47,8 @@ package struct FeatureSet: ~Copyable {
     /// z of pnl_bps (SPEC 4.3); nil below 30 minutes.
     package private(set) var pnlZ: Double?
     package private(set) var takerFills15Minutes: Int64 = 0
+    /// Samples that were not finite and not used, since the last `takeRejected`.
+    private var rejected: Int64 = 0
     private let latencies: UnsafeMutablePointer<UInt32>
     private var latencySlot = 0
 
@@ -76,6 +78,20 @@ package struct FeatureSet: ~Copyable {
         marks.deallocate()
         minutes.deallocate()
         latencies.deallocate()
+    }
+
+    /// Other weights for what comes; what was averaged stays.
+    mutating func adopt(emaAlpha: Double, targetPnL: BasisPoints) {
+        squaredReturn.alpha = emaAlpha
+        topLots.alpha = emaAlpha
+        pnlDeviation.alpha = emaAlpha
+        absorbRate.buy.alpha = emaAlpha
+        absorbRate.sell.alpha = emaAlpha
+        depthAhead.buy.alpha = emaAlpha
+        depthAhead.sell.alpha = emaAlpha
+        slippage.alpha = emaAlpha
+        adverse.alpha = emaAlpha
+        self.targetPnL = targetPnL
     }
 
     // MARK: Events
@@ -130,9 +146,16 @@ package struct FeatureSet: ~Copyable {
             absorbRate.sell.add(Double(input.absorbed.sell))
             depthAhead.sell.add(Double(ahead))
         }
-        if let mark = input.markTwice { step(mark: mark, input.fullPositionTwice, second: second) }
+        if let mark = input.markTwice {
+            if mark.isFinite { step(mark: mark, input.fullPositionTwice, second: second) } else { rejected += 1 }
+        }
         roll(second: second)
         return squared
+    }
+
+    package mutating func takeRejected() -> Int64 {
+        defer { rejected = 0 }
+        return rejected
     }
 
     /// A silence too long to step through: the grid starts again.

@@ -79,6 +79,8 @@ package struct Parameters: Sendable {
     package var trigger = Trigger.bookChange
     package var tickDeadlineNanoseconds: Int64 = 150_000_000
     package var tickSampleRate: Int64 = 10
+    /// Of all symbols. 500 symbols x 20 ticks/s are 10,000 ticks and so 1,000 rows; 10,000 rows, should everything halt or be late, are 5 MB/s.
+    package var tickRowsPerSecondMax: Int64 = 10_000
     package var cache = Cache()
     package var spread = Spread()
     package var guards = Guards()
@@ -95,6 +97,9 @@ package struct Parameters: Sendable {
     package var orderRatePerSecond: Int64 = 30
     package var orderBurst: Int64 = 300
     package var paperLatencyNanoseconds: Int64 = 5_000_000
+    /// Mean of the sampled delay on top; 0: none.
+    package var paperJitterNanoseconds: Int64 = 0
+    package var paperRules = PaperRules()
     package var makerFee = BasisPoints(micro: 2_000_000)
     package var takerFee = BasisPoints(micro: 5_000_000)
     package var emaAlpha = 0.1
@@ -109,6 +114,7 @@ package struct Parameters: Sendable {
         result.trigger = baseline.trigger
         result.tickDeadlineNanoseconds = baseline.tickDeadlineNanoseconds
         result.tickSampleRate = baseline.tickSampleRate
+        result.tickRowsPerSecondMax = baseline.tickRowsPerSecondMax
         result.cache.maxStaleNanoseconds = min(cache.maxStaleNanoseconds, baseline.cache.maxStaleNanoseconds)
         result.cache.topicProofNanoseconds = baseline.cache.topicProofNanoseconds
         result.cache.tickerLeadNanoseconds = baseline.cache.tickerLeadNanoseconds
@@ -116,6 +122,8 @@ package struct Parameters: Sendable {
         result.orderRatePerSecond = baseline.orderRatePerSecond
         result.orderBurst = baseline.orderBurst
         result.paperLatencyNanoseconds = baseline.paperLatencyNanoseconds
+        result.paperJitterNanoseconds = baseline.paperJitterNanoseconds
+        result.paperRules = baseline.paperRules
         result.makerFee = baseline.makerFee
         result.takerFee = baseline.takerFee
         result.emaAlpha = baseline.emaAlpha

@@ -7,11 +7,10 @@ extension SymbolState {
         // Between two arms nothing is decided: the old one's orders are on their way out.
         if let change, change.stopsQuoting { return }
         counts.ticks += 1
+        lastTickAt = now.wall
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
-        let sampleRate = shared.parameters.tickSampleRate
-        // The sample counter counts only ticks that are neither miss nor halt; those are logged anyway.
-        let isSampled = sampleCounter.isMultiple(of: sampleRate)
+        let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
         let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
         var record = TickRecord()
         record.wall = now.wall
@@ -24,33 +23,27 @@ extension SymbolState {
         let total = shared.clock.now() - frameReadAt
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
-        accumulate(total, record)
-        switch outcome {
-        case .halted: accumulator.pointee.counts.halts += 1
-        case .stopped:
-            // This may last for days, so it is sampled like quoting.
-            accumulator.pointee.counts.halts += 1
-            stoppedCounter += 1
-            guard (stoppedCounter - 1).isMultiple(of: sampleRate) else { return }
-            record.weight = sampleRate
-        case .late: accumulator.pointee.counts.deadlineMisses += 1
-        case .ordinary:
-            sampleCounter += 1
-            guard isSampled else { return }
-            record.weight = sampleRate
-        }
+        accumulate(total, record, shared)
         record.isHalted = outcome == .halted || outcome == .stopped
-        record.missedDeadline = outcome == .late
+        // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
+        let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
+        record.missedDeadline = outcome == .missed || isLate
+        if record.isHalted { accumulator.pointee.counts.halts += 1 }
+        if record.missedDeadline {
+            accumulator.pointee.counts.deadlineMisses += 1
+            shared.metrics.pointee.missedDeadline(armFields.arm)
+        }
+        let kind = outcome == .ordinary && isLate ? .missed : outcome
+        guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
+        record.weight = weight
+        shared.metrics.pointee.logged(record)
         shared.outboxes.ticks.push(record)
     }
-
-    /// `halted` by a guard for seconds, `stopped` by the kill switch or a loss for good.
-    private enum Outcome { case ordinary, halted, stopped, late }
 
     private mutating func decide(
         at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
         _ shared: inout SharedState
-    ) -> Outcome {
+    ) -> TickSampling.Kind {
         let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
@@ -70,8 +63,12 @@ extension SymbolState {
             pull(at: now, &shared)
             return .stopped
         }
-        // A full fill ring halts quoting: no fill may be lost (SPEC 2.7).
-        guard let top = fetched.top, shared.outboxes.fills.room >= SharedState.recordsPerFrame else { return .ordinary }
+        // A full fill ring halts quoting: no fill may be lost, nor come of what rests (SPEC 2.7). Nor does a crossed book tell a price.
+        let hasRoom = shared.outboxes.fills.room >= SharedState.recordsPerFrame
+        guard let top = fetched.top, hasRoom else {
+            if !hasRoom || book.top?.isCrossed != false { pull(at: now, &shared) }
+            return .ordinary
+        }
 
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
@@ -93,7 +90,8 @@ extension SymbolState {
         let guarded = GuardsStage.run(guardsInput, parameters.pointee.guards, parameters.pointee.spread)
         previousSpread = guarded.spread
         tightenedAt = guarded.tightenedAt
-        if guarded.isHalted, haltedUntil == nil, let cause = guarded.haltCause {
+        // Each halt is an event, one that follows another too: it may have another cause.
+        if guarded.isHalted, haltedUntil != guarded.haltedUntil, let cause = guarded.haltCause {
             shared.outboxes.events.push(
                 EventRecord(
                     wall: now.wall, kind: .halt, symbol: index, first: Int64(cause.rawValue),
@@ -157,7 +155,7 @@ extension SymbolState {
             explained.resting = resting
             shared.explanation = explained
         }
-        return isLate ? .late : .ordinary
+        return isLate ? .missed : .ordinary
     }
 
     private func queueInput(
@@ -193,7 +191,13 @@ extension SymbolState {
                 ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice))
         if decision == .place || decision == .replace {
             let canSend = side == .buy ? bidSide.canSend : askSide.canSend
-            let mayPlace = !isLate && canSend && shared.orderRate.take(at: now.instant)
+            // An order of ours on the other side that may still be there when this one arrives: we never trade with ourselves.
+            var crossesOwn = false
+            if let target, let other = side == .buy ? askSide.reach : bidSide.reach {
+                crossesOwn = (target.price - other) * side.sign >= 0
+                if crossesOwn { counts.selfCrossesHeld += 1 }
+            }
+            let mayPlace = !isLate && canSend && !crossesOwn && shared.orderRate.take(at: now.instant)
             if !mayPlace {
                 // What stands closer to the market than we want now is taken away all the same; cancels are not rate-limited.
                 decision = .keep
@@ -208,15 +212,14 @@ extension SymbolState {
             if let intended { cancel(side, intended, at: now, &shared) }
         case .place, .replace:
             guard let target else { break }
-            orderCounter += 1
             shared.orderNumber += 1
-            let isSampled = (orderCounter - 1).isMultiple(of: shared.parameters.tickSampleRate)
             let order = PaperOrder(
                 id: shared.runNumber << 32 | shared.orderNumber, side: side, price: target.price, lots: target.lots, remaining: target.lots,
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
-                volRealized: context.volatility.flatMap { BasisPoints($0) }, weight: shared.parameters.tickSampleRate,
-                isSampled: isSampled, armFields: armFields)
-            send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+                volRealized: context.volatility.flatMap { BasisPoints($0) }, armFields: armFields)
+            let replaced = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
+            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            if shared.story != nil { shared.story?.noteSent(order, symbol: index, replacing: replaced, dueAt: dueAt, at: now) }
             countOpenOrders(&shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
         }
@@ -250,13 +253,18 @@ extension SymbolState {
     }
 
     private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {
-        send(.cancel, side, at: now, shared)
+        let cancelled = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
+        let dueAt = send(.cancel, side, at: now, shared)
+        if let cancelled { shared.story?.noteCancelSent(cancelled, dueAt: dueAt, at: now) }
         shared.hash(now.wall, symbolHash, side, price: intended.price, lots: intended.lots, .cancel)
     }
 
-    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) {
-        let due = now.instant.advanced(nanoseconds: shared.parameters.paperLatencyNanoseconds)
-        if side == .buy { bidSide.send(request, dueAt: due) } else { askSide.send(request, dueAt: due) }
+    /// Returns when it takes effect.
+    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) -> Instant {
+        let latency = orderLatency.next(
+            constant: shared.parameters.paperLatencyNanoseconds, jitter: shared.parameters.paperJitterNanoseconds, key: symbolHash)
+        let due = now.instant.advanced(nanoseconds: latency)
+        return side == .buy ? bidSide.send(request, dueAt: due) : askSide.send(request, dueAt: due)
     }
 
     /// What the place of our resting order is worth, in ticks: all of `queueValue` at the head of its level, nothing at the back.
@@ -270,10 +278,11 @@ extension SymbolState {
         Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000)
     }
 
-    private mutating func accumulate(_ total: Int64, _ record: TickRecord) {
+    private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {
         features.ticked(nanoseconds: total)
         let bucket = LatencyBuckets.index(of: total)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
+        shared.metrics.pointee.ticked(record, bucket: bucket)
         if record.isCacheHit {
             accumulator.pointee.counts.cacheHits += 1
         } else if record.usedStale {
@@ -326,10 +335,19 @@ package struct OrderRate: Sendable {
     private var updatedAt: Instant?
 
     /// `perSecond` > 0 in the long run, `burst` at once.
-    package init(perSecond: Int64, burst: Int64) {
+    package init(perSecond: Int64, burst: Int64) { self.init(perSecond: perSecond, burst: burst, credit: burst, updatedAt: nil) }
+
+    private init(perSecond: Int64, burst: Int64, credit orders: Int64, updatedAt: Instant?) {
         nanosecondsPerOrder = 1_000_000_000 / perSecond
         capacity = burst * nanosecondsPerOrder
-        credit = capacity
+        credit = min(orders, burst) * nanosecondsPerOrder
+        self.updatedAt = updatedAt
+    }
+
+    /// Another rate from here on: what may be sent at once neither grows nor exceeds the new burst.
+    package mutating func adopt(perSecond: Int64, burst: Int64) {
+        let orders = credit / nanosecondsPerOrder
+        self = OrderRate(perSecond: perSecond, burst: burst, credit: orders, updatedAt: updatedAt)
     }
 
     package mutating func take(at now: Instant) -> Bool {

@@ -14,19 +14,24 @@ package struct SharedState {
     package static let recordsPerFrame = 2 * Limits.ordersInFlightMax + Limits.silenceSecondsMax
 
     /// Arm A's; a symbol's own are those of its arm.
-    package let parameters: Parameters
+    package internal(set) var parameters: Parameters
     /// Replay and simulation: the clock is the recorded receive time, and durations inside a step count as 0 for every decision (SPEC 3.7).
     package let isRecorded: Bool
     package let runNumber: Int64
     package var outboxes: Outboxes
+    /// The node's; freed with it.
+    let metrics: UnsafeMutablePointer<NodeMetrics>
     package var explainTick: Int64?
     package var explainSymbol: SymbolIndex = 0
     package internal(set) var explanation: TickExplanation?
+    /// The life of one order, when it is asked for: of a replay only, since it grows.
+    package var story: OrderStory?
 
     var connectionAnswers: Bool
     var clock: StopClock
     var orderRate: OrderRate
-    var orderNumber: Int64 = 0
+    /// Orders sent so far: the newest one's number.
+    package internal(set) var orderNumber: Int64 = 0
     var nextFillID: Int64
     /// Of the plan in force.
     var configHash: UInt64
@@ -37,21 +42,26 @@ package struct SharedState {
     var loss = HostLoss()
     /// Bookings to trailing rows that found no place.
     var droppedSnapshots = 0
+    var tickBudget: TickBudget
     private var quoteHash = KeyedHash()
 
     init(
         parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
-        firstFillID: Int64
+        firstFillID: Int64, symbols: Int
     ) {
         self.parameters = parameters
         self.configHash = configHash
         self.isRecorded = isRecorded
         self.runNumber = runNumber
         self.outboxes = outboxes
+        metrics = .allocate(capacity: 1)
+        metrics.initialize(to: NodeMetrics())
         self.clock = clock
         connectionAnswers = isRecorded
         orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
         nextFillID = firstFillID
+        tickBudget = TickBudget(
+            rowsPerSecond: parameters.tickRowsPerSecondMax, sampleRate: parameters.tickSampleRate, symbols: symbols)
     }
 
     /// SPEC 3.7: (ts, symbol, side, price, qty, action), every place, replace and cancel in order.
@@ -86,6 +96,7 @@ package struct QuoteNode: ~Copyable {
     package enum Venue: String, Sendable, CaseIterable {
         case binanceUSDM = "binance-usdm"
         case binanceSpot = "binance-spot"
+        case binanceCOINM = "binance-coinm"
         /// Bybit's USDT perpetuals.
         case bybit
         case bybitSpot = "bybit-spot"
@@ -97,9 +108,19 @@ package struct QuoteNode: ~Copyable {
         /// The category its connections carry; nil where the wire is not Bybit's.
         package var category: BybitCategory? {
             switch self {
-            case .binanceUSDM, .binanceSpot: nil
+            case .binanceUSDM, .binanceSpot, .binanceCOINM: nil
             case .bybit, .sim: .linear
             case .bybitSpot: .spot
+            }
+        }
+
+        /// Which of Binance's markets it is; nil for another venue.
+        package var binance: BinanceWire.Market? {
+            switch self {
+            case .binanceSpot: .spot
+            case .binanceUSDM: .usdm
+            case .binanceCOINM: .coinm
+            case .bybit, .bybitSpot, .sim: nil
             }
         }
 
@@ -117,12 +138,16 @@ package struct QuoteNode: ~Copyable {
     private let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
     /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
-    private let armParameters: UnsafeMutablePointer<Parameters>
+    let armParameters: UnsafeMutablePointer<Parameters>
     package private(set) var symbolCount = 0
     private var decoder = BinanceDecoder()
     var bybitDecoder = BybitDecoder()
     /// Symbols whose book lost its chain, in the order they did; at most one entry each.
     var resubscriptions: [SymbolIndex] = []
+    /// The order books to ask the venue for outside its stream (Binance, live).
+    var snapshots: SnapshotRequests
+    /// Connections whose end the venue has announced.
+    var leavingConnections: [Int] = []
     private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
     /// Rows lost that an event has told already, by `Feed.place`.
@@ -130,22 +155,28 @@ package struct QuoteNode: ~Copyable {
     /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
-    private var last: Moment?
+    private(set) var last: Moment?
 
     /// - Parameters:
     ///   - instruments: every symbol this node may meet, at most `Limits.symbolsMax`.
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
     ///   - configHash: what rows carry until the first `apply`.
+    ///   - random: draws from a range evenly; what waits after a failure waits a random time.
     package init(
         venue: Venue, instruments: [Instrument], parameters: Parameters, configHash: UInt64 = 0, isRecorded: Bool, connections: Int,
-        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock
+        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock,
+        random: @escaping @Sendable (ClosedRange<Int64>) -> Int64 = { $0.upperBound }
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
         shared = SharedState(
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
-            firstFillID: firstFillID)
+            firstFillID: firstFillID, symbols: instruments.count)
+        let market = venue.binance ?? .spot  // Only Binance's books are asked for.
+        snapshots = SnapshotRequests(
+            symbols: instruments.count, weight: RequestWeight(perMinute: market.weightPerMinute),
+            cost: market.depthWeight(limit: market.snapshotLevels(symbols: instruments.count)), random: random)
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
@@ -165,6 +196,8 @@ package struct QuoteNode: ~Copyable {
         symbols.deallocate()
         armParameters.deinitialize(count: 2)
         armParameters.deallocate()
+        shared.metrics.deinitialize(count: 1)
+        shared.metrics.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
@@ -199,8 +232,11 @@ package struct QuoteNode: ~Copyable {
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
+                symbols[Int(index)].subscription.connection = connection
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
+                // Only now: a book asked for before its stream began may be older than the first event.
+                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded { snapshots.want(index, at: now.instant) }
             case .snapshot(let symbol, let id, let event):
                 if let symbol {
                     try snapshot(find(symbol), id: id, eventMilliseconds: event, at: now)
@@ -209,10 +245,14 @@ package struct QuoteNode: ~Copyable {
                 } else {
                     parkedSnapshots[connection] = Array(bytes)
                 }
-            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
+            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let isAggregate, let event):
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
+                guard symbols[Int(index)].countsTrades(areAggregate: isAggregate) else {
+                    otherMessages += 1
+                    return
+                }
                 try symbols[Int(index)].trade(
                     level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
@@ -220,6 +260,12 @@ package struct QuoteNode: ~Copyable {
                 about = index
                 attach(index, to: connection, at: now)
                 try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
+            case .leaving:
+                otherMessages += 1
+                if !shared.isRecorded, !leavingConnections.contains(connection) { leavingConnections.append(connection) }
+            case .refused:
+                otherMessages += 1
+                refusedRequests += 1
             case .other: otherMessages += 1
             }
         } catch {
@@ -345,6 +391,15 @@ package struct QuoteNode: ~Copyable {
             first: event.first, last: event.last, previous: event.previous, eventMilliseconds: event.eventMilliseconds, bids: [], asks: [])
         try symbols[Int(index)].depth(header, decoder, chain: venue.chain, at: now, readAt: readAt, &shared)
         noteGap(index, at: now)
+    }
+
+    /// An order book that was asked for; false when it is older than everything that waits for it, and changes nothing.
+    mutating func restSnapshot(_ index: SymbolIndex, _ body: UnsafeRawBufferPointer, at now: Moment) throws(FrameRejection) -> Bool {
+        guard case .snapshot(let symbol, let id, let event) = try decoder.decode(body) else { throw .missingField }
+        if let symbol, !symbols[Int(index)].isNamed(symbol) { throw .unknownSymbol }
+        guard !symbols[Int(index)].awaitsNewer(thanSnapshot: id, venue.chain) else { return false }
+        try snapshot(index, id: id, eventMilliseconds: event, at: now)
+        return symbols[Int(index)].sync != .unsynced
     }
 
     mutating func noteGap(_ index: SymbolIndex, at now: Moment) {

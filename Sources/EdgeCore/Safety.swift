@@ -37,7 +37,7 @@ extension SymbolState {
         openOrders = open
     }
 
-    /// How many orders more may be opened; negative never occurs, because limits do not change while a node lives.
+    /// How many orders more may be opened; negative never occurs, because narrower limits pull what is above them.
     func orderRoom(_ shared: borrowing SharedState) -> Int64 {
         min(shared.parameters.limits.openOrdersSymbol - openOrders, shared.parameters.limits.openOrdersHost - shared.openOrders)
     }
@@ -159,5 +159,21 @@ extension QuoteNode {
                 quotes: symbol.counts.quotes, fills: symbol.counts.fills,
                 features: Feature.allCases.map { symbol.feature($0) })
         }
+    }
+
+    /// What `/metrics` shows of the symbol beside its status.
+    package func metrics(of index: SymbolIndex, at now: Moment) -> EdgeMetrics.Symbol {
+        withSymbol(Int(index)) { symbol in
+            EdgeMetrics.Symbol(
+                status: status(of: index), takerFills: symbol.counts.takerFills, lastTick: symbol.lastTickAt, lastFill: symbol.lastFillAt,
+                cacheAgeNanoseconds: symbol.isProven ? symbol.cache.age(at: now.instant) : nil)
+        }
+    }
+
+    /// What `/metrics` shows of the whole node; about once a second, for its windows to move on.
+    package func metrics(at now: Moment) -> EdgeMetrics.Node {
+        EdgeMetrics.Node(
+            reading: shared.metrics.pointee.reading(at: now.instant),
+            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps })
     }
 }

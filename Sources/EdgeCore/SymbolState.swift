@@ -26,7 +26,11 @@ package struct SymbolCounts: Sendable {
     package var ticks: Int64 = 0
     package var quotes: Int64 = 0
     package var fills: Int64 = 0
+    /// Of the fills, those that took.
+    package var takerFills: Int64 = 0
     package var postOnlyRejections: Int64 = 0
+    /// Orders held back because one of ours on the other side might still be in their way.
+    package var selfCrossesHeld: Int64 = 0
     package init() {}
 
     package mutating func add(_ other: SymbolCounts) {
@@ -41,7 +45,9 @@ package struct SymbolCounts: Sendable {
         ticks += other.ticks
         quotes += other.quotes
         fills += other.fills
+        takerFills += other.takerFills
         postOnlyRejections += other.postOnlyRejections
+        selfCrossesHeld += other.selfCrossesHeld
     }
 }
 
@@ -65,9 +71,9 @@ package struct SymbolState: ~Copyable {
     private(set) var orderLots: Int64
     private(set) var maxPositionLots: Int64
     /// Of arm A: what pnl_bps is measured against, so that the feature means the same under both arms.
-    let featurePositionLots: Int64
+    private(set) var featurePositionLots: Int64
     /// Always of arm A: nothing widens them.
-    let hardLimits: EmitStage.HardLimits
+    private(set) var hardLimits: EmitStage.HardLimits
     /// Arm A's parameters, and behind them arm B's; the node's.
     private let armParameters: UnsafePointer<Parameters>
     private let priceTicksMax: Int64
@@ -76,6 +82,8 @@ package struct SymbolState: ~Copyable {
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
     var buffered: [BufferedDiff] = []
+    /// Which kind of trades came first; nil before there was one.
+    var tradesAreAggregate: Bool?
     /// Venue time of the last applied depth event.
     var lastEventMilliseconds: Int64 = .min
     var lastGap: (expected: Int64, received: Int64)?
@@ -91,7 +99,7 @@ package struct SymbolState: ~Copyable {
     var haltedUntil: Instant?
     var nudge: (buy: BasisPoints, sell: BasisPoints) = (.zero, .zero)
     var nudgedAt: (buy: Instant?, sell: Instant?)
-    var sampleCounter: Int64 = 0
+    var tickSampling = TickSampling()
     /// p95 of tick totals, read once a second; what scores and guards see outside replay.
     var tickP95Nanoseconds: Int64 = 0
     var previousMidTwice: Int64?
@@ -100,12 +108,13 @@ package struct SymbolState: ~Copyable {
     // Orders and position.
     var bidSide = PaperSide(.buy)
     var askSide = PaperSide(.sell)
+    var orderLatency = OrderLatency()
     /// The newest Emit target per arm and side, in ticks: the `quote_price` of SPEC 1.3. No order outlives its arm, so what an earlier stretch
     /// of the arm left here is never read.
     var newestTarget: (a: (buy: Int64?, sell: Int64?), b: (buy: Int64?, sell: Int64?))
     /// Sides with an order, as counted in `SharedState.openOrders`.
     var openOrders: Int64 = 0
-    var orderCounter: Int64 = 0
+    var quoteSampling = QuoteSampling()
     package internal(set) var positionLots: Int64 = 0
     /// Ticks x lots, without fees.
     var cash: Int128 = 0
@@ -117,9 +126,11 @@ package struct SymbolState: ~Copyable {
     package internal(set) var armFields: ArmFields
     var change: ArmChange?
     package internal(set) var isKilled = false
-    /// Ticks that a kill or a loss stopped: they are logged like ordinary ones.
-    var stoppedCounter: Int64 = 0
     var loss = DailyLoss()
+
+    // For metrics; nil before the first.
+    var lastTickAt: WallTime?
+    var lastFillAt: WallTime?
 
     // Time grid and records.
     var nextSecond: Int64?
@@ -147,12 +158,7 @@ package struct SymbolState: ~Copyable {
         quantityLotsMax = Limits.decimalMax / lotE8
         (orderLots, maxPositionLots) = Self.sizes(parameters, instrument)
         featurePositionLots = maxPositionLots
-        let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
-        hardLimits = EmitStage.HardLimits(
-            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
-            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
-            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
-            collar: parameters.limits.priceCollar)
+        hardLimits = Self.hardLimits(parameters, instrument)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
         // The trailing ones, and one that takes what has no place, are written when they are first needed.
         accumulator = .allocate(capacity: 1 + Limits.trailingAccumulatorsMax + 1)
@@ -167,6 +173,25 @@ package struct SymbolState: ~Copyable {
 
     /// The parameters of the arm played. Not a copy: it is read on every tick.
     var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
+
+    /// Arm A has other parameters now; averages, orders and their places in the queue stay.
+    mutating func adoptBaseline() {
+        let baseline = armParameters.pointee
+        adoptSizes()
+        featurePositionLots = Self.sizes(baseline, instrument).maxPositionLots
+        hardLimits = Self.hardLimits(baseline, instrument)
+        features.adopt(emaAlpha: baseline.emaAlpha, targetPnL: baseline.targetPnL)
+        if baseline.trigger == .bookChange { nextIntervalTick = nil }
+    }
+
+    private static func hardLimits(_ parameters: Parameters, _ instrument: Instrument) -> EmitStage.HardLimits {
+        let notionalUnit = Int128(instrument.tickNano) * Int128(instrument.lotE8)  // 1e-17 quote currency for a tick x lot.
+        return EmitStage.HardLimits(
+            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
+            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
+            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
+            collar: parameters.limits.priceCollar)
+    }
 
     /// Sizes follow the arm, or new parameters of it.
     mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument) }

@@ -19,6 +19,7 @@ struct EdgeConfiguration: Sendable {
     /// `host:port`, nil when off.
     var metricsListen: String? = "127.0.0.1:9464"
     var metricsSymbolSeconds: Int64 = 900
+    var metricsSymbolsMax = Limits.symbolsMax
     private var instrumentsFile: String?
     private var feesFile: String?
 
@@ -26,6 +27,8 @@ struct EdgeConfiguration: Sendable {
     struct Venue {
         var name = "sim"
         var url = "ws://127.0.0.1:8090/v5/public/linear"
+        /// `http://` or `https://`; nil: the venue's own.
+        var restURL: String?
         var symbols = ["BTCUSDT", "ETHUSDT"]
         var depth = 50
     }
@@ -56,11 +59,14 @@ struct EdgeConfiguration: Sendable {
         text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
         text("fees_file", "fees.yaml", "a path", isPath) { $0.feesFile = $1 },
 
-        text("venue.name", "sim", "sim or bybit", isLiveVenue) { $0.venue.name = $1 },
+        text("venue.name", "sim", venues.joined(separator: ", "), isLiveVenue) { $0.venue.name = $1 },
         text("venue.url", "ws://127.0.0.1:8090/v5/public/linear", "ws:// or wss://, host, port and path", isVenueURL) {
             $0.venue.url = $1
         },
-        text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters and digits, with commas", isSymbolList) {
+        text("venue.rest_url", "auto", "auto, or http:// or https://, host and port", isRESTURL) {
+            $0.venue.restURL = $1 == "auto" ? nil : $1
+        },
+        text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters, digits and '_', with commas", isSymbolList) {
             $0.venue.symbols = $1.split(separator: ",").map { $0.filter { $0 != " " } }
         },
         text("venue.depth", "50", "50, 200 or 1000", isDepth) { $0.venue.depth = Int($1)! },
@@ -78,6 +84,7 @@ struct EdgeConfiguration: Sendable {
             $0.metricsListen = $1 == "off" ? nil : $1
         },
         integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
+        integer("metrics.max_symbols", Int64(Limits.symbolsMax), 1...Int64(Limits.symbolsMax)) { $0.metricsSymbolsMax = Int($1) },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
@@ -102,6 +109,7 @@ struct EdgeConfiguration: Sendable {
         },
         milliseconds("pipeline.tick_deadline_ms", "150", 1...60_000) { $0.parameters.tickDeadlineNanoseconds = $1 },
         integer("pipeline.pipeline_sample_rate", 10, 1...10_000) { $0.parameters.tickSampleRate = $1 },
+        integer("pipeline.max_tick_rows_per_s", 10_000, 100...1_000_000) { $0.parameters.tickRowsPerSecondMax = $1 },
 
         bps("spread.base_bps", "1.0", 0...1000) { $0.parameters.spread.base = $1 },
         bps("spread.min_bps", "0.6", 0...1000) { $0.parameters.spread.minimum = $1 },
@@ -141,6 +149,11 @@ struct EdgeConfiguration: Sendable {
         quantity("limits.daily_loss_host", "5000") { $0.parameters.limits.dailyLossHost = $1 },
 
         milliseconds("paper.order_latency_ms", "5", 0...10_000) { $0.parameters.paperLatencyNanoseconds = $1 },
+        milliseconds("paper.latency_jitter_ms", "0", 0...10_000) { $0.parameters.paperJitterNanoseconds = $1 },
+        text("paper.queue_model", "conservative", "conservative or probabilistic", isQueueModel) {
+            $0.parameters.paperRules.queueModel = QueueModel(rawValue: $1)!
+        },
+        flag("paper.post_only", true) { $0.parameters.paperRules.isPostOnly = $1 },
 
         number("features.ema_alpha", "0.1", 0.000_001...1) { $0.parameters.emaAlpha = $1 },
         bps("features.target_pnl_bps", "0", -10_000...10_000) { $0.parameters.targetPnL = $1 },
@@ -371,15 +384,16 @@ struct EdgeConfiguration: Sendable {
 
     private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
 
-    @Sendable private static func isLiveVenue(_ text: String) -> Bool { text == "sim" || text == "bybit" }
+    @Sendable private static func isLiveVenue(_ text: String) -> Bool { venues.contains(text) }
     @Sendable private static func isVenueURL(_ text: String) -> Bool { VenueURL(text) != nil }
+    @Sendable private static func isRESTURL(_ text: String) -> Bool { text == "auto" || VenueURL(rest: text) != nil }
     @Sendable private static func isDepth(_ text: String) -> Bool { ["50", "200", "1000"].contains(text) }
     @Sendable private static func isListen(_ text: String) -> Bool { text == "off" || address(text) != nil }
     @Sendable private static func isSymbolList(_ text: String) -> Bool {
         let names = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
         return (1...Limits.symbolsMax).contains(names.count) && Set(names).count == names.count
             && names.allSatisfy { name in
-                (1...20).contains(name.utf8.count) && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) }
+                (1...20).contains(name.utf8.count) && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) || $0 == 95 }
             }
     }
 
@@ -394,6 +408,7 @@ struct EdgeConfiguration: Sendable {
     }
 
     @Sendable private static func isPath(_ text: String) -> Bool { !text.isEmpty }
+    @Sendable private static func isQueueModel(_ text: String) -> Bool { QueueModel(rawValue: text) != nil }
     @Sendable private static func isTrigger(_ text: String) -> Bool { text == "book" || text == "interval" }
     @Sendable private static func isName(_ text: String) -> Bool {
         !text.isEmpty && text.utf8.count <= 64
@@ -472,7 +487,7 @@ struct EdgeConfiguration: Sendable {
     }
 }
 
-/// `ws://host[:port]/path` or `wss://...`.
+/// `ws://host[:port]/path` or `wss://...`; for REST `http://host[:port]` or `https://...`.
 struct VenueURL: Equatable {
     var isSecure: Bool
     var host: String
@@ -480,9 +495,18 @@ struct VenueURL: Equatable {
     var path: String
 
     init?(_ text: String) {
-        isSecure = text.hasPrefix("wss://")
-        guard isSecure || text.hasPrefix("ws://") else { return nil }
-        let rest = text.dropFirst(isSecure ? 6 : 5)
+        self.init(text, plain: "ws://", secure: "wss://")
+    }
+
+    init?(rest text: String) {
+        self.init(text.hasSuffix("/") ? text : text + "/", plain: "http://", secure: "https://")
+        guard path == "/" else { return nil }
+    }
+
+    private init?(_ text: String, plain: String, secure: String) {
+        isSecure = text.hasPrefix(secure)
+        guard isSecure || text.hasPrefix(plain) else { return nil }
+        let rest = text.dropFirst((isSecure ? secure : plain).utf8.count)
         guard let slash = rest.firstIndex(of: "/"), rest.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else { return nil }
         path = String(rest[slash...])
         let authority = String(rest[..<slash])

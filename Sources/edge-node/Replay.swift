@@ -14,8 +14,11 @@ struct Replay: ParsableCommand {
             receive time; a file may continue another one of the same symbol. Lines are '<receive unix ns> <frame>', or JSON objects \
             {"t":"recv","conn":NAME,"ts":SECONDS,"data":FRAME} with connect and disconnect between; plain, gzip or zstd.
 
-            Exit status: 0 done; 1 a file cannot be read or written, or holds no frame; 2 the tick or symbol to explain does not exist; 64 usage; \
-            78 configuration.
+            --explain-order tells one order's life: when it was sent and accepted, what was ahead of it, every trade and book change that moved \
+            its queue, what filled it, how it ended.
+
+            Exit status: 0 done; 1 a file cannot be read or written, or holds no frame; 2 the tick, order or symbol to explain does not exist; \
+            64 usage; 78 configuration.
             """)
 
     @Option(help: "The wire format: \(QuoteNode.Venue.allCases.map(\.rawValue).joined(separator: ", ")).")
@@ -51,6 +54,14 @@ struct Replay: ParsableCommand {
             "Also print every stage's inputs and outputs of the symbol's n-th tick, counted from 1; needs -o json.", valueName: "n"))
     var explainTick: Int64?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Also print the life of one order, by its order_id in a row: R-N. N is the order's number in the run and finds it in every replay of \
+            the same input and configuration; R only counts the runs of one directory.
+            """, valueName: "R-N"))
+    var explainOrder: String?
+
     @Option(help: "The symbol that --explain-tick means (default: the first one in the recording).")
     var symbol: String?
 
@@ -76,6 +87,9 @@ struct Replay: ParsableCommand {
         }
         if let explainTick, explainTick < 1 { throw ValidationError("--explain-tick \(explainTick): ticks count from 1") }
         if explainTick != nil, output != .json { throw ValidationError("--explain-tick needs --output json") }
+        if let explainOrder, Self.orderNumber(explainOrder) == nil {
+            throw ValidationError("--explain-order '\(explainOrder)' is not an order_id: R-N, such as 1-57")
+        }
         if symbol != nil, explainTick == nil { throw ValidationError("--symbol says which symbol --explain-tick means; it needs one") }
         if noFeeds, artifacts != nil { throw ValidationError("--no-feeds and --artifacts exclude each other") }
     }
@@ -88,6 +102,14 @@ struct Replay: ParsableCommand {
             printError("edge-node replay: \(error)")
             throw ExitCode.failure
         }
+    }
+
+    /// N of `R-N`; nil when the text is not of that form.
+    private static func orderNumber(_ id: String) -> Int64? {
+        let parts = id.split(separator: "-", omittingEmptySubsequences: false).map(String.init)
+        guard parts.count == 2, let run = Int64(parts[0]), run > 0, let number = Int64(parts[1]), (1...0xffff_ffff).contains(number)
+        else { return nil }
+        return number
     }
 
     /// `--venue` and `--category` together; nil when they contradict each other.
@@ -130,6 +152,7 @@ struct Replay: ParsableCommand {
             clock: StopClock(monotonicNanoseconds))
         node.shared.explainTick = explainTick
         node.shared.explainSymbol = explained
+        node.shared.story = explainOrder.flatMap(Self.orderNumber).map { OrderStory(number: $0) }
 
         let startedAt = monotonicNanoseconds()
         let recording = try Recording(streams)
@@ -142,6 +165,10 @@ struct Replay: ParsableCommand {
             printError(
                 "edge-node replay: tick \(explainTick!) was not reached; the run had \(node.withSymbol(Int(explained)) { $0.counts.ticks })"
             )
+            throw ExitCode.badSubject
+        }
+        if let explainOrder, node.shared.story?.order == nil {
+            printError("edge-node replay: order \(explainOrder) was not sent; the run sent \(node.shared.orderNumber) orders")
             throw ExitCode.badSubject
         }
         let summary = RunSummary(

@@ -30,10 +30,11 @@ struct Run: ParsableCommand {
     var set: [String] = []
 
     func run() throws {
+        let configuredAt = SystemClock.wall()
         let configuration = try loadOrExit(file: config, overrides: set)
         let logger = LogLines.logger("edge-node")
         do {
-            try Edge(configuration, logger).run()
+            try Edge(configuration, logger).run(configuredAt: configuredAt)
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
             throw ExitCode.badConfiguration
@@ -59,13 +60,13 @@ private struct Edge {
     private let venue: QuoteNode.Venue
     private let instruments: [Instrument]
     private let target: WebSocketTarget
+    private let rest: VenueConnection.RESTOrigin?
     private let tls: TLSContext?
 
     init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
         self.configuration = configuration
         self.logger = logger
-        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as is the URL.
-        let url = VenueURL(configuration.venue.url)!
+        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as are the URLs.
         let known = configuration.instruments[configuration.venue.name] ?? []
         let missing = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
         guard missing.isEmpty else {
@@ -80,13 +81,13 @@ private struct Edge {
             tls =
                 configuration.hub.isEnabled
                 ? try TLSContext.client(TLSFiles(certificate: paths.certificate, key: paths.key, authority: paths.authority)) : nil
-            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? try TLSContext.venue() : nil)
+            (target, rest) = try VenueConnection.addresses(configuration.venue)
         } catch {
             throw Unusable(text: "tls: \(error)")
         }
     }
 
-    func run() throws {
+    func run(configuredAt: WallTime) throws {
         let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
@@ -106,11 +107,13 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, configuredAt: configuredAt, logger: logger),
+            on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
-                configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
-                isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger), control: control,
+                configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
+                kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger),
+            control: control,
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()

@@ -80,6 +80,10 @@ struct RunSummary {
             let instrument = node.withSymbol(Int(explanation.symbol)) { $0.instrument }
             ExplanationText(explanation: explanation, instrument: instrument, parameters: node.shared.parameters).write(to: &out)
         }
+        if let story = OrderStoryText(node) {
+            out.key("explain_order")
+            story.write(to: &out)
+        }
         out.endObject()
         return String(decoding: out.bytes, as: UTF8.self)
     }
@@ -110,7 +114,12 @@ struct RunSummary {
         rows.append(("wall time", "\(Self.text(wallNanoseconds / 1_000_000, 0)) ms"))
         if let feeds, let directory { rows.append(("feeds", "\(directory)/feeds, \(feeds.rows) rows")) }
         let width = rows.map(\.0.count).max() ?? 0
-        return rows.map { $0.0 + String(repeating: " ", count: width - $0.0.count + 2) + $0.1 }.joined(separator: "\n")
+        let story = OrderStoryText(node).map { "\n\n" + $0.lines.joined(separator: "\n") } ?? ""
+        return summary(rows, width) + story
+    }
+
+    private func summary(_ rows: [(String, String)], _ width: Int) -> String {
+        rows.map { $0.0 + String(repeating: " ", count: width - $0.0.count + 2) + $0.1 }.joined(separator: "\n")
     }
 
     // MARK: Leaves
@@ -157,6 +166,7 @@ struct RunSummary {
         out.field("quotes", integer: total.counts.quotes)
         out.field("fills", integer: total.counts.fills)
         out.field("post_only_rejections", integer: total.counts.postOnlyRejections)
+        out.field("self_crosses_held", integer: total.counts.selfCrossesHeld)
     }
 
     private func writeTop(_ top: (bid: Int64, ask: Int64)?, _ out: inout JSONWriter) {

@@ -19,7 +19,7 @@ import Testing
     private func order(_ price: Int64, lots: Int64 = 10, side: Side = .buy) -> PaperOrder {
         PaperOrder(
             id: 1, side: side, price: price, lots: lots, remaining: lots, midAtQuoteTwice: 202, spread: .zero, skew: .zero,
-            nudge: .zero, weight: 1, isSampled: true)
+            nudge: .zero)
     }
 
     private func at(_ milliseconds: Int64) -> Instant { Instant(nanoseconds: milliseconds * 1_000_000) }

@@ -16,18 +16,28 @@ package struct PaperOrder: BitwiseCopyable, Sendable {
     package var volRealized: BasisPoints?
     /// What was ahead when it was accepted.
     package var queueAtEntry: Int64 = 0
-    package var weight: Int64
-    /// Whether its row goes into the sampled quotes feed even when it is not filled.
-    package var isSampled: Bool
     package var hasFilled = false
     /// Under what it was quoted: its fills, markouts and row are booked to these, whatever the symbol plays by then.
     package var armFields = ArmFields(configHash: 0)
 }
 
+/// What the paper exchange is told to be like.
+package struct PaperRules: Sendable {
+    package var queueModel = QueueModel.conservative
+    /// An order that would cross on arrival is refused; otherwise it takes.
+    package var isPostOnly = true
+    package init() {}
+}
+
 /// One side of the paper exchange: at most one order rests, requests take effect after the order latency, in the order they were sent.
 ///
-/// Never a fill without a trade at or through our price, or the other side's best at or through it (SPEC 4.7; issue text: "a first honest
-/// version"). What the paper order would have done to the market is not modelled: fills do not reduce displayed quantities.
+/// Invariants:
+/// 1. Never a fill without a cause in the data: a trade at or through our price, the other side's best at or through it, or (without post-only)
+///    the other side's best that an arriving order takes. Never more than that cause's quantity.
+/// 2. Of what a request asked for, what filled while it was on its way is taken off on arrival, so that a fill and a replacement that cross
+///    each other on the wire never add up to more than was decided: position limits hold (SPEC 10.2).
+///
+/// What the paper order would have done to the market is not modelled: fills do not reduce displayed quantities.
 package struct PaperSide: Sendable {
     package enum Request: BitwiseCopyable, Sendable {
         case place(PaperOrder)
@@ -35,14 +45,26 @@ package struct PaperSide: Sendable {
         case cancel
     }
 
+    /// What in the market data filled an order.
+    package enum Cause: BitwiseCopyable, Sendable, Equatable {
+        case trade(price: Int64, lots: Int64)
+        /// The other side's best came to our price.
+        case crossed(price: Int64, lots: Int64)
+        /// Our order arrived at or through the other side's best, and took.
+        case taken(price: Int64, lots: Int64)
+    }
+
     package struct Fill: Sendable {
         package var order: PaperOrder
+        package var price: Int64
         package var lots: Int64
         /// Ahead of us just before the event that filled us.
         package var queueAhead: Int64
         /// The order's first fill: an order counts once in `filled_orders`.
         package var isFirst: Bool
+        package var cause: Cause
         package var isComplete: Bool { order.remaining == 0 }
+        package var isTaker: Bool { if case .taken = cause { true } else { false } }
     }
 
     /// An order that stopped resting otherwise than by a fill.
@@ -55,9 +77,12 @@ package struct PaperSide: Sendable {
 
     package let side: Side
     package private(set) var resting: PaperOrder?
-    package private(set) var queue = QueuePosition(ahead: 0)
-    private var inFlight: InlineArray<8, InFlight> = .init(repeating: InFlight(request: .cancel, dueAt: Instant(nanoseconds: 0)))
+    package private(set) var queue = QueuePosition(displayed: 0)
+    private var inFlight: InlineArray<8, InFlight> = .init(
+        repeating: InFlight(request: .cancel, dueAt: Instant(nanoseconds: 0), filledBefore: 0))
     private var inFlightCount = 0
+    /// Lots filled on this side since the beginning; wraps.
+    private var filled: Int64 = 0
     /// Orders that post-only refused because the price would have crossed on arrival.
     package private(set) var postOnlyRejections: Int64 = 0
 
@@ -73,6 +98,31 @@ package struct PaperSide: Sendable {
         }
         guard let resting else { return nil }
         return EmitStage.Target(price: resting.price, lots: resting.remaining)
+    }
+
+    /// The order of `intended`.
+    package var newest: PaperOrder? {
+        for index in stride(from: inFlightCount - 1, through: 0, by: -1) {
+            switch inFlight[index].request {
+            case .place(let order), .replace(let order): return order
+            case .cancel: return nil
+            }
+        }
+        return resting
+    }
+
+    /// The price nearest to the other side at which an order rests, or may yet rest by what has been sent; nil when there is none.
+    package var reach: Int64? {
+        var nearest = resting?.price
+        for index in 0..<inFlightCount {
+            switch inFlight[index].request {
+            case .place(let order), .replace(let order):
+                if let price = nearest, (order.price - price) * side.sign <= 0 { continue }
+                nearest = order.price
+            case .cancel: continue
+            }
+        }
+        return nearest
     }
 
     package var canSend: Bool { inFlightCount < Limits.ordersInFlightMax }
@@ -93,41 +143,68 @@ package struct PaperSide: Sendable {
     /// When the next request takes effect; nil when none is on its way.
     package var nextDue: Instant? { inFlightCount > 0 ? inFlight[0].dueAt : nil }
 
-    /// A request on its way. When too many are under way only a cancel may be sent: it takes the place of the newest, which it supersedes.
-    package mutating func send(_ request: Request, dueAt: Instant) {
+    /// A request on its way; none overtakes an older one. When too many are under way only a cancel may be sent: it takes the place of the
+    /// newest, which it supersedes. Returns when it takes effect.
+    @discardableResult package mutating func send(_ request: Request, dueAt: Instant) -> Instant {
         if inFlightCount == Limits.ordersInFlightMax {
             guard case .cancel = request else { preconditionFailure("BUG: sent without canSend") }
             inFlightCount -= 1
         }
-        inFlight[inFlightCount] = InFlight(request: request, dueAt: dueAt)
+        let dueAt = inFlightCount > 0 ? max(dueAt, inFlight[inFlightCount - 1].dueAt) : dueAt
+        inFlight[inFlightCount] = InFlight(request: request, dueAt: dueAt, filledBefore: filled)
         inFlightCount += 1
+        return dueAt
     }
 
     private struct InFlight: BitwiseCopyable, Sendable {
         var request: Request
         var dueAt: Instant
+        /// `filled` when it was sent.
+        var filledBefore: Int64
     }
 
     /// What a request did when it took effect.
     package struct Applied: Sendable {
+        package enum Arrival: Sendable {
+            /// A cancel.
+            case none
+            /// A new order rests: `resting`.
+            case rests
+            /// It would have crossed, and is not taken.
+            case refused(PaperOrder)
+            /// What it asked for filled while it was on its way.
+            case exhausted(PaperOrder)
+            /// It took; the rest of it, if any, ends at once.
+            case took(Fill, rest: Ended?)
+        }
+        /// The order that rested before.
         package var ended: Ended?
-        /// A new order rests now; false for a cancel and for an order that post-only refused.
-        package var hasAccepted: Bool
+        package var arrival: Arrival
+        package var at: Instant
+
+        /// A new order was accepted.
+        package var hasAccepted: Bool {
+            switch arrival {
+            case .rests, .took: true
+            case .none, .refused, .exhausted: false
+            }
+        }
     }
 
     /// Applies the next request that is due at `now`, or returns nil. Call until nil.
-    package mutating func applyNext(at now: Instant, book: borrowing Book) -> Applied? {
+    package mutating func applyNext(at now: Instant, book: borrowing Book, rules: PaperRules = PaperRules()) -> Applied? {
         guard inFlightCount > 0, inFlight[0].dueAt <= now else { return nil }
-        let (request, dueAt) = (inFlight[0].request, inFlight[0].dueAt)
+        let (request, dueAt, filledBefore) = (inFlight[0].request, inFlight[0].dueAt, inFlight[0].filledBefore)
         for index in 1..<8 { inFlight[index - 1] = inFlight[index] }
         inFlightCount -= 1
         switch request {
-        case .cancel: return Applied(ended: end(.cancelled, at: dueAt), hasAccepted: false)
-        case .place(let order): return Applied(ended: nil, hasAccepted: accept(order, at: dueAt, book: book))
+        case .cancel: return Applied(ended: end(.cancelled, at: dueAt), arrival: .none, at: dueAt)
+        case .place(let order):
+            return Applied(ended: nil, arrival: arrive(order, filledBefore: filledBefore, at: dueAt, book: book, rules), at: dueAt)
         case .replace(let order):
             // The old order ends whether or not the new one is accepted.
             let ended = end(.replaced, at: dueAt)
-            return Applied(ended: ended, hasAccepted: accept(order, at: dueAt, book: book))
+            return Applied(ended: ended, arrival: arrive(order, filledBefore: filledBefore, at: dueAt, book: book, rules), at: dueAt)
         }
     }
 
@@ -150,36 +227,59 @@ package struct PaperSide: Sendable {
         } else {
             reaching = queue.trade(lots)
         }
-        return fill(min(reaching, resting.remaining), queueAhead: before)
+        return fill(min(reaching, resting.remaining), queueAhead: before, .trade(price: price, lots: lots))
     }
 
     /// A book change: the queue may have shrunk, or the other side's best may have come to our price.
     package mutating func bookChanged(_ book: borrowing Book) -> Fill? {
         guard let resting, let top = book.top else { return nil }
-        let opposite = side == .buy ? (top.askPrice, top.askQuantity) : (top.bidPrice, top.bidQuantity)
-        if (resting.price - opposite.0) * side.sign >= 0 {
+        let best = side == .buy ? (price: top.askPrice, lots: top.askQuantity) : (price: top.bidPrice, lots: top.bidQuantity)
+        if (resting.price - best.price) * side.sign >= 0 {
             let before = queue.ahead
             queue.tradedThrough()
-            return fill(min(opposite.1, resting.remaining), queueAhead: before)
+            return fill(min(best.lots, resting.remaining), queueAhead: before, .crossed(price: best.price, lots: best.lots))
         }
-        queue.displayed(book.quantity(side, at: resting.price))
+        queue.display(book.quantity(side, at: resting.price))
         return nil
     }
 
     package mutating func takeAbsorbed() -> Int64 { queue.takeAbsorbed() }
 
-    /// False when the price would cross on arrival: post-only.
-    private mutating func accept(_ order: PaperOrder, at now: Instant, book: borrowing Book) -> Bool {
-        if let top = book.top, (order.price - (side == .buy ? top.askPrice : top.bidPrice)) * side.sign >= 0 {
-            postOnlyRejections += 1
-            return false
+    private mutating func arrive(
+        _ order: PaperOrder, filledBefore: Int64, at now: Instant, book: borrowing Book, _ rules: PaperRules
+    ) -> Applied.Arrival {
+        var order = order
+        order.lots -= filled &- filledBefore
+        order.remaining = order.lots
+        guard order.lots > 0 else { return .exhausted(order) }
+        if let top = book.top {
+            let best = side == .buy ? (price: top.askPrice, lots: top.askQuantity) : (price: top.bidPrice, lots: top.bidQuantity)
+            if (order.price - best.price) * side.sign >= 0 {
+                guard !rules.isPostOnly, best.lots > 0 else {
+                    postOnlyRejections += 1
+                    return .refused(order)
+                }
+                order.acceptedAt = now
+                return take(order, best.price, best.lots, at: now)
+            }
         }
-        var accepted = order
-        accepted.acceptedAt = now
-        accepted.queueAtEntry = book.quantity(side, at: order.price)
-        resting = accepted
-        queue = QueuePosition(ahead: accepted.queueAtEntry)
-        return true
+        order.acceptedAt = now
+        order.queueAtEntry = book.quantity(side, at: order.price)
+        resting = order
+        queue = QueuePosition(displayed: order.queueAtEntry, model: rules.queueModel)
+        return .rests
+    }
+
+    /// Takes from the other side's best level alone, at its price; what that does not fill is cancelled: resting on it would fill from the same
+    /// displayed quantity once more.
+    private mutating func take(_ order: PaperOrder, _ price: Int64, _ lots: Int64, at now: Instant) -> Applied.Arrival {
+        resting = order
+        queue = QueuePosition(displayed: 0)
+        guard var fill = fill(min(lots, order.remaining), queueAhead: 0, .taken(price: price, lots: lots)) else {
+            preconditionFailure("BUG: took \(lots) lots")
+        }
+        fill.price = price
+        return .took(fill, rest: end(.cancelled, at: now))
     }
 
     private mutating func end(_ outcome: OrderOutcome, at now: Instant) -> Ended? {
@@ -188,12 +288,13 @@ package struct PaperSide: Sendable {
         return Ended(order: order, outcome: outcome, queueAhead: queue.ahead, endedAt: now)
     }
 
-    private mutating func fill(_ lots: Int64, queueAhead: Int64) -> Fill? {
+    private mutating func fill(_ lots: Int64, queueAhead: Int64, _ cause: Cause) -> Fill? {
         guard lots > 0, var order = resting else { return nil }
         let isFirst = !order.hasFilled
         order.remaining -= lots
         order.hasFilled = true
+        filled &+= lots
         resting = order.remaining > 0 ? order : nil
-        return Fill(order: order, lots: lots, queueAhead: queueAhead, isFirst: isFirst)
+        return Fill(order: order, price: order.price, lots: lots, queueAhead: queueAhead, isFirst: isFirst, cause: cause)
     }
 }
