@@ -152,3 +152,15 @@ package enum Limits {
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
 }
+
+// MARK: Performance gate
+
+extension Limits {
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values a resample is one single value once in 3,125 draws.
+    package static let perfTimedRunsMin = 5
+    /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
+    package static let perfRunsMax = 200
+    package static let perfStagesMax = 64
+    /// One file of figures: 200 runs of 64 stages at 100 bytes are 1.3 MB.
+    package static let perfFileBytesMax = 4 << 20
+}
