@@ -32,6 +32,8 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        // Takes the place of malloc in whatever links it: the laboratory alone.
+        .target(name: "CAllocationCount"),
 
         // Cores: pure, deterministic.
         .target(name: "CalibModel", swiftSettings: strict),
@@ -83,7 +85,7 @@ let package = Package(
         .executableTarget(
             name: "calib-lab",
             dependencies: [
-                "CalibModel", "Wire", "Simulation", "NodeShell",
+                "CalibModel", "Wire", "EdgeCore", "Simulation", "NodeShell", "CAllocationCount",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -181,3 +181,15 @@ extension Limits {
     /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
     package static let storyEntriesMax = 86_400
 }
+
+// MARK: Performance gate
+
+extension Limits {
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values a resample is one single value once in 3,125 draws.
+    package static let perfTimedRunsMin = 5
+    /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
+    package static let perfRunsMax = 200
+    package static let perfStagesMax = 64
+    /// One file of figures: 200 runs of 64 stages at 100 bytes are 1.3 MB.
+    package static let perfFileBytesMax = 4 << 20
+}
