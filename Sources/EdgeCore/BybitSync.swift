@@ -207,12 +207,6 @@ extension QuoteNode {
         extendProofs(of: connection, at: now)
     }
 
-    /// The symbols to unsubscribe and subscribe again (`BybitWire.resubscriptions`): their book lost its chain and has not got it back.
-    package mutating func takeResubscriptions() -> [SymbolIndex] {
-        defer { resubscriptions.removeAll() }
-        return resubscriptions.filter { !symbols[Int($0)].isProven }
-    }
-
     /// Whether a frame of the symbol's book came on the present connection.
     package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
 

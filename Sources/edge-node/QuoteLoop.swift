@@ -57,15 +57,7 @@ final class QuoteLoop: @unchecked Sendable {
     /// Of frames.
     private var span: (first: WallTime, last: WallTime)?
 
-    // The venue's connection.
-    private let target: WebSocketTarget
-    private var socket: WebSocket?
-    private var backOff = BackOff { Int64.random(in: $0) }
-    private var lastFrame: Instant
-    private var lastPing: Instant
-    private var subscribedAt: Instant
-    /// Where the next round of `askAgain` begins.
-    private var nextAsked = 0
+    private let venue: VenueConnection
     private var isStopping = false
 
     init(_ setup: Setup, control: ControlLoop, on eventLoop: any EventLoop) {
@@ -78,7 +70,9 @@ final class QuoteLoop: @unchecked Sendable {
         self.control = control
         killLog = setup.kills
         isKilledByFile = setup.isKilledByFile
-        target = setup.target
+        venue = VenueConnection(
+            .init(
+                target: setup.target, symbols: symbols, depth: configuration.venue.depth, logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
             configHash: configuration.hash(for: venueName), isRecorded: false, connections: 1, runNumber: spool.runNumber,
@@ -93,7 +87,7 @@ final class QuoteLoop: @unchecked Sendable {
         }
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
-        (nextSecond, lastFrame, lastPing, subscribedAt, startedAt) = (now, now, now, now, now)
+        (nextSecond, startedAt) = (now, now)
         lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
@@ -107,7 +101,7 @@ final class QuoteLoop: @unchecked Sendable {
             shareControl()
             timer = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in self.turn()
             }
-            connect()
+            venue.start(self)
         }
     }
 
@@ -134,7 +128,7 @@ final class QuoteLoop: @unchecked Sendable {
             isStopping = true
             timer?.cancel()
             _ = node.cancelAll(at: moment())
-            socket?.close()
+            venue.stop()
             finish(after: SystemClock.monotonic().advanced(nanoseconds: Limits.cancelOnStopNanoseconds), done)
         }
         return done.futureResult
@@ -151,7 +145,7 @@ final class QuoteLoop: @unchecked Sendable {
         settle()
         spool.publish(&node.shared.outboxes)
         if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
-        watchVenue(now.instant)
+        venue.turn(at: now.instant, node.takeRequests())
         if now.instant >= nextSecond {
             nextSecond = now.instant.advanced(nanoseconds: 1_000_000_000)
             second(now)
@@ -322,98 +316,37 @@ final class QuoteLoop: @unchecked Sendable {
                 configHash: arms.plan.experiment.map { configuration.hash(for: venueName, candidate: $0.candidate) }
                     ?? configuration.hash(for: venueName)))
     }
-
-    // MARK: The venue
-
-    private func connect() {
-        guard !isStopping else { return }
-        WebSocketClient.connect(to: target, on: eventLoop, delegate: self).whenFailure { [self] error in
-            logger.warning("The venue cannot be reached.", metadata: ["venue": "\(target.description)", "cause": "\(error)"])
-            reconnect()
-        }
-    }
-
-    private func reconnect() {
-        let wait = backOff.next(atMost: Limits.venueReconnectNanosecondsMax)
-        eventLoop.scheduleTask(in: .nanoseconds(wait)) { [self] in connect() }
-    }
-
-    private func watchVenue(_ now: Instant) {
-        guard let socket else { return }
-        for symbol in node.takeResubscriptions() {
-            for request in BybitWire.resubscriptions(symbol: symbols[Int(symbol)], depth: configuration.venue.depth) {
-                socket.send(text: request)
-            }
-        }
-        let silent = now.since(lastFrame)
-        // It would not answer a goodbye either.
-        if silent >= Limits.venueSilenceNanoseconds { return socket.abandon("the venue says nothing any more") }
-        askAgain(now, socket)
-        let isDue = silent >= Limits.freshnessPingNanoseconds && now.since(lastPing) >= Limits.freshnessPingIntervalNanoseconds
-        guard isDue || now.since(lastPing) >= BybitWire.heartbeatNanoseconds else { return }
-        lastPing = now
-        socket.send(text: BybitWire.ping())
-    }
-
-    /// Books that never came: a request that the venue refuses for one symbol takes the others in it along, and a lost one has no answer. So
-    /// each is asked for by itself, a few at a time.
-    private func askAgain(_ now: Instant, _ socket: WebSocket) {
-        guard now.since(subscribedAt) >= Limits.resubscribeNanoseconds else { return }
-        subscribedAt = now
-        let missing = symbols.indices.filter { !node.hasHeardOf(SymbolIndex($0)) }
-        for index in (missing.filter { $0 >= nextAsked } + missing.filter { $0 < nextAsked }).prefix(Limits.resubscriptionsMax) {
-            nextAsked = index + 1
-            let (symbol, depth) = (symbols[index], configuration.venue.depth)
-            socket.send(text: BybitWire.unsubscribe(symbols: [symbol], depth: depth, trades: true))
-            socket.send(text: BybitWire.subscribe(symbols: [symbol], depth: depth, trades: true))
-        }
-    }
 }
 
-extension QuoteLoop: WebSocketDelegate {
-    func opened(_ socket: WebSocket) {
-        guard !isStopping else { return socket.close() }
-        self.socket = socket
-        let now = moment()
-        (lastFrame, lastPing) = (now.instant, now.instant)
-        subscribedAt = now.instant
+extension QuoteLoop: VenueListener {
+    func connected(_ connection: Int) {
         (refusalsBefore, hasReportedRefusal) = (node.refusedRequests, false)
-        node.connected(0, at: now)
-        for request in BybitWire.subscriptions(symbols: symbols, depth: configuration.venue.depth) { socket.send(text: request) }
-        logger.info("Connected to the venue.", metadata: ["venue": "\(target.description)"])
+        node.connected(connection, at: moment())
     }
 
-    func text(_ bytes: UnsafeRawBufferPointer, on socket: WebSocket) {
-        guard socket === self.socket, !isStopping else { return }
+    func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
+        guard !isStopping else { return }
         let now = moment()
-        lastFrame = now.instant
         span = (span?.first ?? now.wall, now.wall)
-        // A venue that talks is one that is there: the next failure is the first again.
-        backOff.reset()
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
-        node.frame(bytes, on: 0, at: now)
+        node.frame(bytes, on: connection, at: now)
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
 
-    func pong(on socket: WebSocket) {
-        guard socket === self.socket else { return }
-        node.pong(on: 0, at: moment())
-    }
+    func pong(on connection: Int) { node.pong(on: connection, at: moment()) }
 
-    func closed(_ socket: WebSocket, reason: String) {
-        guard socket === self.socket else { return }
-        self.socket = nil
+    func disconnected(_ connection: Int) {
         guard !isStopping else { return }
         let now = moment()
-        node.disconnected(0, at: now)
+        node.disconnected(connection, at: now)
         // Every order of this venue, whichever book it was made from (SPEC 10.1).
         _ = node.cancelAll(at: now)
         spool.publish(&node.shared.outboxes)
-        logger.warning("The venue's connection ended.", metadata: ["venue": "\(target.description)", "cause": "\(reason)"])
-        reconnect()
     }
+
+    func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }
 
 extension KillSwitch.Scope {

@@ -121,8 +121,8 @@ import Wire
         case .replaced: #expect(bids == 1 && id == update && it.top()?.bidPrice == 999 && it.isProven())
         }
         if expected != .gap { #expect(it.counts().sequenceGaps == 0 && it.node.gaps.isEmpty) }
-        let wanted = it.node.takeResubscriptions()
-        #expect(wanted == (expected == .gap ? [0] : []))
+        let wanted = it.node.takeRequests()
+        #expect(wanted == (expected == .gap ? [.resubscribe(0)] : []))
         if expected == .gap { #expect(it.node.gaps.map { [$0.expected, $0.received] } == [[11, update]]) }
     }
 
@@ -137,9 +137,9 @@ import Wire
         #expect(!it.isProven() && it.intended.buy == nil && it.intended.sell == nil && it.isProven(1), "another symbol stands")
         for update in Int64(15)..<30 { it.book("delta", update, after: 10) }
         #expect(it.counts().ticks == ticks && it.counts().sequenceGaps == 1 && it.counts().unsyncedMessages == 16)
-        let wanted = it.node.takeResubscriptions()
-        let again = it.node.takeResubscriptions()
-        #expect(wanted == [0] && again == [] && it.counts().resubscriptions == 1)
+        let wanted = it.node.takeRequests()
+        let again = it.node.takeRequests()
+        #expect(wanted == [.resubscribe(0)] && again == [] && it.counts().resubscriptions == 1)
         it.snapshot(30)
         it.book("delta", 31, after: 20)
         #expect(it.isProven() && it.isQuoting && it.counts().ticks == ticks + 2)
@@ -151,21 +151,22 @@ import Wire
         let it = Harness()
         it.snapshot(10)
         it.book("delta", 14)
-        _ = it.node.takeResubscriptions()
+        _ = it.node.takeRequests()
         it.book("delta", 15, after: 4_999)
-        let early = it.node.takeResubscriptions()
+        let early = it.node.takeRequests()
         it.book("snapshot", 16, bids: #"["100.05","1"]"#)  // Off the tick: rejected.
         it.book("delta", 17, after: 1)
-        let late = it.node.takeResubscriptions()
-        #expect(early == [] && late == [0] && it.node.rejected(.offTick) == 1)
+        let late = it.node.takeRequests()
+        #expect(early == [] && late == [.resubscribe(0)] && it.node.rejected(.offTick) == 1)
     }
 
     @Test func aDeltaBeforeAnySnapshotIsUnsynced() {
         let it = Harness()
         it.book("delta", 5, bids: #"["100.0","1"]"#, asks: #"["100.2","4"]"#)
-        let wanted = it.node.takeResubscriptions()
+        let wanted = it.node.takeRequests()
         #expect(
-            !it.isProven() && it.counts().unsyncedMessages == 1 && it.counts().sequenceGaps == 0 && it.counts().ticks == 0 && wanted == [0])
+            !it.isProven() && it.counts().unsyncedMessages == 1 && it.counts().sequenceGaps == 0 && it.counts().ticks == 0
+                && wanted == [.resubscribe(0)])
     }
 
     @Test func aRequestIsMootOnceTheBookStandsAgain() {
@@ -173,7 +174,7 @@ import Wire
         it.snapshot(10)
         it.book("delta", 14)
         it.snapshot(20)
-        let wanted = it.node.takeResubscriptions()
+        let wanted = it.node.takeRequests()
         #expect(wanted == [])
     }
 
@@ -356,7 +357,7 @@ import Wire
         #expect(it.counts().sequenceGaps == 0)
         let last = it.event(it.events().count - 1)
         #expect(last.kind == .disconnected && last.symbol == nil && last.first == 0 && last.second == 1)
-        let wanted = it.node.takeResubscriptions()
+        let wanted = it.node.takeRequests()
         #expect(wanted == [], "the next connection subscribes to everything anyway")
         it.node.connected(1, at: it.moment())
         #expect(!it.isProven(1), "a second beginning is the end of the first")

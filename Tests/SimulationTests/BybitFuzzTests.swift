@@ -51,7 +51,7 @@ struct BybitFuzzTests {
                 }
             }
             var frame = Array(
-                Self.frame(symbol, &updates, clock / 1_000_000, wantsSnapshot: !node.takeResubscriptions().isEmpty, &random).utf8)
+                Self.frame(symbol, &updates, clock / 1_000_000, wantsSnapshot: !node.takeRequests().isEmpty, &random).utf8)
             if random.chance(perMillion: 600_000) {
                 damage(&frame, &random)
                 damaged += 1
