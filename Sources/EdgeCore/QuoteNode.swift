@@ -24,6 +24,13 @@ package struct SharedState {
     package internal(set) var explanation: TickExplanation?
 
     var connectionAnswers: Bool
+    /// By connection; the node's.
+    let pulses: UnsafeMutablePointer<ConnectionPulse>
+    let connectionCount: Int
+    /// A refresh waits for the answer to a ping that has not been sent.
+    var wantsPing = false
+    /// Symbols whose refresh is a REST snapshot that has not been asked for; at most one entry each.
+    var snapshotsWanted: [SymbolIndex] = []
     var clock: StopClock
     var orderRate: OrderRate
     var orderNumber: Int64 = 0
@@ -41,8 +48,10 @@ package struct SharedState {
 
     init(
         parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
-        firstFillID: Int64
+        firstFillID: Int64, pulses: UnsafeMutablePointer<ConnectionPulse>, connectionCount: Int
     ) {
+        self.pulses = pulses
+        self.connectionCount = connectionCount
         self.parameters = parameters
         self.configHash = configHash
         self.isRecorded = isRecorded
@@ -103,6 +112,9 @@ package struct QuoteNode: ~Copyable {
             }
         }
 
+        /// The least time between two pings (SPEC 3.2): four a second, two on Binance.
+        package var pingNanoseconds: Int64 { Limits.freshnessPingIntervalNanoseconds * (category == nil ? 2 : 1) }
+
         /// How long a silent topic may be believed because its connection answers, at most; nil is no bound of the venue's own. Bybit sends a
         /// quiet book's top again each 3 s (SPEC 3.2).
         package var topicProofNanosecondsMax: Int64? { category == nil ? nil : 5_000_000_000 }
@@ -114,7 +126,7 @@ package struct QuoteNode: ~Copyable {
     package internal(set) var refusedRequests: Int64 = 0
     package private(set) var gaps: [Gap] = []
     package var shared: SharedState
-    private let venue: Venue
+    let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
     /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
     private let armParameters: UnsafeMutablePointer<Parameters>
@@ -130,22 +142,25 @@ package struct QuoteNode: ~Copyable {
     /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
-    private var last: Moment?
+    private(set) var last: Moment?
 
     /// - Parameters:
     ///   - instruments: every symbol this node may meet, at most `Limits.symbolsMax`.
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
     ///   - configHash: what rows carry until the first `apply`.
+    ///   - seed: of the jitter of refreshes that failed.
     package init(
         venue: Venue, instruments: [Instrument], parameters: Parameters, configHash: UInt64 = 0, isRecorded: Bool, connections: Int,
-        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock
+        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock, seed: UInt64 = 0
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
+        let pulses = UnsafeMutablePointer<ConnectionPulse>.allocate(capacity: max(1, connections))
+        pulses.initialize(repeating: ConnectionPulse(), count: max(1, connections))
         shared = SharedState(
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
-            firstFillID: firstFillID)
+            firstFillID: firstFillID, pulses: pulses, connectionCount: connections)
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
@@ -153,7 +168,7 @@ package struct QuoteNode: ~Copyable {
             (symbols + symbolCount).initialize(
                 to: SymbolState(
                     index: SymbolIndex(symbolCount), instrument: instrument, armParameters: armParameters,
-                    armFields: ArmFields(configHash: configHash)))
+                    armFields: ArmFields(configHash: configHash), seed: seed))
             symbolCount += 1
         }
         connectionSymbols = .init(repeating: nil, count: connections)
@@ -165,6 +180,7 @@ package struct QuoteNode: ~Copyable {
         symbols.deallocate()
         armParameters.deinitialize(count: 2)
         armParameters.deallocate()
+        shared.pulses.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
@@ -182,6 +198,7 @@ package struct QuoteNode: ~Copyable {
         messages += 1
         begin(at: now)
         sweep(at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].framed(at: now.instant) }
         if venue.category != nil {
             bybitFrame(bytes, on: connection, at: now, readAt: readAt)
         } else {
@@ -293,7 +310,11 @@ package struct QuoteNode: ~Copyable {
     mutating func sweep(at now: Moment) {
         if let nextSweep, now.instant < nextSweep { return }
         nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
-        for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
+        watchConnections(at: now)
+        for index in 0..<symbolCount {
+            symbols[index].advance(to: now, &shared)
+            noteResubscription(SymbolIndex(index))
+        }
         noteDrops(at: now)
     }
 

@@ -9,12 +9,3 @@ package enum VenueRequest: Sendable, Equatable {
     /// Ask for the symbol's order book outside the stream; `snapshotAnswered` or `snapshotFailed` follows.
     case snapshot(SymbolIndex)
 }
-
-extension QuoteNode {
-    /// What has become due since the last call; each is handed out once.
-    package mutating func takeRequests() -> [VenueRequest] {
-        guard !resubscriptions.isEmpty else { return [] }
-        defer { resubscriptions.removeAll() }
-        return resubscriptions.filter { !symbols[Int($0)].isProven }.map { .resubscribe($0) }
-    }
-}
