@@ -152,6 +152,13 @@ package enum Limits {
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
 
+    // MARK: Binance
+    /// Between two questions for one symbol's order book, after ones that led nowhere: nothing is quoted meanwhile, and the weight of the next
+    /// question is there again after 3 s.
+    package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
+    package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+
     // MARK: Market-data cache
     /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
     package static let refreshWaitNanoseconds: Int64 = 50_000_000

@@ -134,7 +134,24 @@ extension SymbolState {
         if let fill = askSide.trade(aggressor: aggressor, price: trade.price, lots: trade.quantity) { book(fill, at: now, &shared) }
     }
 
+    /// Trades come one by one or as aggregates; a feed that has both would count each twice, so the kind that came first counts.
+    mutating func countsTrades(areAggregate: Bool) -> Bool {
+        if let tradesAreAggregate { return tradesAreAggregate == areAggregate }
+        tradesAreAggregate = areAggregate
+        return true
+    }
+
     // MARK: Sequence
+
+    /// Whether a snapshot with this id is older than the first event that waits for one: the events between are lost, another is needed.
+    func awaitsNewer(thanSnapshot id: Int64, _ chain: DepthChain) -> Bool {
+        guard sync == .unsynced, let first = buffered.first else { return false }
+        return chain == .futures ? !begins(first, within: id) : first.first > id &+ 1
+    }
+
+    /// Futures: whether nothing lies between a snapshot and an event behind it. The documents ask for U <= id; but ids are shared across symbols,
+    /// so in a quiet market the next event begins far above the snapshot. Its `pu` says that there was nothing between.
+    private func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
 
     /// The last break, once: (expected id, received id).
     mutating func takeGap() -> (expected: Int64, received: Int64)? {
@@ -152,7 +169,7 @@ extension SymbolState {
         case (.unsynced, _): preconditionFailure("BUG: a diff was judged without a snapshot")
         case (.awaitingFirst(let id), .futures):
             if diff.last < id { return .old }
-            return diff.first <= id ? .next : .gap(expected: id)
+            return begins(diff, within: id) ? .next : .gap(expected: id)
         case (.awaitingFirst(let id), .spot):
             if diff.last <= id { return .old }
             return diff.first <= id &+ 1 ? .next : .gap(expected: id &+ 1)

@@ -114,7 +114,7 @@ extension SymbolState {
             subscription.stands()
         }
         sync = .synced
-        cache.prove(at: now, venueMilliseconds: eventMilliseconds)
+        cache.prove(at: now, venueMilliseconds: eventMilliseconds, id: decoder.sequence)
         contradictedAt = nil
         proven(at: now, readAt: readAt, &shared)
         return true
@@ -160,6 +160,7 @@ extension SymbolState {
         let wasProven = isProven
         sync = .unsynced
         subscription = BookSubscription()
+        buffered = []
         contradictedAt = nil
         cache.lose(.disconnect, at: now.instant)
         pull(at: now, &shared)
@@ -258,7 +259,8 @@ extension QuoteNode {
         if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
     }
 
-    private mutating func noteProof(_ index: SymbolIndex, on connection: Int) {
+    /// What the frame proved holds for every book of its connection.
+    mutating func noteProof(_ index: SymbolIndex, on connection: Int) {
         guard !shared.isRecorded, connection < shared.connectionCount, symbols[Int(index)].subscription.connection == connection else { return }
         shared.pulses[connection].proved(symbols[Int(index)].cache.newestProof)
     }
@@ -269,6 +271,7 @@ extension QuoteNode {
             if symbols[index].disconnected(at: now, &shared) { books += 1 }
             // The next connection subscribes to everything anyway.
             resubscriptions.removeAll { $0 == SymbolIndex(index) }
+            snapshots.drop(SymbolIndex(index))
         }
         return books
     }

@@ -155,8 +155,13 @@ extension QuoteNode {
         }
         for symbol in resubscriptions where !symbols[Int(symbol)].isProven { requests.append(.resubscribe(symbol)) }
         resubscriptions.removeAll(keepingCapacity: true)
-        for symbol in shared.snapshotsWanted { requests.append(.snapshot(symbol)) }
-        shared.snapshotsWanted.removeAll(keepingCapacity: true)
+        if let now = last?.instant {
+            for symbol in shared.snapshotsWanted { snapshots.want(symbol, at: now) }
+            shared.snapshotsWanted.removeAll(keepingCapacity: true)
+            for symbol in snapshots.takeDue(at: now) { requests.append(.snapshot(symbol)) }
+        }
+        for connection in leavingConnections { requests.append(.reconnect(connection: connection)) }
+        leavingConnections.removeAll(keepingCapacity: true)
         return requests
     }
 

@@ -37,12 +37,12 @@ package struct InstrumentScan: ~Copyable {
         case .depth(let symbol, _, _, _, _): useLevels(index(of: symbol, on: connection), connection)
         case .snapshot(let symbol, _, _):
             useLevels(symbol.flatMap { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
-        case .trade(let symbol, let level, _, _, _): use(level, index(of: symbol, on: connection), connection)
+        case .trade(let symbol, let level, _, _, _, _): use(level, index(of: symbol, on: connection), connection)
         case .bookTicker(let symbol, _, let bid, let ask, _):
             let index = index(of: symbol, on: connection)
             use(bid, index, connection)
             use(ask, index, connection)
-        case .other: break
+        case .leaving, .refused, .other: break
         }
     }
 

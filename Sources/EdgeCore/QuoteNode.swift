@@ -95,6 +95,7 @@ package struct QuoteNode: ~Copyable {
     package enum Venue: String, Sendable, CaseIterable {
         case binanceUSDM = "binance-usdm"
         case binanceSpot = "binance-spot"
+        case binanceCOINM = "binance-coinm"
         /// Bybit's USDT perpetuals.
         case bybit
         case bybitSpot = "bybit-spot"
@@ -106,14 +107,24 @@ package struct QuoteNode: ~Copyable {
         /// The category its connections carry; nil where the wire is not Bybit's.
         package var category: BybitCategory? {
             switch self {
-            case .binanceUSDM, .binanceSpot: nil
+            case .binanceUSDM, .binanceSpot, .binanceCOINM: nil
             case .bybit, .sim: .linear
             case .bybitSpot: .spot
             }
         }
 
         /// The least time between two pings (SPEC 3.2): four a second, two on Binance.
-        package var pingNanoseconds: Int64 { Limits.freshnessPingIntervalNanoseconds * (category == nil ? 2 : 1) }
+        package var pingNanoseconds: Int64 { binance == nil ? Limits.freshnessPingIntervalNanoseconds : BinanceWire.pingIntervalNanoseconds }
+
+        /// Which of Binance's markets it is; nil for another venue.
+        package var binance: BinanceWire.Market? {
+            switch self {
+            case .binanceSpot: .spot
+            case .binanceUSDM: .usdm
+            case .binanceCOINM: .coinm
+            case .bybit, .bybitSpot, .sim: nil
+            }
+        }
 
         /// How long a silent topic may be believed because its connection answers, at most; nil is no bound of the venue's own. Bybit sends a
         /// quiet book's top again each 3 s (SPEC 3.2).
@@ -135,6 +146,10 @@ package struct QuoteNode: ~Copyable {
     var bybitDecoder = BybitDecoder()
     /// Symbols whose book lost its chain, in the order they did; at most one entry each.
     var resubscriptions: [SymbolIndex] = []
+    /// The order books to ask the venue for outside its stream (Binance, live).
+    var snapshots: SnapshotRequests
+    /// Connections whose end the venue has announced.
+    var leavingConnections: [Int] = []
     private var rejections: InlineArray<13, Int64> = .init(repeating: 0)
     private var nextSweep: Instant?
     /// Rows lost that an event has told already, by `Feed.place`.
@@ -149,10 +164,11 @@ package struct QuoteNode: ~Copyable {
     ///   - runNumber: rises with every start in one feeds directory; orders are named after it.
     ///   - firstFillID: one above the highest `seq` in the fills feed.
     ///   - configHash: what rows carry until the first `apply`.
-    ///   - seed: of the jitter of refreshes that failed.
+    ///   - random: draws from a range evenly; what waits after a failure waits a random time.
     package init(
         venue: Venue, instruments: [Instrument], parameters: Parameters, configHash: UInt64 = 0, isRecorded: Bool, connections: Int,
-        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock, seed: UInt64 = 0
+        runNumber: Int64, firstFillID: Int64, outboxes: consuming Outboxes, clock: StopClock,
+        random: @escaping @Sendable (ClosedRange<Int64>) -> Int64 = { $0.upperBound }
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
@@ -161,6 +177,14 @@ package struct QuoteNode: ~Copyable {
         shared = SharedState(
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
             firstFillID: firstFillID, pulses: pulses, connectionCount: connections)
+        if let market = venue.binance {
+            snapshots = SnapshotRequests(
+                symbols: instruments.count, weight: RequestWeight(perMinute: market.weightPerMinute),
+                cost: market.depthWeight(limit: market.snapshotLevels(symbols: instruments.count)), random: random)
+        } else {
+            snapshots = SnapshotRequests(
+                symbols: instruments.count, weight: RequestWeight(perMinute: BybitWire.requestsPerMinute), cost: 1, random: random)
+        }
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
@@ -168,7 +192,7 @@ package struct QuoteNode: ~Copyable {
             (symbols + symbolCount).initialize(
                 to: SymbolState(
                     index: SymbolIndex(symbolCount), instrument: instrument, armParameters: armParameters,
-                    armFields: ArmFields(configHash: configHash), seed: seed))
+                    armFields: ArmFields(configHash: configHash), seed: UInt64(random(0 ... .max))))
             symbolCount += 1
         }
         connectionSymbols = .init(repeating: nil, count: connections)
@@ -216,8 +240,12 @@ package struct QuoteNode: ~Copyable {
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
+                symbols[Int(index)].subscription.connection = connection
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
+                // Only now: a book asked for before its stream began may be older than the first event.
+                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded { snapshots.want(index, at: now.instant) }
+                noteProof(index, on: connection)
             case .snapshot(let symbol, let id, let event):
                 if let symbol {
                     try snapshot(find(symbol), id: id, eventMilliseconds: event, at: now)
@@ -226,17 +254,29 @@ package struct QuoteNode: ~Copyable {
                 } else {
                     parkedSnapshots[connection] = Array(bytes)
                 }
-            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
+            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let isAggregate, let event):
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
+                guard symbols[Int(index)].countsTrades(areAggregate: isAggregate) else {
+                    otherMessages += 1
+                    return
+                }
                 try symbols[Int(index)].trade(
                     level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
+                noteProof(index, on: connection)
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
                 try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
+                noteProof(index, on: connection)
+            case .leaving:
+                otherMessages += 1
+                if !shared.isRecorded, !leavingConnections.contains(connection) { leavingConnections.append(connection) }
+            case .refused:
+                otherMessages += 1
+                refusedRequests += 1
             case .other: otherMessages += 1
             }
         } catch {
@@ -366,6 +406,25 @@ package struct QuoteNode: ~Copyable {
             first: event.first, last: event.last, previous: event.previous, eventMilliseconds: event.eventMilliseconds, bids: [], asks: [])
         try symbols[Int(index)].depth(header, decoder, chain: venue.chain, at: now, readAt: readAt, &shared)
         noteGap(index, at: now)
+    }
+
+    /// An order book that was asked for; false when it is older than everything that waits for it, and changes nothing.
+    mutating func restSnapshot(_ index: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant, at now: Moment)
+        throws(FrameRejection) -> Bool
+    {
+        guard venue.binance != nil else {
+            try symbols[Int(index)].refresh(with: BybitSnapshot(body), sentAt: sentAt, at: now, &shared)
+            return true
+        }
+        guard case .snapshot(let symbol, let id, let event) = try decoder.decode(body) else { throw .missingField }
+        if let symbol, !symbols[Int(index)].isNamed(symbol) { throw .unknownSymbol }
+        if symbols[Int(index)].isProven {
+            try symbols[Int(index)].refresh(with: decoder, id: id, sentAt: sentAt, at: now, &shared)
+            return true
+        }
+        guard !symbols[Int(index)].awaitsNewer(thanSnapshot: id, venue.chain) else { return false }
+        try snapshot(index, id: id, eventMilliseconds: event, at: now)
+        return symbols[Int(index)].sync != .unsynced
     }
 
     mutating func noteGap(_ index: SymbolIndex, at now: Moment) {

@@ -76,6 +76,8 @@ package struct SymbolState: ~Copyable {
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
     var buffered: [BufferedDiff] = []
+    /// Which kind of trades came first; nil before there was one.
+    var tradesAreAggregate: Bool?
     /// Venue time of the last applied depth event.
     var lastEventMilliseconds: Int64 = .min
     var lastGap: (expected: Int64, received: Int64)?

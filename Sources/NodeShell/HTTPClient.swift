@@ -6,10 +6,13 @@ import NIOPosix
 package struct HTTPResponse: Sendable, Equatable {
     package var status: Int
     package var body: [UInt8]
+    /// The header `Retry-After` in its form of seconds; nil without one.
+    package var retryAfterSeconds: Int64?
 
-    package init(status: Int, body: [UInt8]) {
+    package init(status: Int, body: [UInt8], retryAfterSeconds: Int64? = nil) {
         self.status = status
         self.body = body
+        self.retryAfterSeconds = retryAfterSeconds
     }
 }
 
@@ -73,6 +76,7 @@ private final class HTTPExchange: ChannelInboundHandler {
     private let peer: String
     private let promise: EventLoopPromise<HTTPResponse>
     private var status: Int?
+    private var retryAfterSeconds: Int64?
     private var body = ByteBuffer()
     private let deadline: TimeAmount
     private var timer: Scheduled<Void>?
@@ -101,7 +105,9 @@ private final class HTTPExchange: ChannelInboundHandler {
     func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         guard !isDone else { return }
         switch unwrapInboundIn(data) {
-        case .head(let head): status = Int(head.status.code)
+        case .head(let head):
+            status = Int(head.status.code)
+            retryAfterSeconds = head.headers.first(name: "Retry-After").flatMap { Int64($0) }
         case .body(var bytes):
             guard body.readableBytes + bytes.readableBytes <= Limits.httpBodyBytesMax else {
                 fail(.tooLarge, "the answer is longer than \(Limits.httpBodyBytesMax) bytes", context)
@@ -110,7 +116,8 @@ private final class HTTPExchange: ChannelInboundHandler {
             body.writeBuffer(&bytes)
         case .end:
             guard let status else { return }
-            finish(.success(HTTPResponse(status: status, body: body.readBytes(length: body.readableBytes) ?? [])), context)
+            let bytes = body.readBytes(length: body.readableBytes) ?? []
+            finish(.success(HTTPResponse(status: status, body: bytes, retryAfterSeconds: retryAfterSeconds)), context)
         }
     }
 

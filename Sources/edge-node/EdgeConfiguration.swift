@@ -26,6 +26,8 @@ struct EdgeConfiguration: Sendable {
     struct Venue {
         var name = "sim"
         var url = "ws://127.0.0.1:8090/v5/public/linear"
+        /// `http://` or `https://`; nil: the venue's own.
+        var restURL: String?
         var symbols = ["BTCUSDT", "ETHUSDT"]
         var depth = 50
     }
@@ -56,11 +58,14 @@ struct EdgeConfiguration: Sendable {
         text("instruments_file", "instruments.yaml", "a path", isPath) { $0.instrumentsFile = $1 },
         text("fees_file", "fees.yaml", "a path", isPath) { $0.feesFile = $1 },
 
-        text("venue.name", "sim", "sim or bybit", isLiveVenue) { $0.venue.name = $1 },
+        text("venue.name", "sim", venues.joined(separator: ", "), isLiveVenue) { $0.venue.name = $1 },
         text("venue.url", "ws://127.0.0.1:8090/v5/public/linear", "ws:// or wss://, host, port and path", isVenueURL) {
             $0.venue.url = $1
         },
-        text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters and digits, with commas", isSymbolList) {
+        text("venue.rest_url", "auto", "auto, or http:// or https://, host and port", isRESTURL) {
+            $0.venue.restURL = $1 == "auto" ? nil : $1
+        },
+        text("venue.symbols", "BTCUSDT,ETHUSDT", "names of capital letters, digits and '_', with commas", isSymbolList) {
             $0.venue.symbols = $1.split(separator: ",").map { $0.filter { $0 != " " } }
         },
         text("venue.depth", "50", "50, 200 or 1000", isDepth) { $0.venue.depth = Int($1)! },
@@ -374,15 +379,16 @@ struct EdgeConfiguration: Sendable {
 
     private static let venues = QuoteNode.Venue.allCases.map(\.rawValue)
 
-    @Sendable private static func isLiveVenue(_ text: String) -> Bool { text == "sim" || text == "bybit" }
+    @Sendable private static func isLiveVenue(_ text: String) -> Bool { venues.contains(text) }
     @Sendable private static func isVenueURL(_ text: String) -> Bool { VenueURL(text) != nil }
+    @Sendable private static func isRESTURL(_ text: String) -> Bool { text == "auto" || VenueURL(rest: text) != nil }
     @Sendable private static func isDepth(_ text: String) -> Bool { ["50", "200", "1000"].contains(text) }
     @Sendable private static func isListen(_ text: String) -> Bool { text == "off" || address(text) != nil }
     @Sendable private static func isSymbolList(_ text: String) -> Bool {
         let names = text.split(separator: ",", omittingEmptySubsequences: false).map { $0.filter { $0 != " " } }
         return (1...Limits.symbolsMax).contains(names.count) && Set(names).count == names.count
             && names.allSatisfy { name in
-                (1...20).contains(name.utf8.count) && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) }
+                (1...20).contains(name.utf8.count) && name.utf8.allSatisfy { (48...57).contains($0) || (65...90).contains($0) || $0 == 95 }
             }
     }
 
@@ -475,7 +481,7 @@ struct EdgeConfiguration: Sendable {
     }
 }
 
-/// `ws://host[:port]/path` or `wss://...`.
+/// `ws://host[:port]/path` or `wss://...`; for REST `http://host[:port]` or `https://...`.
 struct VenueURL: Equatable {
     var isSecure: Bool
     var host: String
@@ -483,9 +489,18 @@ struct VenueURL: Equatable {
     var path: String
 
     init?(_ text: String) {
-        isSecure = text.hasPrefix("wss://")
-        guard isSecure || text.hasPrefix("ws://") else { return nil }
-        let rest = text.dropFirst(isSecure ? 6 : 5)
+        self.init(text, plain: "ws://", secure: "wss://")
+    }
+
+    init?(rest text: String) {
+        self.init(text.hasSuffix("/") ? text : text + "/", plain: "http://", secure: "https://")
+        guard path == "/" else { return nil }
+    }
+
+    private init?(_ text: String, plain: String, secure: String) {
+        isSecure = text.hasPrefix(secure)
+        guard isSecure || text.hasPrefix(plain) else { return nil }
+        let rest = text.dropFirst((isSecure ? secure : plain).utf8.count)
         guard let slash = rest.firstIndex(of: "/"), rest.utf8.allSatisfy({ (0x21...0x7e).contains($0) }) else { return nil }
         path = String(rest[slash...])
         let authority = String(rest[..<slash])

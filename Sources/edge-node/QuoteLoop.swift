@@ -16,6 +16,7 @@ final class QuoteLoop: @unchecked Sendable {
         var venue: QuoteNode.Venue
         var instruments: [Instrument]
         var target: WebSocketTarget
+        var rest: VenueConnection.RESTOrigin?
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
@@ -72,11 +73,15 @@ final class QuoteLoop: @unchecked Sendable {
         isKilledByFile = setup.isKilledByFile
         venue = VenueConnection(
             .init(
-                target: setup.target, symbols: symbols, depth: configuration.venue.depth, logger: setup.logger), on: eventLoop)
+                venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                comparedLevels: Int(configuration.parameters.cache.maxDepth),
+                logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
-            configHash: configuration.hash(for: venueName), isRecorded: false, connections: 1, runNumber: spool.runNumber,
-            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds })
+            configHash: configuration.hash(for: venueName), isRecorded: false,
+            connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
+            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds },
+            random: { .random(in: $0) })
         arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] spec in
             do throws(ConfigurationError) {
                 _ = try configuration.candidate(spec.candidate)
@@ -331,6 +336,8 @@ extension QuoteLoop: VenueListener {
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
         node.frame(bytes, on: connection, at: now)
+        // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
+        if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
@@ -345,6 +352,19 @@ extension QuoteLoop: VenueListener {
         _ = node.cancelAll(at: now)
         spool.publish(&node.shared.outboxes)
     }
+
+    func snapshot(of symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant) {
+        guard !isStopping else { return }
+        node.snapshotAnswered(symbol, body, sentAt: clock.moment(at: sentAt), at: moment())
+        spool.publish(&node.shared.outboxes)
+    }
+
+    func snapshotFailed(of symbol: SymbolIndex, pauseNanoseconds: Int64) {
+        guard !isStopping else { return }
+        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
+    }
+
+    func isDead(_ connection: Int, at now: Instant) -> Bool { node.isDead(connection, at: now) }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }

@@ -59,13 +59,13 @@ private struct Edge {
     private let venue: QuoteNode.Venue
     private let instruments: [Instrument]
     private let target: WebSocketTarget
+    private let rest: VenueConnection.RESTOrigin?
     private let tls: TLSContext?
 
     init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
         self.configuration = configuration
         self.logger = logger
-        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as is the URL.
-        let url = VenueURL(configuration.venue.url)!
+        venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as are the URLs.
         let known = configuration.instruments[configuration.venue.name] ?? []
         let missing = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
         guard missing.isEmpty else {
@@ -80,7 +80,7 @@ private struct Edge {
             tls =
                 configuration.hub.isEnabled
                 ? try TLSContext.client(TLSFiles(certificate: paths.certificate, key: paths.key, authority: paths.authority)) : nil
-            target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? try TLSContext.venue() : nil)
+            (target, rest) = try VenueConnection.addresses(configuration.venue)
         } catch {
             throw Unusable(text: "tls: \(error)")
         }
@@ -109,8 +109,9 @@ private struct Edge {
                 feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
-                configuration: configuration, venue: venue, instruments: instruments, target: target, spool: spool, kills: killLog,
-                isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger), control: control,
+                configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
+                kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger),
+            control: control,
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()

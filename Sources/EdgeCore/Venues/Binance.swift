@@ -39,7 +39,7 @@ package enum FrameRejection: Int, CaseIterable, Sendable, Error {
 package enum DepthChain: Sendable {
     /// First applied event: U <= lastUpdateId + 1 <= u; then U == previous u + 1.
     case spot
-    /// First applied event: U <= lastUpdateId <= u; then pu == previous u. U says nothing here: ids are shared across symbols.
+    /// First applied event: pu <= lastUpdateId <= u; then pu == previous u. U says nothing here: ids are shared across symbols.
     case futures
 }
 
@@ -53,13 +53,19 @@ package struct RawLevel: Sendable {
 package enum BinanceFrame {
     case depth(symbol: UnsafeRawBufferPointer, first: Int64, last: Int64, previous: Int64?, eventMilliseconds: Int64)
     case snapshot(symbol: UnsafeRawBufferPointer?, last: Int64, eventMilliseconds: Int64?)
-    case trade(symbol: UnsafeRawBufferPointer, level: RawLevel, buyerIsMaker: Bool, consumesQueue: Bool, eventMilliseconds: Int64)
+    case trade(
+        symbol: UnsafeRawBufferPointer, level: RawLevel, buyerIsMaker: Bool, consumesQueue: Bool, isAggregate: Bool,
+        eventMilliseconds: Int64)
     case bookTicker(symbol: UnsafeRawBufferPointer, id: Int64, bid: RawLevel, ask: RawLevel, eventMilliseconds: Int64?)
+    /// The venue will end this connection shortly (`serverShutdown`).
+    case leaving
+    /// A request that the venue did not grant.
+    case refused
     /// Answers to requests and streams we do not use.
     case other
 }
 
-/// Decodes frames of Binance spot and USD-M, raw or wrapped as `{"stream", "data"}`: fields in any order, unknown ones skipped, decimals exact.
+/// Decodes frames of Binance spot, USD-M and COIN-M, raw or wrapped as `{"stream", "data"}`: fields in any order, unknown ones skipped, decimals exact.
 ///
 /// A frame is decoded whole before anything is applied, so a bad one never half-changes a book.
 package struct BinanceDecoder: ~Copyable {
@@ -85,7 +91,7 @@ package struct BinanceDecoder: ~Copyable {
         var fields = Fields()
         try reader.beginObject()
         while let key = try reader.nextKey() {
-            if key.equals("data") {
+            if key.equals("data") || key.equals("event") {
                 guard try reader.peek() == .object else {
                     try reader.skip()
                     continue
@@ -108,6 +114,7 @@ package struct BinanceDecoder: ~Copyable {
     private struct Fields {
         var isWrapped = false
         var overflowed = false
+        var isError = false
         var event: UnsafeRawBufferPointer?
         var symbol: UnsafeRawBufferPointer?
         var eventMilliseconds: Int64?
@@ -141,6 +148,9 @@ package struct BinanceDecoder: ~Copyable {
                 fields.hasAsks = true
             } else if key.equals("symbol"), try reader.peek() == .string {
                 fields.symbol = try reader.string()
+            } else if key.equals("code") || key.equals("error") {
+                fields.isError = true
+                try reader.skip()
             } else {
                 try reader.skip()
             }
@@ -191,7 +201,8 @@ package struct BinanceDecoder: ~Copyable {
                 else { return .failure(.missingField) }
                 return .success(.depth(symbol: symbol, first: first, last: last, previous: fields.previous, eventMilliseconds: time))
             }
-            if event.equals("trade") {
+            let isAggregate = event.equals("aggTrade")
+            if isAggregate || event.equals("trade") {
                 guard let symbol = fields.symbol, let price = fields.price, let quantity = fields.quantity,
                     let time = fields.eventMilliseconds,
                     let buyerIsMaker = fields.buyerIsMaker
@@ -199,8 +210,9 @@ package struct BinanceDecoder: ~Copyable {
                 return .success(
                     .trade(
                         symbol: symbol, level: RawLevel(price: price, quantity: quantity), buyerIsMaker: buyerIsMaker,
-                        consumesQueue: fields.consumesQueue, eventMilliseconds: time))
+                        consumesQueue: fields.consumesQueue, isAggregate: isAggregate, eventMilliseconds: time))
             }
+            if event.equals("serverShutdown") { return .success(.leaving) }
             guard event.equals("bookTicker") else { return .success(.other) }
         }
         // Spot bookTickers carry neither "e" nor "E".
@@ -214,7 +226,8 @@ package struct BinanceDecoder: ~Copyable {
                     ask: RawLevel(price: ask, quantity: askQuantity),
                     eventMilliseconds: fields.eventMilliseconds))
         }
-        return fields.event == nil ? .success(.other) : .failure(.missingField)
+        if fields.event != nil { return .failure(.missingField) }
+        return .success(fields.isError ? .refused : .other)
     }
 
     private mutating func readLevels(_ reader: inout JSONReader, side: Int, _ fields: inout Fields) throws(JSONError) -> Int {
