@@ -173,6 +173,22 @@ package enum Limits {
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+
+    // MARK: Market-data cache
+    /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
+    package static let refreshWaitNanoseconds: Int64 = 50_000_000
+    /// A refresh without an answer has failed after this: longer than any answer worth having, because nothing older is served anyway.
+    package static let refreshNanosecondsMax: Int64 = 2_000_000_000
+    /// Pause after a failed refresh: the first bound, doubled by each failure up to the second.
+    package static let refreshBackOffNanosecondsMin: Int64 = 250_000_000
+    package static let refreshBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// Pings without an answer: 16 s of four a second, more than a connection is kept without an answer.
+    package static let pingsInFlightMax = 64
+    /// A ping at least this often: Bybit closes a connection that says nothing for 20 s.
+    package static let heartbeatNanoseconds: Int64 = 15_000_000_000
+    /// A connection that answers no ping and sends nothing for this long is given up: a lost packet is sent again within 200 ms, then 400 ms
+    /// and 800 ms, so that three losses in a row are still waited for.
+    package static let unansweredNanosecondsMax: Int64 = 2_500_000_000
 }
 
 // MARK: Paper exchange

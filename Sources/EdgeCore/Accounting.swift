@@ -35,9 +35,7 @@ extension SymbolState {
         captureMarkouts(at: now, &shared)
         if change != nil { tryChange(at: now, &shared) }
         if case .interval(let nanoseconds) = shared.parameters.trigger { tickOnInterval(nanoseconds, upTo: now, &shared) }
-        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache) {
-            pull(at: now, &shared)
-        }
+        watchProof(at: now, &shared)
     }
 
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {

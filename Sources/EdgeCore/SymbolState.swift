@@ -90,7 +90,10 @@ package struct SymbolState: ~Copyable {
     var subscription = BookSubscription()
     package internal(set) var counts = SymbolCounts()
     package internal(set) var audit = TopAudit()
-    var cache = MDCache()
+    var cache: MDCache
+    var waiting: WaitingTick?
+    /// Since when a trade says that the book is not the venue's; nil after the next book frame.
+    var contradictedAt: Instant?
 
     // Pipeline.
     var features: FeatureSet
@@ -145,7 +148,8 @@ package struct SymbolState: ~Copyable {
     var markouts = MarkoutQueue()
 
     /// - Parameter armParameters: A's and B's; they outlive the symbol.
-    init(index: SymbolIndex, instrument: Instrument, armParameters: UnsafePointer<Parameters>, armFields: ArmFields) {
+    init(index: SymbolIndex, instrument: Instrument, armParameters: UnsafePointer<Parameters>, armFields: ArmFields, seed: UInt64 = 0) {
+        cache = MDCache(seed: seed &+ UInt64(index))
         let parameters = armParameters.pointee
         self.armParameters = armParameters
         self.armFields = armFields

@@ -93,7 +93,9 @@ struct EdgeConfiguration: Sendable {
         flag("md_cache.skip_pricing_on_stale", false) { $0.parameters.cache.skipsPricingOnStale = $1 },
         milliseconds("md_cache.max_stale_ms", "1000", 10...60_000) { $0.parameters.cache.maxStaleNanoseconds = $1 },
         bps("md_cache.stale_widen_bps", "0.5", 0...100) { $0.parameters.cache.staleWiden = $1 },
+        milliseconds("md_cache.invalidate_on_ws_gap_ms", "300", 50...10_000) { $0.parameters.cache.webSocketGapNanoseconds = $1 },
         bps("md_cache.invalidate_on_jump_bps", "50", 1...10_000) { $0.parameters.cache.invalidateOnJump = $1 },
+        integer("md_cache.max_depth", 50, 1...200) { $0.parameters.cache.maxDepth = $1 },
         milliseconds("md_cache.topic_proof_ms", "30000", 100...600_000) { $0.parameters.cache.topicProofNanoseconds = $1 },
 
         text("pipeline.trigger", "book", "book or interval", isTrigger) {
@@ -277,6 +279,7 @@ struct EdgeConfiguration: Sendable {
     private static func isQuoting(_ path: String) -> Bool {
         let kept = [
             "quoting.orders_per_second", "quoting.orders_burst", "md_cache.topic_proof_ms", "md_cache.invalidate_on_jump_bps",
+            "md_cache.invalidate_on_ws_gap_ms", "md_cache.max_depth",
         ]
         return ["md_cache.", "spread.", "guards.", "quoting."].contains { path.hasPrefix($0) } && !kept.contains(path)
     }
