@@ -45,20 +45,18 @@ extension SymbolState {
     mutating func refresh(with snapshot: BybitSnapshot, sentAt: Instant, at now: Moment, _ shared: inout SharedState) throws(FrameRejection) {
         guard snapshot.symbol == instrument.symbol else { throw .unknownSymbol }
         let levels = min(Int(shared.parameters.cache.maxDepth), subscription.depth ?? .max)
-        let agrees =
-            try holds(snapshot.bids.count, .buy, levels: levels) { snapshot.bids[$0] }
-            && holds(snapshot.asks.count, .sell, levels: levels) { snapshot.asks[$0] }
-        refreshed(id: snapshot.sequence, agrees: agrees, sentAt: sentAt, provesTopic: false, at: now, &shared)
+        let bidsAgree = try holds(snapshot.bids.count, .buy, levels: levels) { snapshot.bids[$0] }
+        let asksAgree = try holds(snapshot.asks.count, .sell, levels: levels) { snapshot.asks[$0] }
+        refreshed(id: snapshot.sequence, agrees: bidsAgree && asksAgree, sentAt: sentAt, provesTopic: false, at: now, &shared)
     }
 
     mutating func refresh(
         with decoder: borrowing BinanceDecoder, id: Int64, sentAt: Instant, at now: Moment, _ shared: inout SharedState
     ) throws(FrameRejection) {
         let levels = min(Int(shared.parameters.cache.maxDepth), Self.binanceLevels)
-        let agrees =
-            try holds(decoder.bidCount, .buy, levels: levels) { decoder.bid($0) }
-            && holds(decoder.askCount, .sell, levels: levels) { decoder.ask($0) }
-        refreshed(id: id, agrees: agrees, sentAt: sentAt, provesTopic: true, at: now, &shared)
+        let bidsAgree = try holds(decoder.bidCount, .buy, levels: levels) { decoder.bid($0) }
+        let asksAgree = try holds(decoder.askCount, .sell, levels: levels) { decoder.ask($0) }
+        refreshed(id: id, agrees: bidsAgree && asksAgree, sentAt: sentAt, provesTopic: true, at: now, &shared)
     }
 
     private mutating func refreshed(
