@@ -100,7 +100,7 @@ package struct ArmControl {
     }
 
     private let symbols: [String]
-    private let reject: @Sendable (ExperimentSpec) -> String?
+    private var reject: @Sendable (ExperimentSpec) -> String?
     private var latches: [String: Latch] = [:]
     private var damagedLines: [Int] = []
     private var assignment: Message.Assignment?
@@ -170,6 +170,23 @@ package struct ArmControl {
         return effects
     }
 
+    /// The edge's configuration changed: the experiment it was assigned is judged again, by `reject` of the new one. When no effect is `apply`,
+    /// the plan stays what it was and is to be played with the new parameters.
+    package mutating func adopt(reject: @escaping @Sendable (ExperimentSpec) -> String?, at now: Now) -> [Effect] {
+        self.reject = reject
+        var effects: [Effect] = []
+        if let spec = assignment?.experiment {
+            let before = refusal
+            judge(spec, &effects)
+            // What was said before need not be said again.
+            if before == refusal { effects.removeAll() }
+        }
+        applyChange(&effects)
+        settleLatches(at: now, &effects)
+        requestLease(at: now, &effects)
+        return effects
+    }
+
     private mutating func assigned(_ new: Message.Assignment, _ effects: inout [Effect]) {
         if let old = assignment, new.revision < old.revision {
             // A hub never goes back (SPEC 8.5): this is an answer that was overtaken.
@@ -181,13 +198,17 @@ package struct ArmControl {
         lease = LeaseState()
         refusal = nil
         guard let spec = new.experiment else { return }
+        judge(spec, &effects)
+        if !damagedLines.isEmpty { effects.append(.damaged(lines: damagedLines)) }
+    }
+
+    private mutating func judge(_ spec: ExperimentSpec, _ effects: inout [Effect]) {
         refusal = refusal(of: spec)
         lastSpec = refusal == nil ? spec : nil
         if let refusal {
             effects.append(.refused(experiment: spec.id, why: refusal))
             effects.append(.say(.error(code: "experiment_refused", text: "'\(spec.id)': \(refusal)")))
         }
-        if !damagedLines.isEmpty { effects.append(.damaged(lines: damagedLines)) }
     }
 
     private func refusal(of spec: ExperimentSpec) -> String? {

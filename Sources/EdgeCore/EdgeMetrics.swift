@@ -50,7 +50,7 @@ package struct EdgeMetrics: Sendable {
         }
     }
 
-    /// The newest attempt to read the configuration; the start is the first.
+    /// What came of reading the configuration, the last time and the last time that it succeeded; the start counts.
     package struct ConfigurationLoad: Sendable {
         package var isSuccess: Bool
         /// Of the last successful one.
@@ -69,7 +69,8 @@ package struct EdgeMetrics: Sendable {
     package var node: Node?
     /// Nil without a hub.
     package var link: Link?
-    package var configuration: ConfigurationLoad
+    /// Nil before the first second.
+    package var configuration: ConfigurationLoad?
     /// Left out by earlier scrapes.
     package var droppedBefore: Int64
 
@@ -78,7 +79,7 @@ package struct EdgeMetrics: Sendable {
     ///   - silentAfter: a symbol without a tick for this long, or ever, is not shown (SPEC 5).
     ///   - most: how many are shown.
     package init(
-        symbols: [Symbol], silentAfter nanoseconds: Int64, most: Int, node: Node?, link: Link?, configuration: ConfigurationLoad,
+        symbols: [Symbol], silentAfter nanoseconds: Int64, most: Int, node: Node?, link: Link?, configuration: ConfigurationLoad?,
         droppedBefore: Int64, at now: WallTime
     ) {
         let living = symbols.filter { $0.lastTick.map { now.nanoseconds - $0.nanoseconds < nanoseconds } ?? false }
@@ -103,10 +104,10 @@ package struct EdgeMetrics: Sendable {
                 "mm_config_last_reload_success", .gauge,
                 help:
                     "1 when the newest reading of the configuration succeeded, at the start or by a reload; 0 when the one before stays in force.",
-                value: .integer(configuration.isSuccess ? 1 : 0)),
+                value: configuration.map { .integer($0.isSuccess ? 1 : 0) }),
             MetricFamily(
                 "mm_config_last_reload_timestamp_seconds", .gauge, help: "When the configuration in force was read.", unit: "seconds",
-                value: Self.seconds(configuration.succeededAt)),
+                value: configuration.map { Self.seconds($0.succeededAt) }),
             MetricFamily(
                 "mm_metrics_dropped_series", .counter,
                 help: "Series left out because more symbols tick than metrics.max_symbols; rises with every scrape that leaves some out.",

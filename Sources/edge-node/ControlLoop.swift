@@ -13,6 +13,27 @@ struct HostStatus: Sendable {
     var symbols: [EdgeMetrics.Symbol]
     var metrics: EdgeMetrics.Node
     var feedsFailed: Bool
+    var reload: ReloadStatus
+}
+
+/// What came of reading the configuration again; the start counts as a success.
+struct ReloadStatus: Sendable, Equatable {
+    private(set) var lastSucceeded = true
+    /// When the configuration in effect was read, ms UTC.
+    private(set) var succeededAt: Int64
+    private(set) var failures: Int64 = 0
+
+    init(succeededAt milliseconds: Int64) { succeededAt = milliseconds }
+
+    mutating func succeed(at milliseconds: Int64) {
+        lastSucceeded = true
+        succeededAt = milliseconds
+    }
+
+    mutating func fail() {
+        lastSucceeded = false
+        failures += 1
+    }
 }
 
 /// What the uplink must know of the quote thread's decisions.
@@ -36,15 +57,13 @@ final class ControlLoop: @unchecked Sendable {
         var synced: SyncedFiles
         var feedFiles: FeedReading
         var tls: TLSContext?
-        /// When the configuration was read.
-        var configuredAt: WallTime
         var logger: Logger
     }
 
     enum File { case kills, latches }
 
     let eventLoop: any EventLoop
-    private let configuration: EdgeConfiguration
+    private var configuration: EdgeConfiguration
     private let source: String
     private let epoch: String
     private let synced: SyncedFiles
@@ -63,7 +82,6 @@ final class ControlLoop: @unchecked Sendable {
         synced = setup.synced
         feedFiles = setup.feedFiles
         tls = setup.tls
-        configurationLoad = EdgeMetrics.ConfigurationLoad(isSuccess: true, succeededAt: setup.configuredAt)
         logger = setup.logger
         killFile = setup.artifacts + "/KILL"
         kills = ControlFile(kills: setup.artifacts + "/kills.jsonl")
@@ -89,6 +107,8 @@ final class ControlLoop: @unchecked Sendable {
             step(.started)
         }
     }
+
+    func adopt(_ configuration: EdgeConfiguration) { eventLoop.execute { [self] in self.configuration = configuration } }
 
     func say(_ message: Message) {
         eventLoop.execute { [self] in
@@ -158,7 +178,6 @@ final class ControlLoop: @unchecked Sendable {
     // For /metrics.
     private var commands = CommandMeter()
     private var clockOffsetMilliseconds: Int64?
-    private var configurationLoad: EdgeMetrics.ConfigurationLoad
     private let process = ProcessMetrics()
     private var droppedSeries: Int64 = 0
     private var hasReportedDroppedSeries = false
@@ -337,7 +356,8 @@ final class ControlLoop: @unchecked Sendable {
         }
         let metrics = EdgeMetrics(
             symbols: status?.symbols ?? [], silentAfter: configuration.metricsSymbolSeconds * 1_000_000_000,
-            most: configuration.metricsSymbolsMax, node: status?.metrics, link: link, configuration: configurationLoad,
+            most: configuration.metricsSymbolsMax, node: status?.metrics, link: link,
+            configuration: status.map { .init(isSuccess: $0.reload.lastSucceeded, succeededAt: WallTime(nanoseconds: $0.reload.succeededAt * 1_000_000)) },
             droppedBefore: droppedSeries, at: SystemClock.wall())
         droppedSeries += metrics.droppedSeries
         if metrics.droppedSeries > 0, !hasReportedDroppedSeries {

@@ -275,6 +275,47 @@ struct EdgeConfiguration: Sendable {
         return result
     }
 
+    /// Why a running edge cannot go over to `new`; empty when it can. Only how it quotes may change while it runs: where things are, what is
+    /// quoted and how its rows are identified are what every open file and connection was made for.
+    func reloadProblems(_ new: EdgeConfiguration, file: String) -> [ConfigurationProblem] {
+        var problems: [ConfigurationProblem] = []
+        for key in Self.keys.map(\.path) where effective[key] != new.effective[key] && !Self.isReloadable(key) {
+            problems.append(
+                ConfigurationProblem(
+                    file: file, key: key,
+                    text: "needs a restart: '\(effective[key] ?? "")' is in effect, '\(new.effective[key] ?? "")' is wanted"))
+        }
+        func quoted(_ configuration: EdgeConfiguration) -> [Instrument] {
+            (configuration.instruments[venue.name] ?? []).filter { venue.symbols.contains($0.symbol) }.sorted { $0.symbol < $1.symbol }
+        }
+        if quoted(self) != quoted(new) {
+            problems.append(
+                ConfigurationProblem(file: file, key: "instruments_file", text: "needs a restart: an instrument in use changed"))
+        }
+        for key in new.parameters.limits.widened(beyond: parameters.limits) {
+            problems.append(
+                ConfigurationProblem(
+                    file: file, key: key,
+                    text: "needs a restart: a hard limit may only get narrower while the edge runs; '\(effective[key] ?? "")' is in effect")
+            )
+        }
+        return problems
+    }
+
+    private static func isReloadable(_ path: String) -> Bool {
+        ["md_cache.", "pipeline.", "spread.", "guards.", "quoting.", "limits.", "paper.", "features."].contains { path.hasPrefix($0) }
+    }
+
+    /// What is wrong with an experiment's candidate here, in a sentence; nil when nothing is.
+    func refusal(of spec: ExperimentSpec) -> String? {
+        do throws(ConfigurationError) {
+            _ = try candidate(spec.candidate)
+            return nil
+        } catch {
+            return error.problems.map { "\($0.key): \($0.text)" }.joined(separator: "; ")
+        }
+    }
+
     /// The parameters that `Parameters.candidate(to:)` leaves to a candidate.
     private static func isQuoting(_ path: String) -> Bool {
         let kept = [

@@ -27,7 +27,9 @@ final class QuoteLoop: @unchecked Sendable {
     }
 
     let eventLoop: any EventLoop
-    private let configuration: EdgeConfiguration
+    private var configuration: EdgeConfiguration
+    /// What came of the newest SIGHUP.
+    private var reload: ReloadStatus
     private let venueName: String
     private let symbols: [String]
     private let logger: Logger
@@ -80,14 +82,8 @@ final class QuoteLoop: @unchecked Sendable {
             connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
             firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds },
             random: { .random(in: $0) })
-        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] spec in
-            do throws(ConfigurationError) {
-                _ = try configuration.candidate(spec.candidate)
-                return nil
-            } catch {
-                return error.problems.map { "\($0.key): \($0.text)" }.joined(separator: "; ")
-            }
-        }
+        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] in configuration.refusal(of: $0) }
+        reload = ReloadStatus(succeededAt: SystemClock.wall().milliseconds)
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
         (nextSecond, startedAt) = (now, now)
@@ -115,6 +111,25 @@ final class QuoteLoop: @unchecked Sendable {
             shareControl()
         }
     }
+
+    /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`).
+    func adopt(_ new: EdgeConfiguration) {
+        eventLoop.execute { [self] in
+            let now = moment()
+            configuration = new
+            reload.succeed(at: now.wall.milliseconds)
+            node.adopt(baseline: new.parameters(for: venueName), at: now)
+            let effects = arms.adopt(
+                reject: { new.refusal(of: $0) },
+                at: .init(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: now.wall.milliseconds))
+            // The plan in force stays, with the new parameters and their hash, unless the experiment does not go with them.
+            if !effects.contains(where: { if case .apply = $0 { true } else { false } }) { apply(arms.plan) }
+            perform(effects)
+        }
+    }
+
+    /// A configuration that was refused; the old one stays in effect.
+    func reloadFailed() { eventLoop.execute { [self] in reload.fail() } }
 
     struct Outcome: Sendable {
         /// One JSON object on one line.
@@ -178,7 +193,7 @@ final class QuoteLoop: @unchecked Sendable {
             HostStatus(
                 wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
                 symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
-                feedsFailed: spool.failure != nil))
+                feedsFailed: spool.failure != nil, reload: reload))
     }
 
     private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {
@@ -203,9 +218,20 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func step(_ input: ArmControl.Input) {
         let now = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: moment().wall.milliseconds)
-        for effect in arms.step(input, at: now) {
+        perform(arms.step(input, at: now))
+    }
+
+    private func perform(_ effects: [ArmControl.Effect]) {
+        for effect in effects {
             switch effect {
-            case .apply(let plan): apply(plan)
+            case .apply(let plan):
+                apply(plan)
+                logger.info(
+                    "Arms changed.",
+                    metadata: [
+                        "experiment": "\(plan.experiment?.id ?? "none")", "on_b": "\(plan.choices.count { $0.arm == .b })",
+                        "why": "\(plan.choices.first { $0.why != .none }?.why.text ?? "none")",
+                    ])
             case .say(let message): control.say(message)
             case .record(let record):
                 control.append(record.line, to: .latches, then: eventLoop) { [self] result in
@@ -243,12 +269,6 @@ final class QuoteLoop: @unchecked Sendable {
         isSettling = true
         settlingSince = now.wall
         spool.publish(&node.shared.outboxes)
-        logger.info(
-            "Arms changed.",
-            metadata: [
-                "experiment": "\(plan.experiment?.id ?? "none")", "on_b": "\(plan.choices.count { $0.arm == .b })",
-                "why": "\(plan.choices.first { $0.why != .none }?.why.text ?? "none")",
-            ])
     }
 
     /// Tells the arms when the plan took effect; until then it looks again when the next order is due.

@@ -1,5 +1,6 @@
 import ArgumentParser
 import CalibModel
+import Configuration
 import EdgeCore
 import Glibc
 import Logging
@@ -16,6 +17,10 @@ struct Run: ParsableCommand {
             One JSON line on stdout says where things are once quoting begins; logs are JSON lines on stderr. SIGTERM and SIGINT cancel every order, \
             complete the feeds, ship what is durable for at most 2 s, print the run's summary as `replay -o json` does, and end with status 0.
 
+            SIGHUP reads the configuration again: how the edge quotes changes between two ticks, with resting orders, places in queues and averages \
+            kept. A configuration with a mistake, with a change that needs a restart, or with a wider hard limit is refused whole, and the log \
+            names every reason.
+
             A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
 
             Exit status: 0 stopped; 1 a file, a port or a thread cannot be had; 64 usage; 78 configuration.
@@ -30,11 +35,12 @@ struct Run: ParsableCommand {
     var set: [String] = []
 
     func run() throws {
-        let configuredAt = SystemClock.wall()
         let configuration = try loadOrExit(file: config, overrides: set)
         let logger = LogLines.logger("edge-node")
         do {
-            try Edge(configuration, logger).run(configuredAt: configuredAt)
+            try Edge(configuration, logger).run { () throws(ConfigurationError) in
+                try EdgeConfiguration.load(file: config, overrides: set, read: readText)
+            }
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
             throw ExitCode.badConfiguration
@@ -87,7 +93,8 @@ private struct Edge {
         }
     }
 
-    func run(configuredAt: WallTime) throws {
+    /// `load` reads the configuration again, on SIGHUP.
+    func run(_ load: () throws(ConfigurationError) -> EdgeConfiguration) throws {
         let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
@@ -107,7 +114,7 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, configuredAt: configuredAt, logger: logger),
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger),
             on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
@@ -120,11 +127,12 @@ private struct Edge {
         control.start(quote, killStamp: killStamp)
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
-        var signal: Int32 = 0
-        repeat {
+        var signal = signals.wait()
+        var current = configuration
+        while signal == SIGHUP {
+            reload(&current, load, quote, control)
             signal = signals.wait()
-            if signal == SIGHUP { logger.warning("SIGHUP changes nothing: the configuration is read at the start.") }
-        } while signal == SIGHUP
+        }
         logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
         // The link goes on meanwhile, so that the last rows reach the hub, too.
         let outcome = try quote.stop().wait()
@@ -132,6 +140,29 @@ private struct Edge {
         print(outcome.summary)
         let statistics = try outcome.feeds.get()
         logger.info("Stopped.", metadata: ["rows": "\(statistics.rows)", "syncs": "\(statistics.syncs)"])
+    }
+
+    /// Everything or nothing of the new configuration.
+    private func reload(
+        _ current: inout EdgeConfiguration, _ load: () throws(ConfigurationError) -> EdgeConfiguration, _ quote: QuoteLoop,
+        _ control: ControlLoop
+    ) {
+        do throws(ConfigurationError) {
+            let new = try load()
+            let problems = current.reloadProblems(new, file: "configuration")
+            guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
+            let changes = new.effective.filter { current.effective[$0.key] != $0.value }.sorted { $0.key < $1.key }
+            current = new
+            quote.adopt(new)
+            control.adopt(new)
+            logger.info(
+                "Configuration read again on SIGHUP.",
+                metadata: ["changed": "\(changes.map { "\($0.key)=\($0.value)" }.joined(separator: " "))"])
+        } catch {
+            quote.reloadFailed()
+            logger.error(
+                "Configuration refused on SIGHUP; the old one stays in effect.", metadata: ["problems": "\(error.description)"])
+        }
     }
 
     /// Where the endpoints are; nil when off.

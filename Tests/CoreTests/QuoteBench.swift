@@ -37,7 +37,11 @@ final class QuoteBench {
 
     static let start: Int64 = 1_735_689_601_000
 
-    init(symbols: Int = 1, names: [String]? = nil, start: Int64 = QuoteBench.start, _ change: (inout Parameters) -> Void = { _ in }) {
+    /// `stopClock`: a live node's, which sees durations; a recorded one decides as if there were none.
+    init(
+        symbols: Int = 1, names: [String]? = nil, start: Int64 = QuoteBench.start, stopClock: StopClock? = nil,
+        _ change: (inout Parameters) -> Void = { _ in }
+    ) {
         var parameters = Parameters()
         parameters.tickSampleRate = 1
         parameters.nudgeMaximum = .zero
@@ -53,8 +57,8 @@ final class QuoteBench {
             Instrument(symbol: names?[$0] ?? "S\($0)", priceDigits: 1, tickUnits: 1, quantityDigits: 3, lotUnits: 1)
         }
         node = QuoteNode(
-            venue: .binanceUSDM, instruments: instruments, parameters: parameters, configHash: 1, isRecorded: true, connections: symbols,
-            runNumber: 1, firstFillID: 1, outboxes: outboxes, clock: StopClock { 0 })
+            venue: .binanceUSDM, instruments: instruments, parameters: parameters, configHash: 1, isRecorded: stopClock == nil,
+            connections: symbols, runNumber: 1, firstFillID: 1, outboxes: outboxes, clock: stopClock ?? StopClock { 0 })
     }
 
     var now: Moment { moment(clock * 1_000_000) }
@@ -132,6 +136,21 @@ final class QuoteBench {
         for symbol in 0..<symbols { tick(symbol, after: 10) }
         advance(10)
         precondition((0..<symbols).allSatisfy { open($0) == 2 }, "the bench does not quote")
+    }
+
+    /// A simulated market of BTCUSDT, frame by frame, `after` each.
+    func play(seed: UInt64, milliseconds: Int64, _ after: () -> Void = {}) {
+        let start = WallTime(nanoseconds: 1_735_689_600_000_000_000)
+        var recording = BinanceRecording(seed: seed, symbol: "BTCUSDT", start: start, milliseconds: milliseconds)
+        var lines: [UInt8] = []
+        while !recording.isComplete { recording.step(into: &lines) }
+        for line in lines.split(separator: 0x0a) {
+            let space = line.firstIndex(of: 0x20)!
+            let time = Int64(String(decoding: line[..<space], as: UTF8.self))!
+            clock = time / 1_000_000
+            frame(String(decoding: line[(space + 1)...], as: UTF8.self), on: 0, nanoseconds: time)
+            after()
+        }
     }
 
     // MARK: Orders and asks

@@ -51,6 +51,29 @@ struct EndpointsTests {
         #expect(answers.hasSuffix("\r\n\r\nup 1\n"))
     }
 
+    /// Only what is worth it, and only for whoever says so; the length is that of what is sent.
+    @Test func longBodyIsCompressedForWhoeverAcceptsIt() async throws {
+        let body = String(repeating: "mm_ticks_total 12\n", count: 500)
+        let port = try await Endpoints.bind(port: 0, on: MultiThreadedEventLoopGroup.singleton) { path, _ in
+            let eventLoop = MultiThreadedEventLoopGroup.singleton.next()
+            return eventLoop.makeSucceededFuture(.init(body: Array((path == "/long" ? body : "up 1\n").utf8)))
+        }.get().localAddress!.port!
+        func head(_ path: String, _ accepts: String) async throws -> String {
+            try await RawClient.exchange(
+                port: port, "HEAD \(path) HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept-Encoding: \(accepts)\r\n\r\n")
+        }
+        for accepts in ["gzip", "br, gzip;q=0.5", "GZIP"] {
+            let head = try await head("/long", accepts)
+            #expect(head.contains("Content-Encoding: gzip\r\n") && head.contains("Vary: Accept, Accept-Encoding\r\n"), "\(accepts)")
+            #expect(!head.contains("Content-Length: \(body.utf8.count)"))
+        }
+        for accepts in ["identity", "gzip;q=0", "gzip;q=0.000", "br"] {
+            let head = try await head("/long", accepts)
+            #expect(!head.contains("Content-Encoding") && head.contains("Content-Length: \(body.utf8.count)\r\n"), "\(accepts)")
+        }
+        #expect(try await !head("/short", "gzip").contains("Content-Encoding"))
+    }
+
     @Test(arguments: [
         ("nonsense\r\n\r\n", "HTTP/1.1 400"), ("GET / HTTP/1.1\r\nX: \(String(repeating: "x", count: 70_000))\r\n\r\n", "HTTP/1.1 4"),
         ("GET / HTTP/1.1\r\n\(String(repeating: "X: y\r\n", count: 200))\r\n", "HTTP/1.1 4"),
