@@ -13,6 +13,12 @@ struct ChaosTests {
         func holds(_ instant: Int) -> Bool { from < instant && instant < to }
     }
 
+    private func object(_ line: String?) throws -> [String: Any] {
+        let line = try #require(line)
+        let value = try JSONSerialization.jsonObject(with: Data(line.utf8))
+        return try #require(value as? [String: Any])
+    }
+
     private func windows(_ symbol: String, _ events: [FeedRows.Row]) -> [Window] {
         var found: [Window] = []
         var lostAt: Int?
@@ -40,7 +46,7 @@ struct ChaosTests {
         #expect(rig.stop() == 0)
         rig.venue.signal(SIGTERM)
         #expect(rig.venue.wait() == 0)
-        let report = try #require(JSONSerialization.jsonObject(with: Data(try #require(rig.venue.lastLine()).utf8)) as? [String: Any])
+        let report = try object(rig.venue.lastLine())
         let faults = FeedRows.Row(values: try #require(report["faults"] as? [String: Any]))
         for kind in [
             "gap", "burst", "silence", "stall", "delay", "close", "reset", "half_open", "crossed_snapshot", "duplicate", "reordering",
@@ -48,9 +54,7 @@ struct ChaosTests {
         ] { #expect(faults.integer(kind) > 0, "\(kind)") }
 
         let rows = try rig.rows()
-        let summary = FeedRows.Row(
-            values: try #require(
-                JSONSerialization.jsonObject(with: Data(try #require(rig.edge.lastLine()).utf8)) as? [String: Any]))
+        let summary = FeedRows.Row(values: try object(rig.edge.lastLine()))
         #expect(summary.integer("crossed") > 0 && summary.integer("sequence_gaps") > 0, "the edge saw the trouble")
         for symbol in ["BTCUSDT", "ETHUSDT"] {
             let windows = windows(symbol, rows["events"])
