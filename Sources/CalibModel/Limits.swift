@@ -158,4 +158,7 @@ package enum Limits {
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+    /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
+    /// position of 1e9 contracts, in 1e-24 doubled, stays a fifth of an Int128.
+    package static let contractMultiplierMax: Int64 = 1_000
 }
