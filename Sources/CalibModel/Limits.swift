@@ -161,4 +161,6 @@ package enum Limits {
     /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
     /// position of 1e9 contracts, in 1e-24 doubled, stays a fifth of an Int128.
     package static let contractMultiplierMax: Int64 = 1_000
+    /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
+    package static let recordQueueBytesMax = 64 << 20
 }
