@@ -223,6 +223,7 @@ extension SymbolState {
             pull(at: now, &shared)
             return
         }
+        if !hasSizes { convertSizes(midTwice: top.midTwice) }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
             if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) {
