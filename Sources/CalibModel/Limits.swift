@@ -158,6 +158,11 @@ package enum Limits {
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+    /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
+    /// position of 1e9 contracts, in 1e-24 doubled, stays a fifth of an Int128.
+    package static let contractMultiplierMax: Int64 = 1_000
+    /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
+    package static let recordQueueBytesMax = 64 << 20
 
     // MARK: Market-data cache
     /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.

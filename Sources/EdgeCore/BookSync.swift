@@ -217,6 +217,7 @@ extension SymbolState {
     /// The book changed and is proven: paper orders see it first, then a tick decides.
     mutating func proven(at now: Moment, readAt: Int64, _ shared: inout SharedState) {
         guard let top = book.top else { return }
+        if !hasSizes { convertSizes(midTwice: top.midTwice) }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
             if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate(.priceJump, at: now.instant) }

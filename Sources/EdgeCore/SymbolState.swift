@@ -60,14 +60,17 @@ package struct SymbolState: ~Copyable {
     package let index: SymbolIndex
     package let instrument: Instrument
     let symbolHash: Int64
-    let lot: Double
+    /// One lot in base asset; of an inverse instrument as of `sizedMidTwice`.
+    private(set) var lot: Double
+    /// The doubled mid at which sizes were last converted to lots; nil before there was one. Only an inverse instrument's depend on it.
+    private var sizedMidTwice: Int64?
     /// Of the arm played.
     private(set) var orderLots: Int64
     private(set) var maxPositionLots: Int64
     /// Of arm A: what pnl_bps is measured against, so that the feature means the same under both arms.
-    let featurePositionLots: Int64
+    private(set) var featurePositionLots: Int64
     /// Always of arm A: nothing widens them.
-    let hardLimits: EmitStage.HardLimits
+    private(set) var hardLimits: EmitStage.HardLimits
     /// Arm A's parameters, and behind them arm B's; the node's.
     private let armParameters: UnsafePointer<Parameters>
     private let priceTicksMax: Int64
@@ -112,7 +115,7 @@ package struct SymbolState: ~Copyable {
     var openOrders: Int64 = 0
     var orderCounter: Int64 = 0
     package internal(set) var positionLots: Int64 = 0
-    /// Ticks x lots, without fees.
+    /// What trades have brought, without fees, in the instrument's unit (`Instrument.cash`).
     var cash: Int128 = 0
     /// 1e-8 quote currency.
     var feesPaid: Int64 = 0
@@ -151,14 +154,9 @@ package struct SymbolState: ~Copyable {
         lot = Double(lotE8) / 1e8
         priceTicksMax = Limits.decimalMax / instrument.tickNano
         quantityLotsMax = Limits.decimalMax / lotE8
-        (orderLots, maxPositionLots) = Self.sizes(parameters, instrument)
+        (orderLots, maxPositionLots) = Self.sizes(parameters, instrument, nil)
         featurePositionLots = maxPositionLots
-        let notionalUnit = Int128(instrument.tickNano) * Int128(lotE8)  // 1e-17 quote currency for a tick x lot.
-        hardLimits = EmitStage.HardLimits(
-            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
-            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
-            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
-            collar: parameters.limits.priceCollar)
+        hardLimits = Self.hardLimits(parameters, instrument, nil)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
         // The trailing ones, and one that takes what has no place, are written when they are first needed.
         accumulator = .allocate(capacity: 1 + Limits.trailingAccumulatorsMax + 1)
@@ -175,12 +173,43 @@ package struct SymbolState: ~Copyable {
     var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
 
     /// Sizes follow the arm, or new parameters of it.
-    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument) }
+    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument, sizedMidTwice) }
+
+    /// An inverse instrument's sizes in lots follow the price: at its first mid, and once a second.
+    mutating func convertSizes(midTwice: Int64) {
+        guard instrument.isInverse, sizedMidTwice != midTwice else { return }
+        sizedMidTwice = midTwice
+        adoptSizes()
+        featurePositionLots = Self.sizes(armParameters.pointee, instrument, midTwice).position
+        hardLimits = Self.hardLimits(armParameters.pointee, instrument, midTwice)
+        lot = Double(instrument.notional(price: 0, lots: 1)) * 20 / (Double(midTwice) * Double(instrument.tickNano))
+    }
+
+    /// Whether sizes have been converted: always, but for an inverse instrument before its first mid.
+    var hasSizes: Bool { !instrument.isInverse || sizedMidTwice != nil }
 
     /// A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
-    private static func sizes(_ parameters: Parameters, _ instrument: Instrument) -> (orderLots: Int64, maxPositionLots: Int64) {
-        let orderLots = max(1, instrument.lots(ofSize: parameters.orderQuantity))
-        return (orderLots, max(orderLots, instrument.lots(ofSize: parameters.maxPosition)))
+    private static func sizes(_ parameters: Parameters, _ instrument: Instrument, _ midTwice: Int64?) -> (order: Int64, position: Int64) {
+        let orderLots = max(1, instrument.lots(ofSize: parameters.orderQuantity, midTwice: midTwice ?? 0))
+        return (orderLots, max(orderLots, instrument.lots(ofSize: parameters.maxPosition, midTwice: midTwice ?? 0)))
+    }
+
+    private static func hardLimits(_ parameters: Parameters, _ instrument: Instrument, _ midTwice: Int64?) -> EmitStage.HardLimits {
+        var limits = EmitStage.HardLimits(
+            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity, midTwice: midTwice ?? 0)),
+            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position, midTwice: midTwice ?? 0)), notional: .max,
+            collar: parameters.limits.priceCollar)
+        if instrument.isInverse {
+            // A contract is worth the same at every price.
+            let worth = instrument.notional(price: 0, lots: 1)
+            limits.orderLots = min(limits.orderLots, parameters.limits.notional / worth)
+            limits.minimumLots = (instrument.minimumNotional + worth - 1) / worth
+        } else {
+            let unit = Int128(instrument.tickNano) * Int128(instrument.lotE8)  // 1e-17 quote currency for a tick x lot.
+            limits.notional = Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / unit)
+            limits.minimumNotional = Int64(clamping: (Int128(instrument.minimumNotional) * 1_000_000_000 + unit - 1) / unit)
+        }
+        return limits
     }
 
     // MARK: Conversions
@@ -201,17 +230,22 @@ package struct SymbolState: ~Copyable {
         return units / instrument.lotUnits
     }
 
-    /// 1e-8 quote currency of ticks x lots, half to even.
-    func notional(ticksTimesLots: Int128) -> Int64 {
-        let exact = ticksTimesLots * Int128(instrument.tickNano) * Int128(instrument.lotE8)
-        return FixedPoint.divide(exact, by: 1_000_000_000) ?? (exact < 0 ? .min : .max)
-    }
-
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.
     func profit() -> Int64? {
         guard let mid = book.top?.midTwice else { return nil }
-        let twice = Int128(positionLots) * Int128(mid) + 2 * cash
-        let exact = twice * Int128(instrument.tickNano) * Int128(instrument.lotE8)
-        return FixedPoint.divide(exact, by: 2_000_000_000).map { $0 - feesPaid }
+        return instrument.profit(position: positionLots, cash: cash, midTwice: mid).map { $0 - feesPaid }
+    }
+
+    /// What the features measure profit with: the mark without fees and the largest position's worth, in one unit, both doubled.
+    func marks(midTwice: Int64) -> (mark: Double, fullPosition: Double) {
+        guard let multiplier = instrument.contractMultiplier else {
+            return (Double(positionLots) * Double(midTwice) + 2 * Double(cash), Double(featurePositionLots) * Double(midTwice))
+        }
+        // 1e-8 quote currency.
+        let contracts = 2 * Double(instrument.lotE8) * Double(multiplier)
+        return (
+            Double(cash) * Double(midTwice) * Double(instrument.tickNano) / 1e16 - Double(positionLots) * contracts,
+            Double(featurePositionLots) * contracts
+        )
     }
 }

@@ -11,6 +11,8 @@ package enum Endpoints {
         package var status: Int
         package var contentType: String
         package var body: [UInt8]
+        /// Sent as `Retry-After` when there is one.
+        package var retryAfterSeconds: Int64?
 
         package init(status: Int = 200, contentType: String = "text/plain; charset=utf-8", body: [UInt8]) {
             self.status = status
@@ -139,6 +141,7 @@ final class EndpointHandler: ChannelInboundHandler, RemovableChannelHandler {
         head.headers.add(name: "Content-Length", value: String(response.body.count))
         head.headers.add(name: "X-Content-Type-Options", value: "nosniff")
         head.headers.add(name: "Cache-Control", value: "no-store")
+        if let seconds = response.retryAfterSeconds { head.headers.add(name: "Retry-After", value: "\(seconds)") }
         if response.status == 405 { head.headers.add(name: "Allow", value: "GET, HEAD") }
         if !request.isKeepAlive { head.headers.add(name: "Connection", value: "close") }
         // The end is written once the socket has taken the rest. Until then the pipeline holds back further requests, and the reading of

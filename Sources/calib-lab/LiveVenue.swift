@@ -13,13 +13,35 @@ import Wire
 protocol VenueFeed: AnyObject, Sendable {
     /// For the line that says where the venue listens.
     var symbols: [String] { get }
-    func makeClient(_ category: BybitCategory) -> any WebSocketDelegate
-    /// The body of a REST answer, nil for a path there is not.
-    func rest(path: String, query: String) -> [UInt8]?
+    /// Whether a websocket can be had at the path.
+    func isStream(_ path: String) -> Bool
+    func makeClient(path: String) -> any WebSocketDelegate
+    /// Nil for a path there is not.
+    func answer(path: String, query: String) -> Endpoints.Response?
     /// Called once the venue listens. `finish` ends the venue's process: with an error when something went wrong.
     func start(on eventLoop: any EventLoop, finish: @escaping @Sendable (VenueError?) -> Void)
     /// Says goodbye to every client; done when the last is gone, `Limits.closeNanoseconds` later at the latest.
     func stop() -> EventLoopFuture<Void>
+}
+
+/// A feed with Bybit's paths.
+protocol BybitFeed: VenueFeed {
+    func makeClient(_ category: BybitCategory) -> any WebSocketDelegate
+    /// The body of a REST answer, nil for a path there is not.
+    func rest(path: String, query: String) -> [UInt8]?
+}
+
+extension BybitFeed {
+    func isStream(_ path: String) -> Bool { category(of: path) != nil }
+
+    func makeClient(path: String) -> any WebSocketDelegate {
+        guard let category = category(of: path) else { preconditionFailure("BUG: a websocket at \(path)") }
+        return makeClient(category)
+    }
+
+    func answer(path: String, query: String) -> Endpoints.Response? {
+        rest(path: path, query: query).map { Endpoints.Response(contentType: "application/json", body: $0) }
+    }
 }
 
 /// Why a venue ended with a failure; one line.
@@ -48,15 +70,12 @@ struct LiveVenue {
         do {
             channel = try WebSocketServer.bind(
                 host: host, port: port, on: group, connectionsMax: Limits.venueClientsMax,
-                isWebSocket: { category(of: $0) != nil },
-                makeDelegate: { path, _ in
-                    guard let category = category(of: path) else { preconditionFailure("BUG: a websocket at \(path)") }
-                    return feed.makeClient(category)
-                },
+                isWebSocket: { feed.isStream($0) },
+                makeDelegate: { path, _ in feed.makeClient(path: path) },
                 respond: { target, eventLoop in
                     let parts = target.split(separator: "?", maxSplits: 1)
-                    let body = feed.rest(path: String(parts.first ?? ""), query: parts.count == 2 ? String(parts[1]) : "")
-                    return eventLoop.makeSucceededFuture(body.map { Endpoints.Response(contentType: "application/json", body: $0) })
+                    return eventLoop.makeSucceededFuture(
+                        feed.answer(path: String(parts.first ?? ""), query: parts.count == 2 ? String(parts[1]) : ""))
                 }
             ).wait()
         } catch {

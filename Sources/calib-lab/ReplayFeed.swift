@@ -17,7 +17,7 @@ enum ReplaySpeed: Sendable, Equatable {
 /// none is left out. When a client's passes are through and it asks for nothing more for a second, it gets a goodbye.
 ///
 /// `@unchecked Sendable`: after `init` only the venue's one event loop touches it. Reading the file there is deliberate: it is the only work.
-final class ReplayFeed: VenueFeed, @unchecked Sendable {
+final class ReplayFeed: BybitFeed, @unchecked Sendable {
     /// Lines read in one turn of the event loop, so that other clients have theirs.
     fileprivate static let turnLinesMax = 256
 

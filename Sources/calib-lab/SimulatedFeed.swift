@@ -8,7 +8,7 @@ import Wire
 /// Serves `BybitVenue` in real time, with trouble when there is a seed for it.
 ///
 /// `@unchecked Sendable`: after `init` only the venue's one event loop touches it.
-final class SimulatedFeed: VenueFeed, @unchecked Sendable {
+final class SimulatedFeed: BybitFeed, @unchecked Sendable {
     /// How often the markets are moved on: half the interval of the fastest topic.
     private static let turn = TimeAmount.milliseconds(5)
     /// Milliseconds of market played in one turn at most, so that a venue that fell behind still answers while it catches up.

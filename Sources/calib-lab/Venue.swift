@@ -10,25 +10,32 @@ struct Venue: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Serve a simulated venue, replay a recording as a venue, or write a recording.",
         discussion: """
-            --listen serves Bybit's public wire (websocket /v5/public/linear and /v5/public/spot, GET /v5/market/orderbook) until SIGTERM or \
-            SIGINT: seeded markets at the pace of the clock, or with --replay a recording. One JSON line on standard output says where: \
-            {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}. With --chaos it loses, repeats, reorders, delays and mangles frames and breaks \
-            connections, all from one seed.
+            --listen serves Bybit's public wire (websocket /v5/public/linear and /v5/public/spot, GET /v5/market/orderbook) or Binance's (websocket \
+            /stream and /ws, GET .../depth and .../exchangeInfo) until SIGTERM or SIGINT: seeded markets at the pace of the clock, or with --replay \
+            a recording of Bybit's. One JSON line on standard output says where: {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}.
+            With --chaos Bybit's wire loses, repeats, reorders, delays and mangles frames and breaks connections, all from one seed.
 
             --record writes what a venue would have sent: lines '<receive unix ns> <frame>' with the venue's own frames, the REST \
             snapshot in line. Equal arguments give equal bytes. A name ending in .gz or .zst is compressed.
             """)
 
     enum Wire: String, ExpressibleByArgument, CaseIterable {
+        case binanceSpot = "binance-spot"
         case binanceUsdm = "binance-usdm"
+        case binanceCoinm = "binance-coinm"
         case bybit
+
+        /// Nil for Bybit.
+        var binance: BinanceMarket? { BinanceMarket(rawValue: rawValue) }
+        /// What can be served.
+        var instruments: [SimInstrument] { binance?.instruments ?? SimInstrument.all }
     }
     enum Output: String, ExpressibleByArgument, CaseIterable { case text, json }
 
     /// A day of this flow is about 7 GB of text; a longer recording is several files.
     static let secondsMax = 86_400
 
-    @Option(help: "The wire format: bybit with --listen, binance-usdm with --record.")
+    @Option(help: "The wire format; bybit is served only.")
     var wire: Wire
 
     @Option(help: ArgumentHelp("Serve on this address; port 0 takes a free one.", valueName: "host:port"))
@@ -41,7 +48,9 @@ struct Venue: ParsableCommand {
     var seed: UInt64?
 
     @Option(
-        help: ArgumentHelp("With --listen: the markets, of \(SimInstrument.all.map(\.symbol).joined(separator: ", ")).", valueName: "list"))
+        help: ArgumentHelp(
+            "With --listen: the markets, of \(SimInstrument.all.map(\.symbol).joined(separator: ", ")); binance-coinm has BTCUSD_PERP and ETHUSD_PERP, binance-spot the first two.",
+            valueName: "list"))
     var symbols: String?
 
     @Option(help: "With --listen: leave out every Nth delta of each order book topic.")
@@ -52,6 +61,15 @@ struct Venue: ParsableCommand {
 
     @Option(help: "With --chaos: the seed of the trouble (default: the market's).")
     var chaosSeed: UInt64?
+
+    @Option(help: "With --listen and Binance: answer the first N requests for an order book with the one of the venue's start.")
+    var oldBooks: Int?
+
+    @Option(help: "With --listen and Binance: refuse the first N requests for an order book behind those, 429 and Retry-After: 1.")
+    var refuseBooks: Int?
+
+    @Option(help: "With --listen and Binance: tell all clients goodbye (serverShutdown) every N seconds, and be gone a second later.")
+    var goodbyeEvery: Int?
 
     @Option(help: ArgumentHelp("With --listen: serve this recording of Bybit's stream instead of markets.", valueName: "file"))
     var replay: String?
@@ -65,7 +83,10 @@ struct Venue: ParsableCommand {
     @Option(help: "With --record: seconds to record, 1 to 86400.")
     var seconds: Int?
 
-    @Option(help: "With --record: the symbol's name. The market is the same for every name: tick 0.10, lot 0.001, from 61800.00.")
+    @Option(
+        help:
+            "With --record: the symbol's name. [BTCUSDT, BTCUSD_PERP] The market is the same for every name: tick 0.10, lot 0.001, from 61800.00."
+    )
     var symbol: String?
 
     @Option(help: "With --record: the recorder's clock at the start, RFC 3339; without an offset it is UTC. [2025-01-01T00:00:00Z]")
@@ -80,14 +101,20 @@ struct Venue: ParsableCommand {
     }
 
     private func validateLive() throws {
-        guard wire == .bybit else { throw ValidationError("--wire \(wire.rawValue) is written to a file only; --listen serves bybit") }
         guard seconds == nil, symbol == nil, start == nil else {
             throw ValidationError("--seconds, --symbol and --start belong to --record")
         }
         guard let listen, Self.address(listen) != nil else {
             throw ValidationError("--listen '\(listen ?? "")': expected host:port, such as 127.0.0.1:0")
         }
+        guard wire.binance != nil || oldBooks == nil && refuseBooks == nil && goodbyeEvery == nil else {
+            throw ValidationError("--old-books, --refuse-books and --goodbye-every belong to Binance's wire")
+        }
+        guard (oldBooks ?? 0) >= 0, (refuseBooks ?? 0) >= 0, (goodbyeEvery ?? 2) >= 2 else {
+            throw ValidationError("--old-books and --refuse-books are 0 and more, --goodbye-every is 2 and more")
+        }
         if replay != nil {
+            guard wire == .bybit else { throw ValidationError("--replay serves Bybit's stream; give --wire bybit") }
             guard seed == nil, symbols == nil, dropDeltaEvery == nil, !chaos else {
                 throw ValidationError("--seed, --symbols, --drop-delta-every and --chaos belong to simulated markets, not to --replay")
             }
@@ -98,16 +125,20 @@ struct Venue: ParsableCommand {
         }
         guard speed == nil, !once else { throw ValidationError("--speed and --once belong to --replay") }
         guard seed != nil else { throw ValidationError("--listen needs --seed or --replay") }
-        guard let instruments = Self.instruments(symbols), !instruments.isEmpty else {
+        guard let instruments = instruments(symbols), !instruments.isEmpty else {
             throw ValidationError(
-                "--symbols '\(symbols ?? "")': allowed are \(SimInstrument.all.map(\.symbol).joined(separator: ",")), each at most once")
+                "--symbols '\(symbols ?? "")': allowed are \(wire.instruments.map(\.symbol).joined(separator: ",")), each at most once")
         }
+        guard !chaos || wire == .bybit else { throw ValidationError("--chaos belongs to Bybit's wire") }
         guard chaos || chaosSeed == nil else { throw ValidationError("--chaos-seed belongs to --chaos") }
         guard dropDeltaEvery ?? 1 > 0 else { throw ValidationError("--drop-delta-every \(dropDeltaEvery ?? 0): allowed are 1 and more") }
     }
 
     private func validateRecording() throws {
-        guard wire == .binanceUsdm else { throw ValidationError("--wire bybit is served only; --record writes binance-usdm") }
+        guard wire.binance != nil else { throw ValidationError("--wire bybit is served only; --record writes Binance's") }
+        guard oldBooks == nil, refuseBooks == nil, goodbyeEvery == nil else {
+            throw ValidationError("--old-books, --refuse-books and --goodbye-every belong to --listen")
+        }
         guard symbols == nil, dropDeltaEvery == nil, !chaos, chaosSeed == nil, replay == nil, speed == nil, !once else {
             throw ValidationError("--symbols, --drop-delta-every, --chaos, --replay, --speed and --once belong to --listen")
         }
@@ -116,9 +147,10 @@ struct Venue: ParsableCommand {
             throw ValidationError("--seconds \(seconds): allowed are 1 to \(Self.secondsMax)")
         }
         let characters = symbolName.utf8
-        guard (1...20).contains(characters.count), characters.allSatisfy({ (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) })
+        guard (1...20).contains(characters.count),
+            characters.allSatisfy({ (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || $0 == 0x5f })
         else {
-            throw ValidationError("--symbol '\(symbolName)': allowed are 1 to 20 capital letters and digits")
+            throw ValidationError("--symbol '\(symbolName)': allowed are 1 to 20 capital letters, digits and '_'")
         }
         // 2000 to 2199: nanoseconds since 1970 stay within 64 bits and every year has four digits.
         guard let (milliseconds, _) = TimeText.parse(startText), (946_684_800_000..<7_258_118_400_000).contains(milliseconds) else {
@@ -127,7 +159,7 @@ struct Venue: ParsableCommand {
         guard record?.isEmpty == false else { throw ValidationError("--record needs the name of a file") }
     }
 
-    private var symbolName: String { symbol ?? "BTCUSDT" }
+    private var symbolName: String { symbol ?? wire.instruments[0].symbol }
     private var startText: String { start ?? "2025-01-01T00:00:00Z" }
 
     func run() throws {
@@ -142,17 +174,30 @@ struct Venue: ParsableCommand {
     // MARK: Live
 
     private func serve(_ listen: String) throws {
-        guard let (host, port) = Self.address(listen), let speed = Self.speed(speed ?? "1"), let instruments = Self.instruments(symbols)
+        guard let (host, port) = Self.address(listen), let speed = Self.speed(speed ?? "1"), let instruments = instruments(symbols)
         else {
             preconditionFailure("BUG: --listen, --speed and --symbols were validated")
         }
         let feed: any VenueFeed =
             if let replay {
                 try ReplayFeed(path: replay, speed: speed, endsWithLastClient: once)
+            } else if let market = wire.binance {
+                BinanceFeed(market, seed: seed ?? 0, instruments: instruments, faults: faults)
             } else {
-                SimulatedFeed(seed: seed ?? 0, instruments: instruments, lostDeltaInterval: dropDeltaEvery, chaosSeed: chaos ? chaosSeed ?? seed ?? 0 : nil)
+                SimulatedFeed(
+                    seed: seed ?? 0, instruments: instruments, lostDeltaInterval: dropDeltaEvery,
+                    chaosSeed: chaos ? chaosSeed ?? seed ?? 0 : nil)
             }
         try LiveVenue(host: host, port: port, feed: feed).run()
+    }
+
+    private var faults: BinanceVenue.Faults {
+        var faults = BinanceVenue.Faults()
+        faults.lostDiffInterval = dropDeltaEvery
+        faults.oldBooks = oldBooks ?? 0
+        faults.refusals = refuseBooks ?? 0
+        faults.goodbyeMilliseconds = goodbyeEvery.map { Int64($0) * 1000 }
+        return faults
     }
 
     /// `host:port`, a version 6 address in brackets.
@@ -174,11 +219,11 @@ struct Venue: ParsableCommand {
     }
 
     /// Nil for an unknown or repeated name.
-    private static func instruments(_ list: String?) -> [SimInstrument]? {
-        guard let list else { return SimInstrument.all }
+    private func instruments(_ list: String?) -> [SimInstrument]? {
+        guard let list else { return wire.instruments }
         var found: [SimInstrument] = []
         for name in list.split(separator: ",", omittingEmptySubsequences: false) {
-            guard let instrument = SimInstrument.all.first(where: { $0.symbol == name }), !found.contains(instrument) else { return nil }
+            guard let instrument = wire.instruments.first(where: { $0.symbol == name }), !found.contains(instrument) else { return nil }
             found.append(instrument)
         }
         return found
@@ -195,8 +240,9 @@ struct Venue: ParsableCommand {
     }
 
     private func write(to record: String, seed: UInt64, seconds: Int, from startMilliseconds: Int64) throws(FileError) {
-        var recording = UsdmRecording(
-            seed: seed, symbol: symbolName, start: WallTime(nanoseconds: startMilliseconds * 1_000_000), milliseconds: Int64(seconds) * 1000
+        var recording = BinanceRecording(
+            seed: seed, venue: wire.binance ?? .usdm, symbol: symbolName, start: WallTime(nanoseconds: startMilliseconds * 1_000_000),
+            milliseconds: Int64(seconds) * 1000
         )
         var file = try LineOutput(path: record)
         var lines: [UInt8] = []
@@ -220,7 +266,7 @@ struct Venue: ParsableCommand {
         summarise(recording, of: record, seed: seed, bytes: bytes)
     }
 
-    private func summarise(_ recording: UsdmRecording, of record: String, seed: UInt64, bytes: Int) {
+    private func summarise(_ recording: BinanceRecording, of record: String, seed: UInt64, bytes: Int) {
         guard let first = recording.firstReceived?.milliseconds, let last = recording.lastReceived?.milliseconds else {
             preconditionFailure("BUG: a recording of a second or more without a line")
         }

@@ -35,6 +35,7 @@ final class VenueSocket: WebSocketDelegate {
     /// Pings asked for while requests wait.
     private var pingsWaiting = 0
     private var endOfLife: Instant?
+    private var isRenewing = false
 
     init(
         number: Int, target: WebSocketTarget, habits: Habits, subscriptions: [[UInt8]], owner: VenueConnection, on eventLoop: any EventLoop,
@@ -83,6 +84,7 @@ final class VenueSocket: WebSocketDelegate {
         guard let socket else { return }
         logger.info("The venue's connection is renewed.", metadata: ["venue": "\(target.description)", "why": "\(why)"])
         endOfLife = nil
+        isRenewing = true
         socket.close()
     }
 
@@ -150,6 +152,9 @@ final class VenueSocket: WebSocketDelegate {
         waiting = []
         guard let owner, !owner.isStopped else { return }
         owner.closed(number)
+        let wasRenewed = isRenewing
+        isRenewing = false
+        if wasRenewed { return connect() }
         logger.warning("The venue's connection ended.", metadata: ["venue": "\(target.description)", "cause": "\(reason)"])
         reconnect()
     }

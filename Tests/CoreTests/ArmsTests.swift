@@ -205,7 +205,7 @@ import Testing
         let it = QuoteBench(names: ["BTCUSDT"]) { $0.guards.inventory = Parameters.Threshold(soft: 60, hard: 80) }
         var random = SeededRandom(seed: seed)
         let start = WallTime(nanoseconds: 1_735_689_600_000_000_000)
-        var recording = UsdmRecording(seed: seed, symbol: "BTCUSDT", start: start, milliseconds: 100_000)
+        var recording = BinanceRecording(seed: seed, symbol: "BTCUSDT", start: start, milliseconds: 100_000)
         var lines: [UInt8] = []
         while !recording.isComplete { recording.step(into: &lines) }
         var nextChange: Int64 = 3_000

@@ -91,7 +91,7 @@ struct FrameFuzzTests {
     }
 
     private func frames(seed: UInt64) -> [[UInt8]] {
-        var recording = UsdmRecording(
+        var recording = BinanceRecording(
             seed: seed, symbol: "BTCUSDT", start: WallTime(nanoseconds: 1_735_689_600_000_000_000), milliseconds: 120_000)
         var bytes: [UInt8] = []
         while !recording.isComplete { recording.step(into: &bytes) }

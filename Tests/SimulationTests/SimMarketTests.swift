@@ -39,7 +39,7 @@ struct SimMarketTests {
 
     /// Pins the bytes over builds and machines. A change of the market on purpose changes these numbers and the README's.
     @Test func seedSevenIsWhatTheReadmeSays() {
-        var recording = UsdmRecording(
+        var recording = BinanceRecording(
             seed: 7, symbol: "BTCUSDT", start: WallTime(nanoseconds: startNanoseconds), milliseconds: 120_000)
         var bytes: [UInt8] = []
         while !recording.isComplete { recording.step(into: &bytes) }
@@ -121,7 +121,7 @@ struct SimMarketTests {
 private let startNanoseconds: Int64 = 1_735_689_600_000_000_000
 
 private func lines(seed: UInt64, seconds: Int) -> [UInt8] {
-    var recording = UsdmRecording(
+    var recording = BinanceRecording(
         seed: seed, symbol: "BTCUSDT", start: WallTime(nanoseconds: startNanoseconds), milliseconds: Int64(seconds) * 1000)
     var bytes: [UInt8] = []
     while !recording.isComplete { recording.step(into: &bytes) }

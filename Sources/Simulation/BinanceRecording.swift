@@ -1,11 +1,11 @@
 import CalibModel
 
-/// A simulated market as a recording of Binance's USD-M feed: lines `<receive unix ns> <frame>`, the frames byte for byte in the venue's form.
+/// A simulated market as a recording of one of Binance's feeds: lines `<receive unix ns> <frame>`, the frames byte for byte in the venue's form.
 ///
 /// What a recorder would have seen, traps included: the stream begins before the REST snapshot arrives, so the first diffs are stale and
 /// some usable ones precede it; the receive clock runs 1.273 s behind the venue's; frames queue on one connection, so a stall of
 /// the network ends in a burst.
-package struct UsdmRecording: Sendable {
+package struct BinanceRecording: Sendable {
     /// What has been written, by kind.
     package struct Counts: Sendable, Equatable {
         package var depths = 0
@@ -27,7 +27,7 @@ package struct UsdmRecording: Sendable {
 
     private var market: SimMarket
     private var network: PRNG
-    private let symbol: [UInt8]
+    private let frames: BinanceFrames
     private let streamPrefix: [UInt8]
     private let endNanoseconds: Int64
     private let snapshotDue: Int64
@@ -39,14 +39,17 @@ package struct UsdmRecording: Sendable {
     private var frame: [UInt8] = []
 
     /// `start` is the receive clock when recording starts; every line's time lies in `start ..< start + milliseconds`.
-    package init(seed: UInt64, symbol: String, start: WallTime, milliseconds: Int64) {
-        let isPlain = symbol.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) }
+    package init(seed: UInt64, venue: BinanceMarket = .usdm, symbol: String, start: WallTime, milliseconds: Int64) {
+        let isPlain = symbol.utf8.allSatisfy { (0x30...0x39).contains($0) || (0x41...0x5a).contains($0) || $0 == 0x5f }
         precondition(isPlain && !symbol.isEmpty, "BUG: symbol '\(symbol)' would need escaping")
+        // The same market whatever its name.
+        var instrument = venue.instruments[0]
+        instrument.symbol = symbol
+        frames = BinanceFrames(venue, instrument)
         let venueStart = (start.nanoseconds + Self.clockBehindNanoseconds).flooredDivision(by: 1_000_000)
         market = SimMarket(seed: seed, startingAfter: venueStart)
         // A stream of its own: the market does not depend on how its frames travel.
         network = PRNG(seed: seed ^ 0x6e65_7477_6f72_6b00)
-        self.symbol = Array(symbol.utf8)
         streamPrefix = Array("{\"stream\":\"\(symbol.lowercased())@".utf8)
         endNanoseconds = start.nanoseconds + milliseconds * 1_000_000
         snapshotDue = venueStart + 200
@@ -60,18 +63,22 @@ package struct UsdmRecording: Sendable {
         for case .depth(let diff) in events { heldDiffs.append((market.milliseconds + network.below(4), diff)) }
         while let held = heldDiffs.first, held.due <= market.milliseconds {
             heldDiffs.removeFirst()
-            frame.removeAll(keepingCapacity: true)
-            write(held.diff)
+            begin(frames.market == .usdm ? "depth@0ms" : "depth@100ms")
+            frames.depth(held.diff, into: &frame)
+            frame.append(0x7d)
             deliver(into: &lines, counting: \.depths)
         }
         for event in events {
-            frame.removeAll(keepingCapacity: true)
             switch event {
             case .trade(let trade):
-                write(trade)
+                begin("trade")
+                frames.trade(trade, into: &frame)
+                frame.append(0x7d)
                 deliver(into: &lines, counting: \.trades)
             case .top(let top, let id, let time):
-                write(top, id: id, milliseconds: time)
+                begin("bookTicker")
+                frames.top(top, id: id, milliseconds: time, into: &frame)
+                frame.append(0x7d)
                 deliver(into: &lines, counting: \.tops)
             case .depth: break  // Held above.
             }
@@ -113,100 +120,16 @@ package struct UsdmRecording: Sendable {
     private mutating func takeSnapshot() {
         hasSnapshot = true
         frame.removeAll(keepingCapacity: true)
-        text("{\"lastUpdateId\":")
-        frame.append(integer: market.lastID)
-        stamps(event: market.milliseconds, engine: market.engineMilliseconds)
-        text(",\"bids\":")
-        levels(market.levels(.buy, count: 1000))
-        text(",\"asks\":")
-        levels(market.levels(.sell, count: 1000))
-        text("}")
+        frames.snapshot(market, levels: frames.market == .spot ? 5000 : 1000, into: &frame)
         let received = market.milliseconds * 1_000_000 - Self.clockBehindNanoseconds + 85_000_000 + network.below(20_000_000)
         heldSnapshot = (received, frame)
     }
 
-    // MARK: Frames
-
-    private mutating func write(_ trade: MarketEvent.Trade) {
+    /// A frame of the combined stream, whose data and last brace follow.
+    private mutating func begin(_ stream: StaticString) {
+        frame.removeAll(keepingCapacity: true)
         frame.append(contentsOf: streamPrefix)
-        text("trade\",\"data\":{\"e\":\"trade\"")
-        stamps(event: trade.milliseconds, engine: trade.milliseconds)
-        text(",\"s\":\"")
-        frame.append(contentsOf: symbol)
-        text("\",\"t\":")
-        frame.append(integer: trade.number)
-        text(",\"p\":")
-        price(trade.price)
-        text(",\"q\":")
-        quantity(trade.quantity)
-        // `m`: the buyer was the maker, so the aggressor sold.
-        text(trade.aggressor == .sell ? ",\"X\":\"MARKET\",\"m\":true}}" : ",\"X\":\"MARKET\",\"m\":false}}")
+        frame.append(text: stream)
+        frame.append(text: "\",\"data\":")
     }
-
-    private mutating func write(_ top: TopOfBook, id: Int64, milliseconds: Int64) {
-        frame.append(contentsOf: streamPrefix)
-        text("bookTicker\",\"data\":{\"e\":\"bookTicker\",\"u\":")
-        frame.append(integer: id)
-        text(",\"s\":\"")
-        frame.append(contentsOf: symbol)
-        text("\",\"b\":")
-        price(top.bidPrice)
-        text(",\"B\":")
-        quantity(top.bidQuantity)
-        text(",\"a\":")
-        price(top.askPrice)
-        text(",\"A\":")
-        quantity(top.askQuantity)
-        text(",\"T\":")
-        frame.append(integer: milliseconds)
-        text(",\"E\":")
-        frame.append(integer: milliseconds)
-        text("}}")
-    }
-
-    private mutating func write(_ diff: MarketEvent.DepthDiff) {
-        frame.append(contentsOf: streamPrefix)
-        text("depth@0ms\",\"data\":{\"e\":\"depthUpdate\"")
-        stamps(event: diff.milliseconds, engine: diff.engineMilliseconds)
-        text(",\"s\":\"")
-        frame.append(contentsOf: symbol)
-        text("\",\"U\":")
-        frame.append(integer: diff.firstID)
-        text(",\"u\":")
-        frame.append(integer: diff.lastID)
-        text(",\"pu\":")
-        frame.append(integer: diff.previousLastID)
-        text(",\"b\":")
-        levels(diff.bids)
-        text(",\"a\":")
-        levels(diff.asks)
-        text("}}")
-    }
-
-    private mutating func stamps(event: Int64, engine: Int64) {
-        text(",\"E\":")
-        frame.append(integer: event)
-        text(",\"T\":")
-        frame.append(integer: engine)
-    }
-
-    private mutating func levels(_ levels: [MarketEvent.Level]) {
-        frame.append(0x5b)
-        for (index, level) in levels.enumerated() {
-            if index > 0 { frame.append(0x2c) }
-            frame.append(0x5b)
-            price(level.price)
-            frame.append(0x2c)
-            quantity(level.quantity)
-            frame.append(0x5d)
-        }
-        frame.append(0x5d)
-    }
-
-    /// A tick is 0.1, but the venue writes two decimals.
-    private mutating func price(_ ticks: Int64) { frame.append(decimal: ticks * 10, places: 2) }
-
-    private mutating func quantity(_ lots: Int64) { frame.append(decimal: lots, places: 3) }
-
-    private mutating func text(_ text: StaticString) { frame.append(text: text) }
 }
