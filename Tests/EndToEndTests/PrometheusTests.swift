@@ -98,7 +98,8 @@ struct RealPrometheusTests {
         let edges: Set = ["edge", "edge-text"]
         let hubs: Set = ["hub", "hub-text"]
         try values(
-            "p95 of ticks", of: edges, "histogram_quantile(0.95, sum by (job, le) (rate(mm_tick_duration_seconds_bucket[5s])))") { $0 > 0 }
+            "p95 of ticks", of: edges, "histogram_quantile(0.95, sum by (job, le) (rate(mm_tick_duration_seconds_bucket[5s])))"
+        ) { $0 > 0 }
         try values(
             "share of ticks above 150 ms", of: edges,
             "1 - sum by (job) (mm_tick_duration_seconds_bucket{le=\"0.15\"}) / sum by (job) (mm_tick_duration_seconds_count)"
@@ -110,7 +111,9 @@ struct RealPrometheusTests {
         try values("processes", of: all, "process_resident_memory_bytes") { $0 > 1 << 20 }
         try values("link", of: edges, "mm_uplink_connected") { $0 == 1 }
         try values("rows at the hub", of: hubs, "sum by (job) (mm_hub_ingest_records_total{host=\"e1\"})") { $0 > 0 }
-        try values("commits", of: hubs, "histogram_quantile(0.5, sum by (job, le) (mm_hub_store_commit_duration_seconds_bucket))") { $0 > 0 }
+        try values("commits", of: hubs, "histogram_quantile(0.5, sum by (job, le) (mm_hub_store_commit_duration_seconds_bucket))") {
+            $0 > 0
+        }
         try values("hosts", of: hubs, "mm_hub_hosts{state=\"connected\"}") { $0 == 1 }
         // The same series, whichever form was read.
         for (first, second) in [("edge", "edge-text"), ("hub", "hub-text")] {
@@ -145,7 +148,9 @@ struct RealPrometheusTests {
             let isThere = runbook.split(separator: "\n").contains { $0.hasPrefix("#### ") && $0.dropFirst(5).lowercased() == anchor }
             #expect(isThere, "no '#### \(anchor)' in the runbook")
         }
-        let examples = try ["metrics_edge.txt"].map { try String(contentsOfFile: Repository.path("proto-json/examples/\($0)"), encoding: .utf8) }
+        let examples = try ["metrics_edge.txt"].map {
+            try String(contentsOfFile: Repository.path("proto-json/examples/\($0)"), encoding: .utf8)
+        }
         let source = try String(contentsOfFile: Repository.path("Sources/HubCore/HubMetrics.swift"), encoding: .utf8)
         let shown = examples.joined() + source + "mm_tls_certificate_expiry_timestamp_seconds"
         for name in Set(rules.split { !($0.isLetter || $0.isNumber || $0 == "_") }.filter { $0.hasPrefix("mm_") }) {
