@@ -357,7 +357,9 @@ final class ControlLoop: @unchecked Sendable {
         let metrics = EdgeMetrics(
             symbols: status?.symbols ?? [], silentAfter: configuration.metricsSymbolSeconds * 1_000_000_000,
             most: configuration.metricsSymbolsMax, node: status?.metrics, link: link,
-            configuration: status.map { .init(isSuccess: $0.reload.lastSucceeded, succeededAt: WallTime(nanoseconds: $0.reload.succeededAt * 1_000_000)) },
+            configuration: status.map {
+                .init(isSuccess: $0.reload.lastSucceeded, succeededAt: WallTime(nanoseconds: $0.reload.succeededAt * 1_000_000))
+            },
             droppedBefore: droppedSeries, at: SystemClock.wall())
         droppedSeries += metrics.droppedSeries
         if metrics.droppedSeries > 0, !hasReportedDroppedSeries {

@@ -88,7 +88,7 @@ struct RealPrometheusTests {
         ].map { (name: $0.0, target: $0.1) }
         let server = try PrometheusServer(jobs: jobs, on: pair.group)
         let all = Set(jobs.map(\.name))
-        try pair.edge.wait(for: "scrapes of all four") { try server.query("up == 1").keys == all }
+        try pair.edge.wait(for: "scrapes of all four") { try Set(server.query("up == 1").keys) == all }
         func values(_ what: String, of jobs: Set<String>, _ expression: String, _ isSo: (Double) -> Bool) throws {
             try pair.edge.wait(for: "\(what): \(expression)") {
                 let values = try server.query(expression)
@@ -98,7 +98,8 @@ struct RealPrometheusTests {
         let edges: Set = ["edge", "edge-text"]
         let hubs: Set = ["hub", "hub-text"]
         try values(
-            "p95 of ticks", of: edges, "histogram_quantile(0.95, sum by (job, le) (rate(mm_tick_duration_seconds_bucket[5s])))") { $0 > 0 }
+            "p95 of ticks", of: edges, "histogram_quantile(0.95, sum by (job, le) (rate(mm_tick_duration_seconds_bucket[5s])))"
+        ) { $0 > 0 }
         try values(
             "share of ticks above 150 ms", of: edges,
             "1 - sum by (job) (mm_tick_duration_seconds_bucket{le=\"0.15\"}) / sum by (job) (mm_tick_duration_seconds_count)"
@@ -107,10 +108,12 @@ struct RealPrometheusTests {
         try values("ratio of hits", of: edges, "mm_md_cache_hit_ratio") { (0...1).contains($0) }
         try values("fills", of: edges, "sum by (job) (mm_fills_total{liquidity=\"maker\"})") { $0 > 0 }
         try values("certificate", of: all, "mm_tls_certificate_expiry_timestamp_seconds - time()") { $0 > 0 }
-        try values("processes", of: all, "process_resident_memory_bytes") { $0 > 1 << 20 }
+        try values("processes", of: all, "process_resident_memory_bytes") { $0 > 1_000_000 }
         try values("link", of: edges, "mm_uplink_connected") { $0 == 1 }
         try values("rows at the hub", of: hubs, "sum by (job) (mm_hub_ingest_records_total{host=\"e1\"})") { $0 > 0 }
-        try values("commits", of: hubs, "histogram_quantile(0.5, sum by (job, le) (mm_hub_store_commit_duration_seconds_bucket))") { $0 > 0 }
+        try values("commits", of: hubs, "histogram_quantile(0.5, sum by (job, le) (mm_hub_store_commit_duration_seconds_bucket))") {
+            $0 > 0
+        }
         try values("hosts", of: hubs, "mm_hub_hosts{state=\"connected\"}") { $0 == 1 }
         // The same series, whichever form was read.
         for (first, second) in [("edge", "edge-text"), ("hub", "hub-text")] {
@@ -145,7 +148,9 @@ struct RealPrometheusTests {
             let isThere = runbook.split(separator: "\n").contains { $0.hasPrefix("#### ") && $0.dropFirst(5).lowercased() == anchor }
             #expect(isThere, "no '#### \(anchor)' in the runbook")
         }
-        let examples = try ["metrics_edge.txt"].map { try String(contentsOfFile: Repository.path("proto-json/examples/\($0)"), encoding: .utf8) }
+        let examples = try ["metrics_edge.txt"].map {
+            try String(contentsOfFile: Repository.path("proto-json/examples/\($0)"), encoding: .utf8)
+        }
         let source = try String(contentsOfFile: Repository.path("Sources/HubCore/HubMetrics.swift"), encoding: .utf8)
         let shown = examples.joined() + source + "mm_tls_certificate_expiry_timestamp_seconds"
         for name in Set(rules.split { !($0.isLetter || $0.isNumber || $0 == "_") }.filter { $0.hasPrefix("mm_") }) {
