@@ -173,6 +173,27 @@ package enum Limits {
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+    /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
+    /// position of 1e9 contracts, in 1e-24 doubled, stays a fifth of an Int128.
+    package static let contractMultiplierMax: Int64 = 1_000
+    /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
+    package static let recordQueueBytesMax = 64 << 20
+
+    // MARK: Market-data cache
+    /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
+    package static let refreshWaitNanoseconds: Int64 = 50_000_000
+    /// A refresh without an answer has failed after this: longer than any answer worth having, because nothing older is served anyway.
+    package static let refreshNanosecondsMax: Int64 = 2_000_000_000
+    /// Pause after a failed refresh: the first bound, doubled by each failure up to the second.
+    package static let refreshBackOffNanosecondsMin: Int64 = 250_000_000
+    package static let refreshBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// Pings without an answer: 16 s of four a second, more than a connection is kept without an answer.
+    package static let pingsInFlightMax = 64
+    /// A ping at least this often: Bybit closes a connection that says nothing for 20 s.
+    package static let heartbeatNanoseconds: Int64 = 15_000_000_000
+    /// A connection that answers no ping and sends nothing for this long is given up: a lost packet is sent again within 200 ms, then 400 ms
+    /// and 800 ms, so that three losses in a row are still waited for.
+    package static let unansweredNanosecondsMax: Int64 = 2_500_000_000
 }
 
 // MARK: Paper exchange
@@ -180,4 +201,16 @@ package enum Limits {
 extension Limits {
     /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
     package static let storyEntriesMax = 86_400
+}
+
+// MARK: Performance gate
+
+extension Limits {
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values a resample is one single value once in 3,125 draws.
+    package static let perfTimedRunsMin = 5
+    /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
+    package static let perfRunsMax = 200
+    package static let perfStagesMax = 64
+    /// One file of figures: 200 runs of 64 stages at 100 bytes are 1.3 MB.
+    package static let perfFileBytesMax = 4 << 20
 }

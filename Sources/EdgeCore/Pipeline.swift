@@ -5,7 +5,13 @@ extension SymbolState {
     /// - Parameter frameReadAt: when the triggering frame was complete, on `shared.clock`: tick_total runs from here.
     mutating func tick(at now: Moment, frameReadAt: Int64, _ shared: inout SharedState) {
         // Between two arms nothing is decided: the old one's orders are on their way out.
-        if let change, change.stopsQuoting { return }
+        if let change, change.stopsQuoting {
+            waiting = nil
+            return
+        }
+        var frameReadAt = frameReadAt
+        // A book that is too old is refreshed first: the tick goes on when that is done.
+        guard let fetched = fetch(at: now.instant, frameReadAt: &frameReadAt, &shared) else { return }
         counts.ticks += 1
         lastTickAt = now.wall
         noteEvent(at: now, &shared)
@@ -19,7 +25,7 @@ extension SymbolState {
         record.armFields = armFields
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
-        let outcome = decide(at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
+        let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
         let total = shared.clock.now() - frameReadAt
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
@@ -41,14 +47,14 @@ extension SymbolState {
     }
 
     private mutating func decide(
-        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
+        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch,
+        isExplained: Bool,
         _ shared: inout SharedState
     ) -> TickSampling.Kind {
         let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
-        // FetchMDStage
-        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache)
+        // FetchMDStage, its wait included.
         watch.lap(.fetchMD, &shared.clock)
         record.isCacheHit = fetched.isHit
         record.cacheAgeNanoseconds = fetched.ageNanoseconds

@@ -74,6 +74,7 @@ final class QuoteLoop: @unchecked Sendable {
         venue = VenueConnection(
             .init(
                 venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                comparedLevels: Int(configuration.parameters.cache.maxDepth),
                 logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
@@ -349,6 +350,8 @@ extension QuoteLoop: VenueListener {
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
         node.frame(bytes, on: connection, at: now)
+        // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
+        if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
@@ -374,6 +377,8 @@ extension QuoteLoop: VenueListener {
         guard !isStopping else { return }
         node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
     }
+
+    func isDead(_ connection: Int, at now: Instant) -> Bool { node.isDead(connection, at: now) }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }
