@@ -158,8 +158,8 @@ package enum Limits {
 
     // MARK: Metrics
 
-    /// Places in one file at which the age of unacknowledged bytes is known: two minutes by the second, and beyond it halved each time, so that
-    /// a week of 600,000 s still knows the age to 2 h.
+    /// Places in one file at which the age of unacknowledged bytes is known: two minutes by the second, then half as often each time it is full, so
+    /// that after a week of 600,000 s the age is known to 2.6 h.
     package static let waitingMarksMax = 128
     /// Commands of the hub that wait for their result, of which the time is taken; the oldest is forgotten beyond it.
     package static let timedCommandsMax = 256

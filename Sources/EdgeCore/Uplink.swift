@@ -366,25 +366,31 @@ package struct Uplink {
 
 /// Since when a file's durable bytes wait: places of its length, and when the first byte behind the place before became durable.
 ///
-/// Bytes that become durable within a second share a place. At the bound every two neighbours become one: what then looks too old is so by a
-/// small part of its age.
+/// Bytes that become durable within a second share a place. At the bound every two neighbours become one, and from then on twice the time shares
+/// one: what looks too old is so by at most a sixty-fourth of what has waited longest.
 private struct WaitingBytes {
+    private static let closest: Int64 = 1_000_000_000
+    private var spacing = closest
     private var marks: [(length: Int64, at: Instant)] = []
 
     var oldest: Instant? { marks.first?.at }
 
     mutating func grew(to length: Int64, at now: Instant) {
-        if let last = marks.last, now.since(last.at) < 1_000_000_000 {
+        if let last = marks.last, now.since(last.at) < spacing {
             marks[marks.count - 1].length = length
             return
         }
         if marks.count == Limits.waitingMarksMax {
             marks = stride(from: 0, to: marks.count, by: 2).map { (marks[min($0 + 1, marks.count - 1)].length, marks[$0].at) }
+            spacing *= 2
         }
         marks.append((length, now))
     }
 
-    mutating func acknowledged(_ length: Int64) { marks.removeFirst(marks.prefix { $0.length <= length }.count) }
+    mutating func acknowledged(_ length: Int64) {
+        marks.removeFirst(marks.prefix { $0.length <= length }.count)
+        if marks.isEmpty { spacing = Self.closest }
+    }
 
     /// The hub named its length: bytes it has acknowledged before and lost since wait from now on.
     mutating func rebase(to acknowledged: Int64, of length: Int64, at now: Instant) {

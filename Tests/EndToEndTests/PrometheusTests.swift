@@ -88,7 +88,7 @@ struct RealPrometheusTests {
         ].map { (name: $0.0, target: $0.1) }
         let server = try PrometheusServer(jobs: jobs, on: pair.group)
         let all = Set(jobs.map(\.name))
-        try pair.edge.wait(for: "scrapes of all four") { try server.query("up == 1").keys == all }
+        try pair.edge.wait(for: "scrapes of all four") { try Set(server.query("up == 1").keys) == all }
         func values(_ what: String, of jobs: Set<String>, _ expression: String, _ isSo: (Double) -> Bool) throws {
             try pair.edge.wait(for: "\(what): \(expression)") {
                 let values = try server.query(expression)
@@ -108,7 +108,7 @@ struct RealPrometheusTests {
         try values("ratio of hits", of: edges, "mm_md_cache_hit_ratio") { (0...1).contains($0) }
         try values("fills", of: edges, "sum by (job) (mm_fills_total{liquidity=\"maker\"})") { $0 > 0 }
         try values("certificate", of: all, "mm_tls_certificate_expiry_timestamp_seconds - time()") { $0 > 0 }
-        try values("processes", of: all, "process_resident_memory_bytes") { $0 > 1 << 20 }
+        try values("processes", of: all, "process_resident_memory_bytes") { $0 > 1_000_000 }
         try values("link", of: edges, "mm_uplink_connected") { $0 == 1 }
         try values("rows at the hub", of: hubs, "sum by (job) (mm_hub_ingest_records_total{host=\"e1\"})") { $0 > 0 }
         try values("commits", of: hubs, "histogram_quantile(0.5, sum by (job, le) (mm_hub_store_commit_duration_seconds_bucket))") {
