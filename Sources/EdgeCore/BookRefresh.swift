@@ -42,7 +42,8 @@ extension SymbolState {
     /// Levels in which a Binance snapshot must equal the book.
     private static let binanceLevels = 20
 
-    mutating func refresh(with snapshot: BybitSnapshot, sentAt: Instant, at now: Moment, _ shared: inout SharedState) throws(FrameRejection) {
+    mutating func refresh(with snapshot: BybitSnapshot, sentAt: Instant, at now: Moment, _ shared: inout SharedState) throws(FrameRejection)
+    {
         guard snapshot.symbol == instrument.symbol else { throw .unknownSymbol }
         let levels = min(Int(shared.parameters.cache.maxDepth), subscription.depth ?? .max)
         let bidsAgree = try holds(snapshot.bids.count, .buy, levels: levels) { snapshot.bids[$0] }

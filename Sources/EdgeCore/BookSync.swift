@@ -220,12 +220,18 @@ extension SymbolState {
         if !hasSizes { convertSizes(midTwice: top.midTwice) }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
-            if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate(.priceJump, at: now.instant) }
+            if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) {
+                cache.invalidate(.priceJump, at: now.instant)
+            }
         }
         previousMidTwice = top.midTwice
         if let fill = bidSide.bookChanged(book) { book(fill, at: now, &shared) }
         if let fill = askSide.bookChanged(book) { book(fill, at: now, &shared) }
-        if case .bookChange = shared.parameters.trigger { tick(at: now, frameReadAt: readAt, &shared) } else { resumeTick(at: now, &shared) }
+        if case .bookChange = shared.parameters.trigger {
+            tick(at: now, frameReadAt: readAt, &shared)
+        } else {
+            resumeTick(at: now, &shared)
+        }
     }
 
     // MARK: Levels

@@ -157,7 +157,9 @@ extension QuoteNode {
         var requests: [VenueRequest] = []
         if let now = last?.instant, !shared.isRecorded, isPingDue(at: now) {
             shared.wantsPing = false
-            for connection in 0..<shared.connectionCount where shared.pulses[connection].isOpen { shared.pulses[connection].pinged(at: now) }
+            for connection in 0..<shared.connectionCount where shared.pulses[connection].isOpen {
+                shared.pulses[connection].pinged(at: now)
+            }
             requests.append(.ping)
         }
         for symbol in resubscriptions where !symbols[Int(symbol)].isProven { requests.append(.resubscribe(symbol)) }

@@ -54,7 +54,8 @@ extension SymbolState {
     private enum Outcome { case ordinary, halted, stopped, late }
 
     private mutating func decide(
-        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
+        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch,
+        isExplained: Bool,
         _ shared: inout SharedState
     ) -> Outcome {
         let parameters = parameters

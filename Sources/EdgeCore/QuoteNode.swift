@@ -114,7 +114,9 @@ package struct QuoteNode: ~Copyable {
         }
 
         /// The least time between two pings (SPEC 3.2): four a second, two on Binance.
-        package var pingNanoseconds: Int64 { binance == nil ? Limits.freshnessPingIntervalNanoseconds : BinanceWire.pingIntervalNanoseconds }
+        package var pingNanoseconds: Int64 {
+            binance == nil ? Limits.freshnessPingIntervalNanoseconds : BinanceWire.pingIntervalNanoseconds
+        }
 
         /// Which of Binance's markets it is; nil for another venue.
         package var binance: BinanceWire.Market? {

@@ -94,7 +94,9 @@ final class VenueSocket: WebSocketDelegate {
     func turn(at now: Instant) {
         guard let socket else { return }
         // It would not answer a goodbye either.
-        if now.since(lastSign) >= Limits.venueSilenceNanoseconds || owner?.isDead(number, at: now) == true { return socket.abandon("the venue says nothing any more") }
+        if now.since(lastSign) >= Limits.venueSilenceNanoseconds || owner?.isDead(number, at: now) == true {
+            return socket.abandon("the venue says nothing any more")
+        }
         if let endOfLife, now >= endOfLife { return renew("its day is over") }
         send(socket, at: now)
         sendPings(socket)

@@ -13,7 +13,8 @@ package enum FetchMDStage {
     }
 
     package static func run(
-        _ cache: inout MDCache, book: borrowing Book, at now: Instant, answers: Bool, hasWaited: Bool = false, _ parameters: Parameters.Cache
+        _ cache: inout MDCache, book: borrowing Book, at now: Instant, answers: Bool, hasWaited: Bool = false,
+        _ parameters: Parameters.Cache
     ) -> Output {
         let reading = cache.readForTick(at: now, answers: answers, hasWaited: hasWaited, parameters)
         guard reading.outcome != .refused, let top = book.top, !top.isCrossed else {
