@@ -35,9 +35,7 @@ extension SymbolState {
         captureMarkouts(at: now, &shared)
         if change != nil { tryChange(at: now, &shared) }
         if case .interval(let nanoseconds) = shared.parameters.trigger { tickOnInterval(nanoseconds, upTo: now, &shared) }
-        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache) {
-            pull(at: now, &shared)
-        }
+        watchProof(at: now, &shared)
     }
 
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {
@@ -46,12 +44,13 @@ extension SymbolState {
         bookQuoteTime(at: boundary, &shared)
         watchLoss(at: boundary, &shared)
         let top = isProven ? book.top : nil
+        if let top { convertSizes(midTwice: top.midTwice) }
+        let worth = top.map { marks(midTwice: $0.midTwice) }
         let absorbed = (buy: bidSide.takeAbsorbed(), sell: askSide.takeAbsorbed())
         let squared = features.step(
             FeatureSet.Second(
                 midTwice: top?.midTwice, topLots: top.map { $0.bidQuantity + $0.askQuantity },
-                markTwice: top.map { Double(positionLots) * Double($0.midTwice) + 2 * Double(cash) },
-                fullPositionTwice: top.map { Double(featurePositionLots) * Double($0.midTwice) } ?? 0,
+                markTwice: worth?.mark, fullPositionTwice: worth?.fullPosition ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
         accumulator.pointee.counts.rejectedInputs += features.takeRejected()
@@ -281,19 +280,23 @@ extension SymbolState {
         let slip = BasisPoints(
             micro: FixedPoint.divide(Int128(sign * (fill.price - quotePrice)) * 10_000_000_000, by: Int128(quotePrice)) ?? 0)
         let fee = fill.isTaker ? shared.parameters.takerFee : shared.parameters.makerFee
-        let value = Int128(fill.price) * Int128(fill.lots)
-        let notional = notional(ticksTimesLots: value)
+        let notional = instrument.notional(price: fill.price, lots: fill.lots)
         positionLots += sign * fill.lots
-        cash -= Int128(sign) * value
+        cash += Int128(sign) * instrument.cash(buying: fill.lots, price: fill.price)
         feesPaid += FixedPoint.divide(Int128(notional) * Int128(fee.micro), by: 10_000_000_000) ?? 0
 
         let fillID = shared.nextFillID
         shared.nextFillID += 1
         if shared.story != nil { shared.story?.note(fill, id: fillID, fee: fee, at: now) }
         counts.fills += 1
+        lastFillAt = now.wall
+        shared.metrics.pointee.filled(slip: slip, order.armFields.arm)
         booked.pointee.counts.fills += 1
         if fill.isFirst { booked.pointee.counts.filledOrders += 1 }
-        if fill.isTaker { booked.pointee.counts.takerFills += 1 }
+        if fill.isTaker {
+            counts.takerFills += 1
+            booked.pointee.counts.takerFills += 1
+        }
         booked.pointee.sums.fillNotional += notional
         booked.pointee.sums.slip += slip.micro
         booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)

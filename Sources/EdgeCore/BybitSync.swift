@@ -20,14 +20,42 @@ struct BookSubscription {
     var connection: Int?
     var depth: Int?
     /// When a new subscription was last asked for; nil while the book stands.
-    fileprivate var askedAt: Instant?
+    private var askedAt: Instant?
     /// Asked for, and not noted by the node yet.
-    fileprivate var isWanted = false
+    private var isWanted = false
+    /// Snapshots in a row that no book could be made of.
+    private var unusableSnapshots = 0
 
     /// True once per request.
     mutating func takeRequest() -> Bool {
         defer { isWanted = false }
         return isWanted
+    }
+
+    /// False when the last request is still to be waited for: a lost one costs `Limits.resubscribeNanoseconds`, and one that brought nothing
+    /// useful twice as long as the one before.
+    mutating func ask(at now: Instant) -> Bool {
+        let pause = unusableSnapshots == 0 ? Limits.resubscribeNanoseconds : Self.pause(after: unusableSnapshots)
+        if let askedAt, now.since(askedAt) < pause { return false }
+        askedAt = now
+        isWanted = true
+        return true
+    }
+
+    /// The first one is followed by another request at once.
+    mutating func snapshotWasUnusable(at now: Instant) {
+        unusableSnapshots += 1
+        askedAt = unusableSnapshots == 1 ? nil : now
+    }
+
+    mutating func stands() {
+        askedAt = nil
+        isWanted = false
+        unusableSnapshots = 0
+    }
+
+    private static func pause(after unusable: Int) -> Int64 {
+        min(Limits.resubscribeNanoseconds, Limits.refreshBackOffNanosecondsMin << Int64(min(unusable - 1, 10)))
     }
 }
 
@@ -43,18 +71,17 @@ extension SymbolState {
         for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
         for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
         advance(to: now, &shared)
+        // A snapshot that is sent twice or late would take the book back. Number and time both must say so: a new stream may count from anywhere.
+        if isSnapshot, sync == .synced, update < book.depthID, eventMilliseconds <= lastEventMilliseconds { return true }
         subscription.depth = depth
         subscription.connection = connection
+        let isResync = sync != .synced
         if isSnapshot {
             counts.snapshots += 1
             book.removeAll()
-            let isResync = sync != .synced
             // The farthest level first: each then lands at the end of its side, and nothing is moved.
             for index in (0..<decoder.bidCount).reversed() { try set(decoder.bid(index), .buy) }
             for index in (0..<decoder.askCount).reversed() { try set(decoder.ask(index), .sell) }
-            if isResync { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update)) }
-            subscription.askedAt = nil
-            subscription.isWanted = false
         } else {
             counts.depthMessages += 1
             guard sync == .synced else {
@@ -75,9 +102,20 @@ extension SymbolState {
         }
         book.applied(depthID: update, at: now.instant)
         lastEventMilliseconds = eventMilliseconds
+        if let top = book.depthTop, top.isCrossed {
+            // No venue's book is: a frame was mangled, or belongs to another book.
+            counts.crossed += 1
+            if isResync { subscription.snapshotWasUnusable(at: now.instant) } else { unprove(.crossed, at: now, &shared) }
+            askForSnapshot(at: now.instant)
+            return true
+        }
+        if isResync {
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update))
+            subscription.stands()
+        }
         sync = .synced
-        cache.prove(at: now, venueMilliseconds: eventMilliseconds)
-        if let top = book.depthTop, top.isCrossed { counts.crossed += 1 }
+        cache.prove(at: now, venueMilliseconds: eventMilliseconds, id: decoder.sequence)
+        contradictedAt = nil
         proven(at: now, readAt: readAt, &shared)
         return true
     }
@@ -101,6 +139,7 @@ extension SymbolState {
             let trade = decoder.trade(index)
             guard trade.consumesQueue else { continue }
             let (price, lots) = try level(trade.level)
+            if subscription.connection == connection { noteTrade(trade.aggressor, price: price, at: now.instant) }
             let bought = self.trade(.buy, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
             let sold = self.trade(.sell, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
             if let bought { buy = buy?.followed(by: bought) ?? bought }
@@ -111,9 +150,10 @@ extension SymbolState {
     }
 
     /// The connection answered a ping: all it sent before has arrived, so the book is as current as its topic is alive.
-    mutating func ponged(at now: Moment, _ shared: inout SharedState) {
+    mutating func ponged(sentAt: Instant, excess: Int64, at now: Moment, _ shared: inout SharedState) {
         advance(to: now, &shared)
-        cache.extend(at: now, venueMilliseconds: nil, shared.parameters.cache)
+        guard isProven, cache.ponged(sentAt: sentAt, at: now.instant, excess: excess, parameters.pointee.cache) else { return }
+        resumeTick(at: now, &shared)
     }
 
     /// The book's connection ended. True when a proof was lost by it.
@@ -123,16 +163,15 @@ extension SymbolState {
         sync = .unsynced
         subscription = BookSubscription()
         buffered = []
-        cache.lose()
+        contradictedAt = nil
+        cache.lose(.disconnect, at: now.instant)
         pull(at: now, &shared)
+        resumeTick(at: now, &shared)
         return wasProven
     }
 
-    private mutating func askForSnapshot(at now: Instant) {
-        if let askedAt = subscription.askedAt, now.since(askedAt) < Limits.resubscribeNanoseconds { return }
-        subscription.askedAt = now
-        subscription.isWanted = true
-        counts.resubscriptions += 1
+    mutating func askForSnapshot(at now: Instant) {
+        if subscription.ask(at: now) { counts.resubscriptions += 1 }
     }
 
     private mutating func set(_ raw: RawLevel, _ side: Side) throws(FrameRejection) {
@@ -168,14 +207,16 @@ extension QuoteNode {
                     readAt: readAt, &shared)
                 if !isUsed { otherMessages += 1 }
                 noteGap(index, at: now)
-                if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
+                noteResubscription(index)
+                noteProof(index, on: connection)
             case .trades(let symbol, let event):
                 let index = try find(symbol)
                 about = index
                 try symbols[Int(index)].bybitTrades(bybitDecoder, eventMilliseconds: event, on: connection, at: now, &shared)
+                noteProof(index, on: connection)
             case .pong:
                 otherMessages += 1
-                extendProofs(of: connection, at: now)
+                answered(on: connection, at: now)
             case .refused:
                 otherMessages += 1
                 refusedRequests += 1
@@ -192,6 +233,7 @@ extension QuoteNode {
         begin(at: now)
         sweep(at: now)
         let books = unprove(connection, at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].opened(at: now.instant) }
         guard books > 0 else { return }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
     }
@@ -201,6 +243,7 @@ extension QuoteNode {
         begin(at: now)
         sweep(at: now)
         let books = unprove(connection, at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].closed() }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
     }
 
@@ -208,14 +251,23 @@ extension QuoteNode {
     package mutating func pong(on connection: Int, at now: Moment) {
         begin(at: now)
         sweep(at: now)
-        extendProofs(of: connection, at: now)
+        answered(on: connection, at: now)
     }
 
     /// Whether a frame of the symbol's book came on the present connection.
     package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
 
-    private mutating func extendProofs(of connection: Int, at now: Moment) {
-        for index in 0..<symbolCount where symbols[index].subscription.connection == connection { symbols[index].ponged(at: now, &shared) }
+    /// A book that asks for another subscription.
+    mutating func noteResubscription(_ index: SymbolIndex) {
+        if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
+    }
+
+    /// What the frame proved holds for every book of its connection.
+    mutating func noteProof(_ index: SymbolIndex, on connection: Int) {
+        guard !shared.isRecorded, connection < shared.connectionCount, symbols[Int(index)].subscription.connection == connection else {
+            return
+        }
+        shared.pulses[connection].proved(symbols[Int(index)].cache.newestProof)
     }
 
     private mutating func unprove(_ connection: Int, at now: Moment) -> Int64 {

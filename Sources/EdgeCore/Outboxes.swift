@@ -74,6 +74,9 @@ package final class OutboxMemory {
     /// The n-th event since the beginning; valid for the last `Capacity.events` of them.
     package func event(_ position: Int) -> EventRecord { events[position & (Outboxes.Capacity.events - 1)] }
 
+    /// The n-th recorded tick since the beginning; valid for the last `Capacity.ticks` of them.
+    package func tick(_ position: Int) -> TickRecord { ticks[position & (Outboxes.Capacity.ticks - 1)] }
+
     /// Frees every slot, as a consumer would that is never late. Call it after every frame.
     package func discard(_ outboxes: inout Outboxes) {
         outboxes.fills.limit = outboxes.fills.committed + Outboxes.Capacity.fills

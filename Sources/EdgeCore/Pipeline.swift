@@ -5,8 +5,15 @@ extension SymbolState {
     /// - Parameter frameReadAt: when the triggering frame was complete, on `shared.clock`: tick_total runs from here.
     mutating func tick(at now: Moment, frameReadAt: Int64, _ shared: inout SharedState) {
         // Between two arms nothing is decided: the old one's orders are on their way out.
-        if let change, change.stopsQuoting { return }
+        if let change, change.stopsQuoting {
+            waiting = nil
+            return
+        }
+        var frameReadAt = frameReadAt
+        // A book that is too old is refreshed first: the tick goes on when that is done.
+        guard let fetched = fetch(at: now.instant, frameReadAt: &frameReadAt, &shared) else { return }
         counts.ticks += 1
+        lastTickAt = now.wall
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
         let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
@@ -18,32 +25,36 @@ extension SymbolState {
         record.armFields = armFields
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
-        let outcome = decide(at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
+        let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
         let total = shared.clock.now() - frameReadAt
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
-        accumulate(total, record)
+        accumulate(total, record, shared)
         record.isHalted = outcome == .halted || outcome == .stopped
         // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
         let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
         record.missedDeadline = outcome == .missed || isLate
         if record.isHalted { accumulator.pointee.counts.halts += 1 }
-        if record.missedDeadline { accumulator.pointee.counts.deadlineMisses += 1 }
+        if record.missedDeadline {
+            accumulator.pointee.counts.deadlineMisses += 1
+            shared.metrics.pointee.missedDeadline(armFields.arm)
+        }
         let kind = outcome == .ordinary && isLate ? .missed : outcome
         guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
         record.weight = weight
+        shared.metrics.pointee.logged(record)
         shared.outboxes.ticks.push(record)
     }
 
     private mutating func decide(
-        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
+        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch,
+        isExplained: Bool,
         _ shared: inout SharedState
     ) -> TickSampling.Kind {
         let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
-        // FetchMDStage
-        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache)
+        // FetchMDStage, its wait included.
         watch.lap(.fetchMD, &shared.clock)
         record.isCacheHit = fetched.isHit
         record.cacheAgeNanoseconds = fetched.ageNanoseconds
@@ -275,10 +286,11 @@ extension SymbolState {
         Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000)
     }
 
-    private mutating func accumulate(_ total: Int64, _ record: TickRecord) {
+    private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {
         features.ticked(nanoseconds: total)
         let bucket = LatencyBuckets.index(of: total)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
+        shared.metrics.pointee.ticked(record, bucket: bucket)
         if record.isCacheHit {
             accumulator.pointee.counts.cacheHits += 1
         } else if record.usedStale {

@@ -160,4 +160,20 @@ extension QuoteNode {
                 features: Feature.allCases.map { symbol.feature($0) })
         }
     }
+
+    /// What `/metrics` shows of the symbol beside its status.
+    package func metrics(of index: SymbolIndex, at now: Moment) -> EdgeMetrics.Symbol {
+        withSymbol(Int(index)) { symbol in
+            EdgeMetrics.Symbol(
+                status: status(of: index), takerFills: symbol.counts.takerFills, lastTick: symbol.lastTickAt, lastFill: symbol.lastFillAt,
+                cacheAgeNanoseconds: symbol.isProven ? symbol.cache.age(at: now.instant) : nil)
+        }
+    }
+
+    /// What `/metrics` shows of the whole node; about once a second, for its windows to move on.
+    package func metrics(at now: Moment) -> EdgeMetrics.Node {
+        EdgeMetrics.Node(
+            reading: shared.metrics.pointee.reading(at: now.instant),
+            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps })
+    }
 }

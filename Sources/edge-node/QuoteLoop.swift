@@ -50,8 +50,6 @@ final class QuoteLoop: @unchecked Sendable {
     /// While B is played: when the arms must be looked at again, on CLOCK_BOOTTIME.
     private var leaseEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
-    /// When each symbol's ticks were last seen to rise.
-    private var lastTick: [(count: Int64, at: Instant)]
     private var hasReportedFailure = false
     /// Before the present connection.
     private var refusalsBefore: Int64 = 0
@@ -76,6 +74,7 @@ final class QuoteLoop: @unchecked Sendable {
         venue = VenueConnection(
             .init(
                 venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                comparedLevels: Int(configuration.parameters.cache.maxDepth),
                 logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
@@ -88,7 +87,6 @@ final class QuoteLoop: @unchecked Sendable {
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
         (nextSecond, startedAt) = (now, now)
-        lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
     // MARK: Any thread
@@ -191,13 +189,10 @@ final class QuoteLoop: @unchecked Sendable {
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
-        let statuses = symbols.indices.map { node.status(of: SymbolIndex($0)) }
-        for (index, status) in statuses.enumerated() where status.ticks != lastTick[index].count {
-            lastTick[index] = (status.ticks, now.instant)
-        }
         control.share(
             HostStatus(
-                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled, symbols: statuses, lastTicks: lastTick.map(\.at),
+                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
+                symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
                 feedsFailed: spool.failure != nil, reload: reload))
     }
 
@@ -355,6 +350,8 @@ extension QuoteLoop: VenueListener {
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
         node.frame(bytes, on: connection, at: now)
+        // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
+        if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
@@ -380,6 +377,8 @@ extension QuoteLoop: VenueListener {
         guard !isStopping else { return }
         node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
     }
+
+    func isDead(_ connection: Int, at now: Instant) -> Bool { node.isDead(connection, at: now) }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }

@@ -114,7 +114,8 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger),
+            on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,

@@ -26,6 +26,9 @@ package enum EmitStage {
         /// Ticks x lots.
         package var notional: Int64
         package var collar: BasisPoints
+        /// What the venue takes at least: ticks x lots, and lots. An order below is not placed.
+        package var minimumNotional: Int64 = 0
+        package var minimumLots: Int64 = 1
     }
 
     package struct Target: Sendable, Equatable {
@@ -73,7 +76,7 @@ package enum EmitStage {
     private static func checked(_ price: Int64, _ lots: Int64, room: Int64, _ midTwice: Int64, _ limits: HardLimits) -> Target? {
         guard price > 0 else { return nil }
         let allowed = min(lots, limits.orderLots, room, limits.notional / price)
-        guard allowed > 0 else { return nil }
+        guard allowed >= max(1, limits.minimumLots), Int128(allowed) * Int128(price) >= Int128(limits.minimumNotional) else { return nil }
         // |price - mid| / mid <= collar, in whole numbers: |2 price - midTwice| * 1e10 <= collar * midTwice.
         let distance = Int128((2 * price - midTwice).magnitude) * 10_000_000_000
         guard distance <= Int128(limits.collar.micro) * Int128(midTwice) else { return nil }
