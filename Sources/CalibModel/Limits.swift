@@ -3,8 +3,12 @@ package enum Limits {
     /// Symbols one edge quotes. 500 symbols x 20 updates/s is the largest fleet we promise a quote path for.
     package static let symbolsMax = 500
     /// Price levels kept on one side of a book. A snapshot brings 1,000 (futures) or 5,000 (spot) and diffs add levels further out;
-    /// 16,384 levels of 16 bytes are 256 KiB a side. At the bound the level farthest from the touch is forgotten and counted.
+    /// 16,384 levels of 16 bytes are 256 KiB a side, of which only what is used is touched. At the bound the level farthest from the touch is
+    /// forgotten and counted.
     package static let bookLevelsMax = 16_384
+    /// Ticks around the touch whose quantities are found by index: 92 % of the updates of BTCUSDT perpetual are within them (89 % within half as
+    /// many). 8 bytes a tick are 64 KiB a side, 64 MB for 500 symbols.
+    package static let bookWindowTicks = 8_192
     /// Price levels in one frame: the largest REST snapshot has 5,000 a side. A frame with more is rejected.
     package static let frameLevelsMax = 16_384
     /// Trades in one frame: what Bybit documents. A frame with more is rejected.

@@ -55,8 +55,38 @@ public enum Places {
 
 /// Integer arithmetic with one rounding, half to even (SPEC 1.2).
 public enum FixedPoint {
-    /// 10^0 ... 10^18.
-    public static let powersOfTen: [Int64] = (0...18).map { power in (0..<power).reduce(Int64(1)) { value, _ in value * 10 } }
+    /// 10^0 ... 10^18 by their exponent.
+    @inlinable public static var powersOfTen: PowersOfTen { PowersOfTen() }
+
+    /// A table that a compiler can see through: a global array is looked up behind a check whether it has been made.
+    public struct PowersOfTen: Sendable {
+        @inlinable init() {}
+
+        @inlinable public subscript(exponent: Int) -> Int64 {
+            switch exponent {
+            case 0: 1
+            case 1: 10
+            case 2: 100
+            case 3: 1_000
+            case 4: 10_000
+            case 5: 100_000
+            case 6: 1_000_000
+            case 7: 10_000_000
+            case 8: 100_000_000
+            case 9: 1_000_000_000
+            case 10: 10_000_000_000
+            case 11: 100_000_000_000
+            case 12: 1_000_000_000_000
+            case 13: 10_000_000_000_000
+            case 14: 100_000_000_000_000
+            case 15: 1_000_000_000_000_000
+            case 16: 10_000_000_000_000_000
+            case 17: 100_000_000_000_000_000
+            case 18: 1_000_000_000_000_000_000
+            default: preconditionFailure("BUG: 10^\(exponent)")
+            }
+        }
+    }
 
     /// `numerator / denominator`, half to even; nil when the denominator is not positive or the result does not fit.
     package static func divide(_ numerator: Int128, by denominator: Int128) -> Int64? {

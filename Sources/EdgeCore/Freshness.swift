@@ -15,6 +15,13 @@ extension SymbolState {
     mutating func fetch(at now: Instant, frameReadAt: inout Int64, _ shared: inout SharedState) -> FetchMDStage.Output? {
         extendThroughConnection(at: now, shared)
         let waited = waiting
+        guard isProven else {
+            // The book was lost while the tick waited.
+            if let waited { frameReadAt = waited.frameReadAt }
+            waiting = nil
+            cache.count(.refused)
+            return FetchMDStage.Output(outcome: .refused, ageNanoseconds: nil, top: nil)
+        }
         var output = FetchMDStage.run(
             &cache, book: book, at: now, answers: shared.connectionAnswers, hasWaited: waited != nil, parameters.pointee.cache)
         request(&shared)

@@ -85,6 +85,11 @@ public struct JSONReader {
         index &+= 1
         let start = index
         while index < bytes.count {
+            if bytes.count &- index >= 8 {
+                let marks = Self.notPlain(bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self))
+                index &+= marks.trailingZeroBitCount &>> 3  // 8 when there is none.
+                if marks == 0 { continue }
+            }
             let byte = bytes[index]
             if byte == 0x22 {
                 let text = UnsafeRawBufferPointer(rebasing: bytes[start..<index])
@@ -100,6 +105,27 @@ public struct JSONReader {
             }
         }
         throw .syntax(at: index)
+    }
+
+    /// Eight characters of a string: the lowest bit set lies in the first of them that is a quote, a backslash or a control character.
+    @inlinable @inline(__always) public static func notPlain(_ word: UInt64) -> UInt64 {
+        let ones: UInt64 = 0x0101_0101_0101_0101
+        let quote = word ^ ones &* 0x22
+        let escape = word ^ ones &* 0x5c
+        return (((quote &- ones) & ~quote) | ((escape &- ones) & ~escape) | ((word &- ones &* 0x20) & ~word)) & (ones &* 0x80)
+    }
+
+    /// A string that is one plain number as a whole, as venues send prices; nil, and the string is read, when it is another text.
+    @inlinable public mutating func decimal() throws(JSONError) -> DecimalText? {
+        skipSpace()
+        if bytes.count &- index >= 17, bytes[index] == 0x22, let text = bytes.baseAddress {
+            var length = 0
+            if let decimal = DecimalText(usualAt: text + index + 1, length: &length) {
+                index &+= length &+ 2
+                return decimal
+            }
+        }
+        return DecimalText(try string())
     }
 
     @inlinable public mutating func boolean() throws(JSONError) -> Bool {
@@ -200,10 +226,15 @@ public struct JSONReader {
         }
     }
 
-    @inlinable mutating func skipSpace() {
+    @inlinable @inline(__always) mutating func skipSpace() {
+        if index < bytes.count, bytes[index] > 0x20 { return }
+        skipSomeSpace()
+    }
+
+    @usableFromInline mutating func skipSomeSpace() {
         while index < bytes.count {
             let byte = bytes[index]
-            guard byte <= 0x20, byte == 0x20 || byte == 0x0a || byte == 0x0d || byte == 0x09 else { return }
+            guard byte == 0x20 || byte == 0x0a || byte == 0x0d || byte == 0x09 else { return }
             index &+= 1
         }
     }
@@ -274,8 +305,21 @@ public enum JSONKind: Sendable { case string, number, boolean, null, object, arr
 extension UnsafeRawBufferPointer {
     /// Whether the bytes are exactly the text's.
     @inlinable public func equals(_ text: StaticString) -> Bool {
-        guard count == text.utf8CodeUnitCount else { return false }
-        for index in 0..<count where self[index] != text.utf8Start[index] { return false }
+        let length = text.utf8CodeUnitCount
+        guard count == length else { return false }
+        let other = UnsafeRawPointer(text.utf8Start)
+        if length >= 8 {
+            // Eight at a time, the last eight overlapping.
+            var index = 0
+            while index < length {
+                let place = Swift.min(index, length &- 8)
+                guard loadUnaligned(fromByteOffset: place, as: UInt64.self) == other.loadUnaligned(fromByteOffset: place, as: UInt64.self)
+                else { return false }
+                index &+= 8
+            }
+            return true
+        }
+        for index in 0..<length where self[index] != text.utf8Start[index] { return false }
         return true
     }
 

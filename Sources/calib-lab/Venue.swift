@@ -12,8 +12,8 @@ struct Venue: ParsableCommand {
         discussion: """
             --listen serves Bybit's public wire (websocket /v5/public/linear and /v5/public/spot, GET /v5/market/orderbook) or Binance's (websocket \
             /stream and /ws, GET .../depth and .../exchangeInfo) until SIGTERM or SIGINT: seeded markets at the pace of the clock, or with --replay \
-            a recording of Bybit's. One JSON line on standard output says where: {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}. \
-            With --chaos (Bybit's wire) it loses, repeats, reorders, delays and mangles frames and breaks connections, all from one seed.
+            a recording of Bybit's. One JSON line on standard output says where: {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}.
+            With --chaos Bybit's wire loses, repeats, reorders, delays and mangles frames and breaks connections, all from one seed.
 
             --record writes what a venue would have sent: lines '<receive unix ns> <frame>' with the venue's own frames, the REST \
             snapshot in line. Equal arguments give equal bytes. A name ending in .gz or .zst is compressed.
@@ -56,6 +56,12 @@ struct Venue: ParsableCommand {
     @Option(help: "With --listen: leave out every Nth delta of each order book topic.")
     var dropDeltaEvery: Int?
 
+    @Flag(help: "With --listen: trouble of every kind for the clients. Each 10 s and at the end a JSON line counts it.")
+    var chaos = false
+
+    @Option(help: "With --chaos: the seed of the trouble (default: the market's).")
+    var chaosSeed: UInt64?
+
     @Option(help: "With --listen and Binance: answer the first N requests for an order book with the one of the venue's start.")
     var oldBooks: Int?
 
@@ -64,12 +70,6 @@ struct Venue: ParsableCommand {
 
     @Option(help: "With --listen and Binance: tell all clients goodbye (serverShutdown) every N seconds, and be gone a second later.")
     var goodbyeEvery: Int?
-
-    @Flag(help: "With --listen: trouble of every kind for the clients. Each 10 s and at the end a JSON line counts it.")
-    var chaos = false
-
-    @Option(help: "With --chaos: the seed of the trouble (default: the market's).")
-    var chaosSeed: UInt64?
 
     @Option(help: ArgumentHelp("With --listen: serve this recording of Bybit's stream instead of markets.", valueName: "file"))
     var replay: String?
@@ -129,8 +129,8 @@ struct Venue: ParsableCommand {
             throw ValidationError(
                 "--symbols '\(symbols ?? "")': allowed are \(wire.instruments.map(\.symbol).joined(separator: ",")), each at most once")
         }
+        guard !chaos || wire == .bybit else { throw ValidationError("--chaos belongs to Bybit's wire") }
         guard chaos || chaosSeed == nil else { throw ValidationError("--chaos-seed belongs to --chaos") }
-        guard !chaos || wire == .bybit else { throw ValidationError("--chaos belongs to --wire bybit") }
         guard dropDeltaEvery ?? 1 > 0 else { throw ValidationError("--drop-delta-every \(dropDeltaEvery ?? 0): allowed are 1 and more") }
     }
 

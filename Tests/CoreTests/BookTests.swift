@@ -26,6 +26,61 @@ import Testing
         #expect(book.level(book.count) == nil && book.level(-1) == nil)
     }
 
+    /// The touch wanders and jumps by up to many windows, levels lie anywhere between it and a million ticks away, whole stretches vanish at
+    /// once, and a small capacity forgets: after each step the side answers what sorting a dictionary answers.
+    @Test(arguments: [Side.buy, .sell], [200, 3_000, 16_384]) func sideEqualsADictionary_acrossItsWindow(side: Side, capacity: Int) {
+        var random = SeededRandom(seed: UInt64(capacity) + (side == .buy ? 1 : 2))
+        var book = BookSide(side, capacity: capacity)
+        var oracle: [Int64: Int64] = [:]
+        var forgotten = 0
+        var touch: Int64 = 5_000_000
+        /// Behind the touch on its own side.
+        func price(_ distance: Int) -> Int64 { touch - side.sign * Int64(distance) }
+        func set(_ price: Int64, _ quantity: Int64) {
+            book.set(price: price, quantity: quantity)
+            oracle[price] = quantity == 0 ? nil : quantity
+            guard oracle.count > capacity else { return }
+            oracle[side == .buy ? oracle.keys.min()! : oracle.keys.max()!] = nil
+            forgotten += 1
+        }
+        for step in 0..<6_000 {
+            switch random.next(below: 1000) {
+            case 0: touch += Int64(random.next(below: 200_000)) - 100_000
+            case 1..<10: touch += Int64(random.next(below: 8_000)) - 4_000
+            case 10:
+                // Everything better than some price is eaten.
+                let limit = price(random.next(below: 20_000))
+                for gone in oracle.keys.filter({ ($0 - limit) * side.sign > 0 }).sorted() { set(gone, 0) }
+            case 11: for gone in oracle.keys.sorted().prefix(random.next(below: 100)) { set(gone, 0) }
+            case 12:
+                book.removeAll()
+                oracle = [:]
+            case 13..<300: set(price(random.next(below: 1_000_000)), random.next(below: 4) == 0 ? 0 : 7)
+            case 300..<500: set(price(random.next(below: 20_000)), random.next(below: 4) == 0 ? 0 : 8)
+            case 500..<600: if let known = oracle.keys.min() { set(known + Int64(random.next(below: 3)), Int64(random.next(below: 2))) }
+            default: set(price(random.next(below: 100)), random.next(below: 3) == 0 ? 0 : Int64(random.next(below: 1000)) + 1)
+            }
+            let probe = price(random.next(below: 30_000))
+            #expect(book.quantity(at: probe) == oracle[probe] ?? 0)
+            guard step.isMultiple(of: 25) else { continue }
+            let sorted = oracle.sorted { side == .buy ? $0.key > $1.key : $0.key < $1.key }
+            #expect(book.count == sorted.count && book.forgottenLevels == forgotten)
+            #expect(book.top == sorted.first.map { BookLevel(price: $0.key, quantity: $0.value) })
+            #expect(sorted.indices.allSatisfy { book.level($0)?.price == sorted[$0].key && book.level($0)?.quantity == sorted[$0].value })
+            #expect(book.level(sorted.count) == nil)
+            #expect(sorted.indices.allSatisfy { book.rank(of: sorted[$0].key) == $0 })
+            #expect(book.rank(of: probe) == sorted.count { ($0.key - probe) * side.sign > 0 })
+            let behind = sorted.filter { ($0.key - probe) * side.sign < 0 }.prefix(5)
+            let limit = price(random.next(below: 30_000))
+            let volume = book.volume(levels: 5, worseThan: probe, betterThan: limit)
+            #expect(volume.total == behind.reduce(0) { $0 + $1.value })
+            #expect(volume.better == behind.reduce(0) { ($1.key - limit) * side.sign > 0 ? $0 + $1.value : $0 })
+            let best = book.volume(levels: 40, worseThan: nil, betterThan: nil)
+            #expect(best.total == sorted.prefix(40).reduce(0) { $0 + $1.value } && best.better == 0)
+        }
+        #expect(capacity > 200 || forgotten > 100)
+    }
+
     @Test func aFullSideForgetsTheFarthestLevel() {
         var book = BookSide(.buy, capacity: 3)
         for price in [Int64(10), 11, 12, 13] { book.set(price: price, quantity: 1) }

@@ -69,17 +69,33 @@ package enum BinanceFrame {
 ///
 /// A frame is decoded whole before anything is applied, so a bad one never half-changes a book.
 package struct BinanceDecoder: ~Copyable {
-    package private(set) var bidCount = 0
-    package private(set) var askCount = 0
-    private let levels: UnsafeMutablePointer<RawLevel>
+    package internal(set) var bidCount = 0
+    package internal(set) var askCount = 0
+    let levels: UnsafeMutablePointer<RawLevel>
+    /// A copy of the frame with room behind it (`BinanceFastPath`).
+    let copy: UnsafeMutableRawPointer
 
-    package init() { levels = .allocate(capacity: 2 * Limits.frameLevelsMax) }
-    deinit { levels.deallocate() }
+    package init() {
+        levels = .allocate(capacity: 2 * Limits.frameLevelsMax)
+        copy = .allocate(byteCount: Self.copyBytesMax + Self.padding, alignment: 16)
+    }
+
+    deinit {
+        levels.deallocate()
+        copy.deallocate()
+    }
 
     package func bid(_ index: Int) -> RawLevel { levels[index] }
     package func ask(_ index: Int) -> RawLevel { levels[Limits.frameLevelsMax + index] }
 
     package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+        var fields = Fields()
+        if usual(bytes, &fields) { return try frame(fields).get() }
+        return try decodeAnyForm(bytes)
+    }
+
+    /// The same for any JSON, whatever its order and spaces.
+    package mutating func decodeAnyForm(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
         guard UTF8Check.isValid(bytes) else { throw .notUTF8 }
         var reader = JSONReader(bytes)
         let result: Result<BinanceFrame, FrameRejection>
@@ -111,7 +127,7 @@ package struct BinanceDecoder: ~Copyable {
     }
 
     /// Everything any of the frames carries; a frame is told by what is present, never by position.
-    private struct Fields {
+    struct Fields {
         var isWrapped = false
         var overflowed = false
         var isError = false
@@ -254,7 +270,7 @@ package struct BinanceDecoder: ~Copyable {
 
     private func decimal(_ reader: inout JSONReader) throws(JSONError) -> DecimalText {
         let start = reader.offset
-        guard let decimal = DecimalText(try reader.string()) else { throw .wrongType(at: start) }
+        guard let decimal = try reader.decimal() else { throw .wrongType(at: start) }
         return decimal
     }
 }

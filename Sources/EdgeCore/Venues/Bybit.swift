@@ -273,7 +273,7 @@ package struct BybitDecoder: ~Copyable {
 
     private func decimal(_ reader: inout JSONReader) throws(JSONError) -> DecimalText {
         let start = reader.offset
-        guard let decimal = DecimalText(try reader.string()) else { throw .wrongType(at: start) }
+        guard let decimal = try reader.decimal() else { throw .wrongType(at: start) }
         return decimal
     }
 }
