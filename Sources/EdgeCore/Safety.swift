@@ -172,8 +172,14 @@ extension QuoteNode {
 
     /// What `/metrics` shows of the whole node; about once a second, for its windows to move on.
     package func metrics(at now: Moment) -> EdgeMetrics.Node {
-        EdgeMetrics.Node(
+        var cache = EdgeMetrics.CacheTotals()
+        for index in 0..<symbolCount { cache.add(symbols[index].cache.counts) }
+        var dropped = [Int64](repeating: 0, count: Feed.allCases.count)
+        dropped[Feed.ticks.place] = Int64(shared.outboxes.ticks.refused)
+        dropped[Feed.quotes.place] = Int64(shared.outboxes.quotes.refused)
+        dropped[Feed.snapshots.place] = Int64(shared.droppedSnapshots)
+        return EdgeMetrics.Node(
             reading: shared.metrics.pointee.reading(at: now.instant),
-            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps })
+            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps }, cache: cache, droppedRows: dropped)
     }
 }

@@ -49,7 +49,12 @@ import Wire
         metrics.missedDeadline(.a)
         metrics.filled(slip: BasisPoints(micro: -200_000), .a)
         metrics.filled(slip: .zero, .a)
-        return EdgeMetrics.Node(reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1)
+        var cache = EdgeMetrics.CacheTotals()
+        cache.invalidations[MDCache.Invalidation.priceJump.rawValue] = 2
+        // 19 pings of 3 ms, one of 40.
+        (cache.refreshes[2], cache.refreshes[6], cache.refreshNanoseconds) = (19, 1, 97_000_000)
+        return EdgeMetrics.Node(
+            reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
     }
 
     private static func link() -> EdgeMetrics.Link {
@@ -105,7 +110,12 @@ import Wire
         #expect(shown.contains("mm_config_last_reload_success 1\n"))
         #expect(!text(Self.metrics(node: Self.node(), link: Self.link())).lowercased().contains("nan"))
         var metrics = NodeMetrics()
-        let idle = text(Self.metrics(node: .init(reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0)))
+        let idle = text(
+            Self.metrics(
+                node: .init(
+                    reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0, cache: .init(),
+                    droppedRows: .init(repeating: 0, count: 6))))
+        #expect(!idle.contains("mm_md_cache_refresh_latency_p95_ms"))
         #expect(
             !idle.contains("mm_tick_total_p95_ms") && !idle.contains("mm_md_cache_hit_ratio")
                 && idle.contains("mm_ticks_total{bucket=\"A\"} 0\n"))
