@@ -37,7 +37,7 @@ extension SymbolState {
         openOrders = open
     }
 
-    /// How many orders more may be opened; negative never occurs, because narrower limits pull what is above them.
+    /// How many orders more may be opened; negative when limits got narrower, until what is above them is cancelled.
     func orderRoom(_ shared: borrowing SharedState) -> Int64 {
         min(shared.parameters.limits.openOrdersSymbol - openOrders, shared.parameters.limits.openOrdersHost - shared.openOrders)
     }
