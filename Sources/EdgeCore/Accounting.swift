@@ -15,7 +15,7 @@ extension SymbolState {
             let stepped = min(second, next + Int64(Limits.silenceSecondsMax))
             for boundary in next...stepped { cross(second: boundary, now, &shared) }
             if stepped < second {
-                features.restart()
+                features.restart(after: stepped, upTo: second)
                 nextIntervalTick = nil
                 if accumulatorHasEvents {
                     cutSnapshot(at: moment(of: WallTime(nanoseconds: stepped * 1_000_000_000 + 1_000_000), now), &shared)

@@ -23,8 +23,10 @@ struct BookSubscription {
     private var askedAt: Instant?
     /// Asked for, and not noted by the node yet.
     private var isWanted = false
-    /// Snapshots in a row that no book could be made of.
-    private var unusableSnapshots = 0
+    /// Requests since the book stood.
+    private var requests = 0
+    /// A snapshot came after the last request, and no book could be made of it.
+    private var hasUnusableSnapshot = false
 
     /// True once per request.
     mutating func takeRequest() -> Bool {
@@ -32,30 +34,30 @@ struct BookSubscription {
         return isWanted
     }
 
-    /// False when the last request is still to be waited for: a lost one costs `Limits.resubscribeNanoseconds`, and one that brought nothing
-    /// useful twice as long as the one before.
+    /// False when the last request is still to be waited for: a lost one costs `Limits.resubscribeNanoseconds`. The first that brought nothing
+    /// useful is repeated at once, the next ones with pauses, each twice the one before.
     mutating func ask(at now: Instant) -> Bool {
-        let pause = unusableSnapshots == 0 ? Limits.resubscribeNanoseconds : Self.pause(after: unusableSnapshots)
         if let askedAt, now.since(askedAt) < pause { return false }
         askedAt = now
         isWanted = true
+        requests += 1
+        hasUnusableSnapshot = false
         return true
     }
 
-    /// The first one is followed by another request at once.
-    mutating func snapshotWasUnusable(at now: Instant) {
-        unusableSnapshots += 1
-        askedAt = unusableSnapshots == 1 ? nil : now
+    private var pause: Int64 {
+        guard hasUnusableSnapshot else { return Limits.resubscribeNanoseconds }
+        guard requests > 1 else { return 0 }
+        return min(Limits.resubscribeNanoseconds, Limits.refreshBackOffNanosecondsMin << Int64(min(requests - 2, 10)))
     }
+
+    mutating func snapshotWasUnusable() { hasUnusableSnapshot = true }
 
     mutating func stands() {
         askedAt = nil
         isWanted = false
-        unusableSnapshots = 0
-    }
-
-    private static func pause(after unusable: Int) -> Int64 {
-        min(Limits.resubscribeNanoseconds, Limits.refreshBackOffNanosecondsMin << Int64(min(unusable - 1, 10)))
+        requests = 0
+        hasUnusableSnapshot = false
     }
 }
 
@@ -105,7 +107,7 @@ extension SymbolState {
         if let top = book.depthTop, top.isCrossed {
             // No venue's book is: a frame was mangled, or belongs to another book.
             counts.crossed += 1
-            if isResync { subscription.snapshotWasUnusable(at: now.instant) } else { unprove(.crossed, at: now, &shared) }
+            if isResync { subscription.snapshotWasUnusable() } else { unprove(.crossed, at: now, &shared) }
             askForSnapshot(at: now.instant)
             return true
         }

@@ -131,7 +131,7 @@ package struct MDCache: Sendable {
         guard let provenAt, proof > provenAt, topicIsRecent(at: now, parameters) else { return }
         self.provenAt = proof
         servings = .unlimited
-        land(at: now)
+        landed(by: proof, at: now)
     }
 
     /// The connection answered a ping sent at `sentAt`: all it had sent before has arrived. `excess` is how much longer the answer took than
@@ -333,14 +333,21 @@ package struct MDCache: Sendable {
 
     private mutating func renew(at now: Moment, _ venueMilliseconds: Int64?) {
         servings = .unlimited
-        if inFlight != nil { land(at: now.instant) }
         // A time outside 1970...2099 says nothing.
         guard let venueMilliseconds, (0..<4_102_444_800_000).contains(venueMilliseconds) else {
             provenAt = now.instant
-            return
+            return landed(by: now.instant, at: now.instant)
         }
         let lateness = baseline.lateness(of: now.wall.nanoseconds &- venueMilliseconds &* 1_000_000, at: now.instant)
-        provenAt = now.instant.advanced(nanoseconds: -lateness)
+        let proof = now.instant.advanced(nanoseconds: -lateness)
+        provenAt = proof
+        landed(by: proof, at: now.instant)
+    }
+
+    /// A frame is what a refresh in flight is waited for when it tells of the time since.
+    private mutating func landed(by proof: Instant, at now: Instant) {
+        guard let inFlight, proof >= inFlight.begunAt else { return }
+        land(at: now)
     }
 }
 

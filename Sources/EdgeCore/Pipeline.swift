@@ -148,7 +148,7 @@ extension SymbolState {
         let emitted = EmitStage.run(emitInput, hardLimits)
         noteTargets(emitted)
         let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.pointee.tickDeadlineNanoseconds
-        let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
+        let quote = QuoteContext(top: top, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
         let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
         let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
@@ -178,7 +178,8 @@ extension SymbolState {
     // MARK: Orders
 
     private struct QuoteContext {
-        var midTwice: Int64
+        var top: TopOfBook
+        var midTwice: Int64 { top.midTwice }
         var spread: BasisPoints
         var skew: BasisPoints
         var volatility: Double?
@@ -194,7 +195,8 @@ extension SymbolState {
         var decision = OrderDecision.decide(
             side: side, target: target, resting: intended, minimumTicks: minimumTicks,
             keepTicks: side == .buy
-                ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice))
+                ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice),
+            opposite: side == .buy ? context.top.askPrice : context.top.bidPrice)
         if decision == .place || decision == .replace {
             let canSend = side == .buy ? bidSide.canSend : askSide.canSend
             // An order of ours on the other side that may still be there when this one arrives: we never trade with ourselves.

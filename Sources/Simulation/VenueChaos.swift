@@ -59,9 +59,9 @@ package struct VenueChaos: Sendable {
             case .restart: 12_000
             case .silence: 15_000
             case .stall: 20_000
-            case .close: 45_000
-            case .reset: 60_000
-            case .halfOpen: 120_000
+            case .close: 90_000
+            case .reset: 120_000
+            case .halfOpen: 240_000
             }
         }
 

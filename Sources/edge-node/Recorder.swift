@@ -46,6 +46,8 @@ final class Recorder: VenueListener, @unchecked Sendable {
     private var requests: [VenueRequest] = []
     private var series: [Series]
     private var connections = 0
+    private var lastFrame: Instant
+    private var lastPing: Instant
     private(set) var messages: Int64 = 0
     private(set) var bytes: Int64 = 0
 
@@ -55,6 +57,7 @@ final class Recorder: VenueListener, @unchecked Sendable {
         logger = setup.connection.logger
         venue = VenueConnection(setup.connection, on: eventLoop)
         checkedAt = SystemClock.monotonic()
+        (lastFrame, lastPing) = (checkedAt, checkedAt)
         let symbols = setup.connection.symbols
         chain = RecordChain(venue: setup.venue, symbols: symbols)
         let market = setup.venue.binance ?? .spot  // Bybit's books come in band.
@@ -92,6 +95,12 @@ final class Recorder: VenueListener, @unchecked Sendable {
             }
         }
         requests += books.takeDue(at: now).map { .snapshot($0) }
+        let sincePing = now.since(lastPing)
+        // Nobody quotes on what is recorded: a quiet connection is asked once a second whether it is there.
+        if sincePing >= Limits.heartbeatNanoseconds || min(sincePing, now.since(lastFrame)) >= 1_000_000_000 {
+            lastPing = now
+            requests.append(.ping)
+        }
         let due = requests
         requests = []
         venue.turn(at: now, due)
@@ -183,6 +192,7 @@ final class Recorder: VenueListener, @unchecked Sendable {
     func frame(_ frame: UnsafeRawBufferPointer, on connection: Int) {
         let wall = now
         messages += 1
+        lastFrame = SystemClock.monotonic()
         let finding = chain.frame(frame)
         if setup.venue.binance == nil {
             object("recv", at: wall) { $0.field("data", string: String(decoding: frame, as: UTF8.self)) }
@@ -219,6 +229,9 @@ final class Recorder: VenueListener, @unchecked Sendable {
     func disconnected(_ connection: Int) {
         if setup.venue.binance == nil { object("disconnect", at: now) { _ in } } else { chain.connected() }
     }
+
+    /// One that says nothing at all is given up by itself.
+    func isDead(_ connection: Int, at now: Instant) -> Bool { false }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { chain.hasHeard(of: symbol) }
 }

@@ -39,7 +39,7 @@ final class VenueConnection {
         /// Levels of the books that are subscribed to (Bybit).
         var depth: Int
         /// Levels that a refreshing snapshot is asked for (Bybit; `md_cache.max_depth`).
-        var comparedLevels: Int
+        var comparedLevels = Int(Parameters.Cache().maxDepth)
         var logger: Logger
     }
 

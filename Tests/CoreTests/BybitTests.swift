@@ -421,8 +421,9 @@ import Wire
         it.node.connected(0, at: it.moment())
         it.quote()
         for _ in 0..<8 {
+            it.node.advance(to: it.moment(after: 200))
             _ = it.node.takeRequests()
-            it.send(#"{"success":true,"ret_msg":"pong","conn_id":"d8","op":"ping"}"#, after: 250)
+            it.send(#"{"success":true,"ret_msg":"pong","conn_id":"d8","op":"ping"}"#, after: 50)
         }
         #expect(it.isQuoting)
     }

@@ -13,12 +13,6 @@ struct ChaosTests {
         func holds(_ instant: Int) -> Bool { from < instant && instant < to }
     }
 
-    private func object(_ line: String?) throws -> [String: Any] {
-        let line = try #require(line)
-        let value = try JSONSerialization.jsonObject(with: Data(line.utf8))
-        return try #require(value as? [String: Any])
-    }
-
     private func windows(_ symbol: String, _ events: [FeedRows.Row]) -> [Window] {
         var found: [Window] = []
         var lostAt: Int?
@@ -46,15 +40,17 @@ struct ChaosTests {
         #expect(rig.stop() == 0)
         rig.venue.signal(SIGTERM)
         #expect(rig.venue.wait() == 0)
-        let report = try object(rig.venue.lastLine())
-        let faults = FeedRows.Row(values: try #require(report["faults"] as? [String: Any]))
+        let line = try #require(rig.venue.lastLine())
+        let report = try JSONSerialization.jsonObject(with: Data(line.utf8)) as? [String: Any]
+        let faults = FeedRows.Row(values: try #require(report?["faults"] as? [String: Any]))
         for kind in [
             "gap", "burst", "silence", "stall", "delay", "close", "reset", "half_open", "crossed_snapshot", "duplicate", "reordering",
             "restart",
         ] { #expect(faults.integer(kind) > 0, "\(kind)") }
 
         let rows = try rig.rows()
-        let summary = FeedRows.Row(values: try object(rig.edge.lastLine()))
+        let told = try #require(rig.edge.lastLine())
+        let summary = FeedRows.Row(values: try JSONSerialization.jsonObject(with: Data(told.utf8)) as? [String: Any] ?? [:])
         #expect(summary.integer("crossed") > 0 && summary.integer("sequence_gaps") > 0, "the edge saw the trouble")
         for symbol in ["BTCUSDT", "ETHUSDT"] {
             let windows = windows(symbol, rows["events"])

@@ -149,4 +149,32 @@ import Testing
         let checked = try Binaries.run("/usr/bin/python3", ["-c", script, Repository.path("proto-json/perf.schema.json"), example])
         #expect(checked.status == 0, "\(checked.standardError)")
     }
+
+    /// What `deploy/test` counts against.
+    @Test func everyCommittedBaselineCanBeRead() throws {
+        let folder = Repository.path("deploy/bench/baselines")
+        let names = try FileManager.default.contentsOfDirectory(atPath: folder).filter { $0.hasSuffix(".json") }
+        #expect(!names.isEmpty)
+        for name in names {
+            let path = "\(folder)/\(name)"
+            let outcome = try Binaries.run("hubctl", ["perf-gate", "--baseline", path, "--current", path])
+            #expect(outcome.status == 0, "\(name): \(outcome.standardError)")
+        }
+    }
+
+    /// Counted instructions repeat only if what is passed does.
+    @Test func profiledRecordingComesFromItsSeed() throws {
+        func profile(_ seed: String) throws -> [String: Any] {
+            let outcome = try Binaries.run("calib-lab", ["bench", "profile", "--seed", seed, "--seconds", "2"])
+            #expect(outcome.status == 0, "\(outcome.standardError)")
+            return try #require(try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any])
+        }
+        let first = try profile("7")
+        let (again, other) = (try profile("7"), try profile("8"))
+        #expect(NSDictionary(dictionary: first) == NSDictionary(dictionary: again))
+        #expect(first["crc32c"] as? String != other["crc32c"] as? String)
+        let kinds = try #require(first["kinds"] as? [String: Int])
+        #expect(Set(kinds.keys) == ["depth", "trade", "book_ticker", "snapshot"] && kinds.values.allSatisfy { $0 > 0 })
+        #expect(kinds.values.reduce(0, +) == first["messages"] as? Int)
+    }
 }

@@ -10,6 +10,9 @@ import Testing
     final class World {
         static let symbols = ["BTCUSDT", "ETHUSDT"]
         static let reconnectMilliseconds: Int64 = 100
+        /// What the edge says takes this long.
+        static let requestMilliseconds: Int64 = 5
+        private var said: [(atMilliseconds: Int64, message: [UInt8])] = []
         var venue: ChaoticVenue
         var node: QuoteNode
         var client: ChaoticVenue.Client?
@@ -51,6 +54,9 @@ import Testing
         func step() {
             milliseconds += 1
             if client == nil, milliseconds >= reconnectAt ?? 0 { connect() }
+            let due = said.prefix { $0.atMilliseconds <= milliseconds }.map(\.message)
+            said.removeFirst(due.count)
+            for message in due { reach(message) }
             var heard: [(Int, ChaoticVenue.Output)] = []
             venue.advance(toElapsed: milliseconds) { heard.append(($0, $1)) }
             hear(heard)
@@ -72,12 +78,15 @@ import Testing
         private func lose() {
             if let client { venue.disconnect(client) }
             client = nil
+            said = []
             reconnectAt = milliseconds + Self.reconnectMilliseconds
             node.disconnected(0, at: now)
             _ = node.cancelAll(at: now)
         }
 
-        private func say(_ message: [UInt8]) {
+        private func say(_ message: [UInt8]) { said.append((milliseconds + Self.requestMilliseconds, message)) }
+
+        private func reach(_ message: [UInt8]) {
             guard let client else { return }
             var heard: [(Int, ChaoticVenue.Output)] = []
             venue.receive(message, from: client) { heard.append(($0, $1)) }

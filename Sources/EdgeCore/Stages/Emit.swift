@@ -92,8 +92,9 @@ package enum OrderDecision: Sendable, Equatable {
     ///   - resting: the order last asked for on this side, nil when none.
     ///   - minimumTicks: a smaller move of the target is ignored.
     ///   - keepTicks: an order behind its target is kept while the move is smaller: what its place in the queue is worth.
+    ///   - opposite: the other side's best price. An order at or through it is moved however small the move is: it would cross on arrival.
     package static func decide(
-        side: Side, target: EmitStage.Target?, resting: EmitStage.Target?, minimumTicks: Int64, keepTicks: Int64
+        side: Side, target: EmitStage.Target?, resting: EmitStage.Target?, minimumTicks: Int64, keepTicks: Int64, opposite: Int64? = nil
     ) -> OrderDecision {
         switch (target, resting) {
         case (nil, nil): return .none
@@ -101,6 +102,7 @@ package enum OrderDecision: Sendable, Equatable {
         case (.some, nil): return .place
         case (.some(let target), .some(let resting)):
             if target.lots < resting.lots { return .replace }  // Smaller is safer: at once.
+            if let opposite, (resting.price - opposite) * side.sign >= 0 { return .replace }
             let towardsUs = (target.price - resting.price) * side.sign  // > 0: the order stands behind its target.
             if towardsUs.magnitude < UInt64(max(1, minimumTicks)) { return .keep }
             if towardsUs > 0, towardsUs < keepTicks { return .keep }
