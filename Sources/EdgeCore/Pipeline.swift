@@ -55,8 +55,7 @@ extension SymbolState {
             pull(at: now, &shared)
             return .stopped
         }
-        // A full fill ring halts quoting: no fill may be lost (SPEC 2.7).
-        guard let top = fetched.top, shared.outboxes.fills.room >= SharedState.recordsPerFrame else { return .ordinary }
+        guard let top = fetched.top else { return .ordinary }
 
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute

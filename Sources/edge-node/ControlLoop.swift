@@ -84,6 +84,11 @@ final class ControlLoop: @unchecked Sendable {
             synced.onChange { [self] in eventLoop.execute { self.readLengths() } }
             timers.append(
                 eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { _ in self.step(.tick) })
+            // What may be removed (SPEC 2.7): looked at as often as files are removed.
+            timers.append(
+                eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .nanoseconds(Limits.retentionNanoseconds)) { _ in
+                    self.synced.acknowledge(self.uplink.acknowledgedLengths)
+                })
             step(.started)
         }
     }
