@@ -218,3 +218,23 @@ extension Limits {
     /// One file of figures: 200 runs of 64 stages at 100 bytes are 1.3 MB.
     package static let perfFileBytesMax = 4 << 20
 }
+
+// MARK: Feeds on disk
+
+extension Limits {
+    /// Bytes of one feed kept in memory while its file cannot be written; six feeds are 96 MiB. Ticks at the promised load (1,000 rows of 500 bytes
+    /// a second) fill it in 33 s, 100 fills a second in 5 min. Beyond it records stay in their ring, and the ring's rule holds (SPEC 2.7).
+    package static let feedBufferBytesMax = 16 << 20
+    /// A file that cannot be written is tried again after the first, twice as late each time, at most after the second: a disk that heals is
+    /// noticed within a second, and a broken one costs one system call a second and feed.
+    package static let diskRetryNanosecondsMin: Int64 = 50_000_000
+    package static let diskRetryNanosecondsMax: Int64 = 1_000_000_000
+    /// On shutdown: how long a disk that takes no rows is tried.
+    package static let diskOnStopNanoseconds: Int64 = 2_000_000_000
+    /// How long after midnight an idle feed's file is completed: twice what the records' clock may differ from the system's (1 s).
+    package static let sealGraceNanoseconds: Int64 = 2_000_000_000
+    /// How often files are looked at for removal: a minute at the rate of `Parameters.tickRowsPerSecondMax` is 300 MB.
+    package static let retentionNanoseconds: Int64 = 60_000_000_000
+    /// Bytes read at a time of a file that is being sealed.
+    package static let sealChunkBytes = 1 << 20
+}

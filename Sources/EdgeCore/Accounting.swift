@@ -286,7 +286,6 @@ extension SymbolState {
         feesPaid += FixedPoint.divide(Int128(notional) * Int128(fee.micro), by: 10_000_000_000) ?? 0
 
         let fillID = shared.nextFillID
-        shared.nextFillID += 1
         if shared.story != nil { shared.story?.note(fill, id: fillID, fee: fee, at: now) }
         counts.fills += 1
         lastFillAt = now.wall
@@ -302,18 +301,24 @@ extension SymbolState {
         booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
         features.filled(slip: slip, isTaker: fill.isTaker, isFirstOfOrder: fill.isFirst)
 
-        shared.outboxes.fills.push(
+        let isWritten = shared.outboxes.fills.push(
             FillRecord(
                 wall: now.wall, symbol: index, side: order.side, isTaker: fill.isTaker, price: fill.price, quantity: fill.lots,
                 queueAhead: fill.queueAhead, quotePrice: quotePrice, midAtQuoteTwice: order.midAtQuoteTwice, midNowTwice: mid,
                 spreadAtQuote: order.spread, latencyNanoseconds: now.instant.since(accepted), slip: slip, fillID: fillID, orderID: order.id,
                 fee: fee, armFields: order.armFields))
-        if markouts.isFull, let oldest = markouts.removeFirst() { write(oldest, at: now, &shared) }
-        markouts.add(
-            MarkoutQueue.Pending(
-                record: MarkoutRecord(
-                    wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
-                filledAt: now.instant, side: order.side, price: fill.price, midAtFillTwice: mid, notional: notional, fee: fee))
+        if isWritten {
+            shared.nextFillID += 1
+            if markouts.isFull, let oldest = markouts.removeFirst() { write(oldest, at: now, &shared) }
+            markouts.add(
+                MarkoutQueue.Pending(
+                    record: MarkoutRecord(
+                        wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
+                    filledAt: now.instant, side: order.side, price: fill.price, midAtFillTwice: mid, notional: notional, fee: fee))
+        } else {
+            // Nothing is quoted once the ring is nearly full; this is a fill of what was on its way, after all its slots were taken.
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .lost, symbol: index, first: order.id))
+        }
         if fill.isComplete {
             bookQuoteTime(of: order, upTo: now.instant, at: now, &shared)
             writeQuote(order, .filled, queueAhead: fill.queueAhead, resting: now.instant.since(accepted), at: now, &shared)

@@ -68,6 +68,20 @@ package struct EdgeMetrics: Sendable {
         }
     }
 
+    /// The writer of the feeds, as of its last batch.
+    package struct Feeds: Sendable {
+        package var written: FeedStatistics
+        /// Nanoseconds.
+        package var syncs: BoundedHistogram
+        /// What feed files may take of the disk.
+        package var bytesMax: Int64
+        package init(written: FeedStatistics, syncs: BoundedHistogram, bytesMax: Int64) {
+            self.written = written
+            self.syncs = syncs
+            self.bytesMax = bytesMax
+        }
+    }
+
     /// The link to the hub.
     package struct Link: Sendable {
         package var uplink: Uplink.Reading
@@ -101,6 +115,7 @@ package struct EdgeMetrics: Sendable {
     package var dropped: [Symbol] = []
     /// Nil before the first second.
     package var node: Node?
+    package var feeds: Feeds?
     /// Nil without a hub.
     package var link: Link?
     /// Nil before the first second.
@@ -113,13 +128,15 @@ package struct EdgeMetrics: Sendable {
     ///   - silentAfter: a symbol without a tick for this long, or ever, is not shown (SPEC 5).
     ///   - most: how many are shown.
     package init(
-        symbols: [Symbol], silentAfter nanoseconds: Int64, most: Int, node: Node?, link: Link?, configuration: ConfigurationLoad?,
+        symbols: [Symbol], silentAfter nanoseconds: Int64, most: Int, node: Node?, feeds: Feeds?, link: Link?,
+        configuration: ConfigurationLoad?,
         droppedBefore: Int64, at now: WallTime
     ) {
         let living = symbols.filter { $0.lastTick.map { now.nanoseconds - $0.nanoseconds < nanoseconds } ?? false }
         self.symbols = Array(living.prefix(most))
         dropped = Array(living.dropFirst(most))
         self.node = node
+        self.feeds = feeds
         self.link = link
         self.configuration = configuration
         self.droppedBefore = droppedBefore
@@ -129,7 +146,7 @@ package struct EdgeMetrics: Sendable {
     package var droppedSeries: Int64 { dropped.isEmpty ? 0 : Int64(Self.perSymbol(dropped).reduce(0) { $0 + $1.samples.count }) }
 
     package var families: [MetricFamily] {
-        Self.perSymbol(symbols) + (node.map(Self.quoting) ?? []) + (link.map(Self.linked) ?? []) + [
+        Self.perSymbol(symbols) + (node.map(Self.quoting) ?? []) + (feeds.map(Self.stored) ?? []) + (link.map(Self.linked) ?? []) + [
             MetricFamily(
                 "mm_deadman_engaged", .gauge,
                 help: "1 while symbols play A because an experiment is assigned and no lease of the hub is valid.",
@@ -261,6 +278,27 @@ package struct EdgeMetrics: Sendable {
                 }),
             MetricFamily(
                 "mm_md_ws_gaps", .counter, help: "Breaks of the venue's sequence numbers.", value: .integer(node.sequenceGaps)),
+        ]
+    }
+
+    // MARK: Feeds
+
+    private static func stored(_ feeds: Feeds) -> [MetricFamily] {
+        func perStream(_ value: (FeedStatistics.Counts) -> Int64) -> [MetricSample] {
+            Feed.allCases.map { MetricSample(.integer(value(feeds.written[$0])), labels: [("stream", $0.rawValue)]) }
+        }
+        return [
+            MetricFamily("mm_feed_records", .counter, help: "Rows given to the feed's file.", samples: perStream(\.rows)),
+            MetricFamily(
+                "mm_feed_write_errors", .counter, help: "Operations on the feed's file that failed; each is tried again.",
+                samples: perStream(\.errors)),
+            MetricFamily(
+                "mm_feed_fsync_duration_seconds", .histogram, help: "Making what was written to a feed's file durable.", unit: "seconds",
+                value: .histogram(feeds.syncs, places: 9)),
+            MetricFamily(
+                "mm_uplink_spool_limit_bytes", .gauge,
+                help: "What feed files may take (retention.max_bytes): beyond it the oldest go, also such as the hub does not have.",
+                unit: "bytes", value: .integer(feeds.bytesMax)),
         ]
     }
 

@@ -69,10 +69,9 @@ extension SymbolState {
             pull(at: now, &shared)
             return .stopped
         }
-        // A full fill ring halts quoting: no fill may be lost, nor come of what rests (SPEC 2.7). Nor does a crossed book tell a price.
-        let hasRoom = shared.outboxes.fills.room >= SharedState.recordsPerFrame
-        guard let top = fetched.top, hasRoom else {
-            if !hasRoom || book.top?.isCrossed != false { pull(at: now, &shared) }
+        // Nor does a crossed book tell a price.
+        guard let top = fetched.top else {
+            if book.top?.isCrossed != false { pull(at: now, &shared) }
             return .ordinary
         }
 

@@ -44,6 +44,7 @@ package struct SharedState {
     var configHash: UInt64
     var lastChange: Moment?
     package internal(set) var isKilled = false
+    var isDiskHalted = false
     /// Orders resting or on their way, of all symbols.
     package internal(set) var openOrders: Int64 = 0
     var loss = HostLoss()
@@ -377,6 +378,7 @@ package struct QuoteNode: ~Copyable {
     private mutating func noteDrops(at now: Moment) {
         for (feed, refused) in [
             (Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused), (.snapshots, shared.droppedSnapshots),
+            (.markouts, shared.outboxes.markouts.refused), (.events, shared.outboxes.events.refused),
         ] {
             let news = refused - toldDrops[feed.place]
             guard news > 0, shared.outboxes.events.room > 0 else { continue }

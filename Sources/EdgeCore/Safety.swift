@@ -25,8 +25,12 @@ struct HostLoss: Sendable {
 }
 
 extension SymbolState {
-    /// The kill switch, or a daily loss, of the symbol or of the host.
-    func isStopped(_ shared: borrowing SharedState) -> Bool { isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted }
+    /// The kill switch, or a daily loss, of the symbol or of the host; feeds that cannot be written; a ring of fills that is nearly full, for no
+    /// fill may be lost (SPEC 2.7).
+    func isStopped(_ shared: borrowing SharedState) -> Bool {
+        isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted || shared.isDiskHalted
+            || shared.outboxes.fills.room < SharedState.recordsPerFrame
+    }
 
     // MARK: Open orders
 
@@ -144,6 +148,25 @@ extension QuoteNode {
         shared.loss.isNews = false
         _ = pullAll(at: now)
     }
+
+    // MARK: Disk
+
+    /// Feeds have not been written for longer than they may: cancels all and places nothing until `resumeAfterDisk`. Idempotent; returns how
+    /// many orders are being cancelled by this call.
+    package mutating func haltForDisk(at now: Moment) -> Int {
+        guard !shared.isDiskHalted else { return 0 }
+        begin(at: now)
+        shared.isDiskHalted = true
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .halt, first: Int64(HaltCause.disk.rawValue)))
+        let cancelled = pullAll(at: now)
+        advance(to: now)
+        return cancelled
+    }
+
+    /// Feeds are written again.
+    package mutating func resumeAfterDisk() { shared.isDiskHalted = false }
+
+    package var isDiskHalted: Bool { shared.isDiskHalted }
 
     // MARK: Status
 

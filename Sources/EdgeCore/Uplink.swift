@@ -110,6 +110,11 @@ package struct Uplink {
 
     package var isConnected: Bool { if case .ready = state { true } else { false } }
 
+    /// How much of each file the hub is known to have synced.
+    package var acknowledgedLengths: [String: Int64] {
+        Dictionary(uniqueKeysWithValues: files.lazy.filter { $0.acknowledged > 0 }.map { ($0.name, $0.acknowledged) })
+    }
+
     /// Synced here and not known to be synced at the hub.
     package var backlogBytes: Int64 { files.reduce(0) { $0 + $1.syncedLength - $1.acknowledged } }
 

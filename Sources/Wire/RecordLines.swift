@@ -188,8 +188,8 @@ package struct RecordLines {
         row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
-    /// One row of `events` (SPEC 2.6). `feed` is the one a `dropped` or `cut` is about.
-    package mutating func event(_ record: EventRecord, about feed: Feed? = nil, seq: Int64, into row: inout JSONWriter) {
+    /// One row of `events` (SPEC 2.6). `subject` is the feed or file that a `dropped`, `cut` or `sealed` is about.
+    package mutating func event(_ record: EventRecord, about subject: EventSubject? = nil, seq: Int64, into row: inout JSONWriter) {
         begin(record.wall, &row)
         row.field("event", string: record.kind.name)
         row.key("symbol")
@@ -200,7 +200,7 @@ package struct RecordLines {
         }
         row.key("detail")
         row.beginObject()
-        detail(of: record, about: feed, &row)
+        detail(of: record, about: subject, &row)
         row.endObject()
         row.end(common, seq: seq)
     }
@@ -222,11 +222,8 @@ package struct RecordLines {
         return (symbols[Int(symbol)].tickNano, symbols[Int(symbol)].lotE8)
     }
 
-    private func detail(of record: EventRecord, about feed: Feed?, _ row: inout JSONWriter) {
-        func optionalFeed() {
-            row.key("feed")
-            if let feed { row.string(feed.rawValue) } else { row.null() }
-        }
+    private func detail(of record: EventRecord, about subject: EventSubject?, _ row: inout JSONWriter) {
+        func optionalFeed() { row.field("feed", string: subject?.feed.rawValue) }
         func experiment() {
             row.key("experiment")
             if let experiment = record.armFields?.experiment { row.string(experiment.text) } else { row.null() }
@@ -248,7 +245,11 @@ package struct RecordLines {
             row.field("halt_ms", integer: record.second)
         case .dropped:
             optionalFeed()
-            row.field("rows", integer: record.first)
+            row.key("rows")
+            if record.first > 0 { row.integer(record.first) } else { row.null() }
+            row.field("day", string: subject?.day?.compactText)
+            row.key("bytes")
+            if subject?.day != nil { row.integer(record.second) } else { row.null() }
         case .clock: row.field("step_ms", integer: record.first)
         case .cut:
             optionalFeed()
@@ -268,6 +269,16 @@ package struct RecordLines {
         case .config:
             row.key("config_hash")
             row.hex(record.armFields?.configHash ?? 0)
+        case .lost:
+            row.field("feed", string: Feed.fills.rawValue)
+            row.key("order_id")
+            row.orderID(record.first)
+        case .sealed:
+            optionalFeed()
+            row.field("day", string: subject?.day?.compactText)
+            row.field("bytes", integer: record.first)
+            row.field("rows", integer: record.second)
+            row.field("sha256", string: subject?.sha256)
         }
     }
 
@@ -529,6 +540,8 @@ extension EventKind {
         case .kill: "kill"
         case .release: "release"
         case .config: "config"
+        case .lost: "lost"
+        case .sealed: "sealed"
         }
     }
 }

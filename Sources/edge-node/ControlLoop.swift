@@ -12,6 +12,7 @@ struct HostStatus: Sendable {
     var isKilled: Bool
     var symbols: [EdgeMetrics.Symbol]
     var metrics: EdgeMetrics.Node
+    var feeds: FeedCounters
     var feedsFailed: Bool
     var reload: ReloadStatus
 }
@@ -104,6 +105,11 @@ final class ControlLoop: @unchecked Sendable {
             synced.onChange { [self] in eventLoop.execute { self.readLengths() } }
             timers.append(
                 eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { _ in self.step(.tick) })
+            // What may be removed (SPEC 2.7): looked at as often as files are removed.
+            timers.append(
+                eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .nanoseconds(Limits.retentionNanoseconds)) { _ in
+                    self.synced.acknowledge(self.uplink.acknowledgedLengths)
+                })
             step(.started)
         }
     }
@@ -354,9 +360,14 @@ final class ControlLoop: @unchecked Sendable {
                 uplink: uplink.reading(at: SystemClock.monotonic()), commands: commands, revision: control.revision,
                 clockOffsetMilliseconds: clockOffsetMilliseconds)
         }
+        let feeds = status.map { status in
+            EdgeMetrics.Feeds(
+                written: status.feeds.written, syncs: status.feeds.syncDurations,
+                bytesMax: configuration.retention.bytesMax)
+        }
         let metrics = EdgeMetrics(
             symbols: status?.symbols ?? [], silentAfter: configuration.metricsSymbolSeconds * 1_000_000_000,
-            most: configuration.metricsSymbolsMax, node: status?.metrics, link: link,
+            most: configuration.metricsSymbolsMax, node: status?.metrics, feeds: feeds, link: link,
             configuration: status.map {
                 .init(isSuccess: $0.reload.lastSucceeded, succeededAt: WallTime(nanoseconds: $0.reload.succeededAt * 1_000_000))
             },

@@ -20,6 +20,9 @@ struct EdgeConfiguration: Sendable {
     var metricsListen: String? = "127.0.0.1:9464"
     var metricsSymbolSeconds: Int64 = 900
     var metricsSymbolsMax = Limits.symbolsMax
+    /// How long feeds may go unwritten before quotes are pulled.
+    var diskGraceNanoseconds: Int64 = 5_000_000_000
+    var retention = Retention()
     private var instrumentsFile: String?
     private var feesFile: String?
 
@@ -40,6 +43,13 @@ struct EdgeConfiguration: Sendable {
         var port = 7443
         /// What the hub's certificate must say.
         var serverName = "localhost"
+    }
+
+    /// How long feed files are kept.
+    struct Retention {
+        /// 0: no limit.
+        var days: Int64 = 30
+        var bytesMax: Int64 = 100 << 30
     }
 
     /// As written; relative to the configuration file until `load` has resolved them.
@@ -85,6 +95,11 @@ struct EdgeConfiguration: Sendable {
         },
         integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
         integer("metrics.max_symbols", Int64(Limits.symbolsMax), 1...Int64(Limits.symbolsMax)) { $0.metricsSymbolsMax = Int($1) },
+
+        integer("feeds.disk_grace_s", 5, 0...3600) { $0.diskGraceNanoseconds = $1 * 1_000_000_000 },
+
+        integer("retention.days", 30, 0...36_500) { $0.retention.days = $1 },
+        integer("retention.max_bytes", 107_374_182_400, 1 << 20...1 << 50) { $0.retention.bytesMax = $1 },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
@@ -334,7 +349,7 @@ struct EdgeConfiguration: Sendable {
     /// Where things are, not how they are done.
     private static func isPlace(_ path: String) -> Bool {
         ["host", "artifacts_dir", "instruments_file", "fees_file"].contains(path)
-            || ["venue.", "hub.", "tls.", "metrics."].contains { path.hasPrefix($0) }
+            || ["venue.", "hub.", "tls.", "metrics.", "retention."].contains { path.hasPrefix($0) }
     }
 
     // MARK: Other files

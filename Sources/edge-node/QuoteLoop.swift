@@ -161,6 +161,7 @@ final class QuoteLoop: @unchecked Sendable {
         node.advance(to: now)
         settle()
         spool.publish(&node.shared.outboxes)
+        watchDisk(now)
         if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
         venue.turn(at: now.instant, node.takeRequests())
         if now.instant >= nextSecond {
@@ -174,10 +175,6 @@ final class QuoteLoop: @unchecked Sendable {
             node.clockStepped(by: step)
             node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .clock, first: step / 1_000_000))
             logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(step / 1_000_000)"])
-        }
-        if let failure = spool.failure, !hasReportedFailure {
-            hasReportedFailure = true
-            logger.error("Feeds cannot be written; quoting halts when the rings are full.", metadata: ["cause": "\(failure)"])
         }
         if node.refusedRequests > refusalsBefore, !hasReportedRefusal {
             hasReportedRefusal = true
@@ -193,7 +190,28 @@ final class QuoteLoop: @unchecked Sendable {
             HostStatus(
                 wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
                 symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
-                feedsFailed: spool.failure != nil, reload: reload))
+                feeds: spool.counters, feedsFailed: spool.troubleSince != nil, reload: reload))
+    }
+
+    /// Rows wait in memory while the disk takes none; quotes that could not be accounted for are pulled after a while (SPEC 2.7).
+    private func watchDisk(_ now: Moment) {
+        guard let since = spool.troubleSince else {
+            guard hasReportedFailure else { return }
+            hasReportedFailure = false
+            node.resumeAfterDisk()
+            logger.warning("Feeds are written again.")
+            return
+        }
+        if !hasReportedFailure {
+            hasReportedFailure = true
+            logger.error(
+                "Feeds cannot be written; rows wait in memory, and quotes are pulled after disk_grace_s.",
+                metadata: ["cause": "\(spool.counters.trouble.map { "\($0.cause)" } ?? "")"])
+        }
+        guard !node.isDiskHalted, now.instant.since(since) >= configuration.diskGraceNanoseconds else { return }
+        let cancelled = node.haltForDisk(at: now)
+        spool.publish(&node.shared.outboxes)
+        logger.error("Quotes are pulled until feeds are written again.", metadata: ["cancelled": "\(cancelled)"])
     }
 
     private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {

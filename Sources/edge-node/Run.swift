@@ -99,7 +99,9 @@ private struct Edge {
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
         let spool = try FeedSpool(
-            directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments)
+            directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments,
+            retention: FeedRetention(
+                days: configuration.retention.days, bytesMax: configuration.retention.bytesMax, hasHub: configuration.hub.isEnabled))
         let kills = ControlFile(kills: artifacts + "/kills.jsonl")
         // The stamp first: what is written between the two is read twice, never missed.
         let killStamp = kills.stamp

@@ -57,6 +57,16 @@ import Wire
             reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
     }
 
+    private static func feeds() -> EdgeMetrics.Feeds {
+        var written = FeedStatistics()
+        written[.fills].rows = 5
+        written[.ticks].rows = 120
+        written[.ticks].errors = 1
+        var syncs = BoundedHistogram(bounds: MetricBounds.sync)
+        syncs.add(1_300_000)
+        return EdgeMetrics.Feeds(written: written, syncs: syncs, bytesMax: 1 << 30)
+    }
+
     private static func link() -> EdgeMetrics.Link {
         var commands = CommandMeter()
         let second = Instant(nanoseconds: 1_000_000_000)
@@ -81,10 +91,10 @@ import Wire
 
     private static func metrics(
         _ symbols: [EdgeMetrics.Symbol] = symbols, silentAfter: Int64 = 900_000_000_000, most: Int = 500, node: EdgeMetrics.Node? = nil,
-        link: EdgeMetrics.Link? = nil, droppedBefore: Int64 = 0
+        feeds: EdgeMetrics.Feeds? = nil, link: EdgeMetrics.Link? = nil, droppedBefore: Int64 = 0
     ) -> EdgeMetrics {
         EdgeMetrics(
-            symbols: symbols, silentAfter: silentAfter, most: most, node: node, link: link,
+            symbols: symbols, silentAfter: silentAfter, most: most, node: node, feeds: feeds, link: link,
             configuration: .init(isSuccess: true, succeededAt: start), droppedBefore: droppedBefore, at: now)
     }
 
@@ -95,7 +105,7 @@ import Wire
     /// `UPDATE_GOLDENS=1` rewrites them.
     @Test(arguments: [("metrics_edge.txt", MetricsForm.text), ("metrics_edge.openmetrics.txt", .openMetrics)])
     func wholeExpositionIsTheExample(name: String, form: MetricsForm) throws {
-        let bytes = Array(text(Self.metrics(node: Self.node(), link: Self.link()), form).utf8)
+        let bytes = Array(text(Self.metrics(node: Self.node(), feeds: Self.feeds(), link: Self.link()), form).utf8)
         let root = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
         let url = root.appendingPathComponent("proto-json/examples/\(name)")
         if ProcessInfo.processInfo.environment["UPDATE_GOLDENS"] == "1" { try Data(bytes).write(to: url) }
