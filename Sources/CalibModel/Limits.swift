@@ -210,7 +210,8 @@ extension Limits {
 // MARK: Performance gate
 
 extension Limits {
-    /// Runs of a timed workload below which a bootstrap says little: of 5 values a resample is one single value once in 3,125 draws.
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values one in 625 resamples
+    /// repeats a single one, of 4 one in 64, which is more than the 1 % the interval leaves out at either end.
     package static let perfTimedRunsMin = 5
     /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
     package static let perfRunsMax = 200
