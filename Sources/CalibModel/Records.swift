@@ -267,6 +267,8 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case volatility, latency, pnl, takerFills
     /// Hard limits (SPEC 10.2).
     case dailyLossSymbol, dailyLossHost
+    /// The venue changed the instrument; until a restart (SPEC 3.1).
+    case instrument
 
     package var text: StaticString {
         switch self {
@@ -276,6 +278,7 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
         case .takerFills: "taker_fills"
         case .dailyLossSymbol: "daily_loss_symbol"
         case .dailyLossHost: "daily_loss_host"
+        case .instrument: "instrument"
         }
     }
 }

@@ -25,8 +25,22 @@ struct HostLoss: Sendable {
 }
 
 extension SymbolState {
-    /// The kill switch, or a daily loss, of the symbol or of the host.
-    func isStopped(_ shared: borrowing SharedState) -> Bool { isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted }
+    /// The kill switch, or a daily loss, of the symbol or of the host; or the instrument is not what it was.
+    func isStopped(_ shared: borrowing SharedState) -> Bool {
+        isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted || hasOldInstrument
+    }
+
+    /// Numbers in ticks and lots mean something else now: the book is unproven, nothing rests, and nothing is placed until a restart.
+    mutating func instrumentChanged(at now: Moment, _ shared: inout SharedState) {
+        guard !hasOldInstrument else { return }
+        advance(to: now, &shared)
+        hasOldInstrument = true
+        sync = .unsynced
+        buffered = []
+        cache.lose()
+        pull(at: now, &shared)
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .halt, symbol: index, first: Int64(HaltCause.instrument.rawValue)))
+    }
 
     // MARK: Open orders
 
@@ -115,6 +129,13 @@ extension QuoteNode {
             shared.isKilled = false
         }
         note(.release, symbol, 0, at: now)
+    }
+
+    /// The venue has changed the symbol's tick, lot, least notional or contract: it is not quoted until a restart.
+    package mutating func instrumentChanged(_ symbol: SymbolIndex, at now: Moment) {
+        begin(at: now)
+        symbols[Int(symbol)].instrumentChanged(at: now, &shared)
+        advance(to: now)
     }
 
     /// The host's kill switch.

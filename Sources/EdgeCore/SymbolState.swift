@@ -122,6 +122,8 @@ package struct SymbolState: ~Copyable {
     package internal(set) var armFields: ArmFields
     var change: ArmChange?
     package internal(set) var isKilled = false
+    /// The venue has changed the instrument since the start.
+    var hasOldInstrument = false
     /// Ticks that a kill or a loss stopped: they are logged like ordinary ones.
     var stoppedCounter: Int64 = 0
     var loss = DailyLoss()

@@ -31,8 +31,8 @@ final class VenueConnection {
     struct Setup {
         var venue: QuoteNode.Venue
         var target: WebSocketTarget
-        /// Where order books are asked for; nil where they come in band.
-        var rest: RESTOrigin?
+        /// Where order books are asked for, where they do not come in band.
+        var rest: RESTOrigin
         var symbols: [String]
         /// Levels of the books that are subscribed to (Bybit).
         var depth: Int
@@ -88,13 +88,13 @@ final class VenueConnection {
 
     /// Where a configured venue is. REST requests go to the venue's public address, or, when the stream is somebody else's (a simulated venue, a
     /// proxy), to the stream's own host and port.
-    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin?) {
+    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin) {
         let url = VenueURL(venue.url)!  // Checked on load, as is the other.
         let tls = url.isSecure || venue.restURL?.hasPrefix("https://") == true ? try TLSContext.venue() : nil
         let target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? tls : nil)
-        guard let market = QuoteNode.Venue(rawValue: venue.name)?.binance else { return (target, nil) }
-        let isPublic = url.isSecure && (url.host.hasSuffix(".binance.com") || url.host.hasSuffix(".binance.vision"))
-        guard let rest = (venue.restURL ?? (isPublic ? market.publicREST : nil)).map({ VenueURL(rest: $0)! }) else {
+        let publicREST = QuoteNode.Venue(rawValue: venue.name)?.binance?.publicREST ?? BybitWire.publicREST
+        let isPublic = url.isSecure && [".binance.com", ".binance.vision", ".bybit.com"].contains { url.host.hasSuffix($0) }
+        guard let rest = (venue.restURL ?? (isPublic ? publicREST : nil)).map({ VenueURL(rest: $0)! }) else {
             return (target, RESTOrigin(host: url.host, port: url.port, tls: target.tls))
         }
         return (target, RESTOrigin(host: rest.host, port: rest.port, tls: rest.isSecure ? tls : nil))
@@ -131,7 +131,8 @@ final class VenueConnection {
     // MARK: Order books over REST
 
     private func fetch(_ symbol: SymbolIndex, at now: Instant) {
-        guard let market = setup.venue.binance, let rest = setup.rest else { return answered(symbol, pauseNanoseconds: 0) }
+        guard let market = setup.venue.binance else { return answered(symbol, pauseNanoseconds: 0) }
+        let rest = setup.rest
         let levels = market.snapshotLevels(symbols: setup.symbols.count)
         HTTPClient.get(
             host: rest.host, port: rest.port, path: "\(market.depthPath)?symbol=\(setup.symbols[Int(symbol)])&limit=\(levels)",

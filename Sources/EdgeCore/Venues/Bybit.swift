@@ -309,6 +309,9 @@ package enum BybitWire {
         ]
     }
 
+    /// Where the venue answers REST requests for public data.
+    package static let publicREST = "https://api.bybit.com"
+
     package static func ping() -> [UInt8] { Array(#"{"op":"ping"}"#.utf8) }
 
     private static func topics(_ symbols: [String], _ depth: Int, _ trades: Bool) -> [String] {
