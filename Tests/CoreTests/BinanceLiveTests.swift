@@ -73,7 +73,7 @@ import Testing
         _ = it.requests()
         it.answer(0, id: 10)
         #expect(!it.isProven(0) && it.gaps(0) == 0 && it.node.snapshots.tooOld == 1)
-        #expect(it.requests(after: 198) == [])
+        #expect(it.requests(after: 199) == [])
         #expect(it.requests(after: 1) == [.snapshot(0)], "the longest first wait is 200 ms")
         it.answer(0, id: 22)
         #expect(it.isProven(0))

@@ -62,7 +62,8 @@ import Testing
         #expect(linear.lots(ofSize: 1_000_000, midTwice: 0) == 10)
         #expect(linear.notional(price: 618_000, lots: 10) == 618 * 100_000_000)
         #expect(linear.cash(buying: 10, price: 618_000) == -6_180_000 && linear.cash(buying: -10, price: 618_000) == 6_180_000)
-        #expect(linear.profit(position: 10, cash: -6_180_000, midTwice: 1_238_000) == 1 * 100_000_000)
+        let profit = linear.profit(position: 10, cash: -6_180_000, midTwice: 1_238_000)
+        #expect(profit == 100_000_000)
         #expect(linear.baseQuantity(lots: 10, price: 1) == 1_000_000)
     }
 

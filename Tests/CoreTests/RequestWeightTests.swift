@@ -110,7 +110,7 @@ import Testing
         it.want(0, at: at(now))
         _ = it.takeDue(at: at(now))
         it.failed(0, pauseNanoseconds: 0, at: at(now))
-        #expect(it.takeDue(at: at(now + 0.2)) == [0] && it.requests.failed == 1)
+        #expect(it.takeDue(at: at(now + 0.201)) == [0] && it.requests.failed == 1)
     }
 
     @Test func theWeightIsSharedInTurns_andAPauseHoldsEverybody() {
