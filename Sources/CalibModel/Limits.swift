@@ -182,6 +182,8 @@ package enum Limits {
     package static let contractMultiplierMax: Int64 = 1_000
     /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
     package static let recordQueueBytesMax = 64 << 20
+    /// Between two looks at a venue's list of instruments: changes are announced days before.
+    package static let instrumentRefreshNanoseconds: Int64 = 3_600_000_000_000
 
     // MARK: Market-data cache
     /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
