@@ -54,7 +54,7 @@ import Testing
         #expect(summary["rejected"] as? [String: Int] == [:])
         #expect(try #require(summary["book_ticker_matches"] as? Int) > 0)
         for symbol in try #require(summary["symbols"] as? [[String: Any]]) {
-            #expect(try #require(symbol["quotes"] as? Int) > 0 && symbol["sequence_gaps"] as? Int ?? 0 > 0, "\(symbol)")
+            #expect(try #require(symbol["quotes"] as? Int) > 0, "\(symbol)")
         }
         #expect(edge.standardError.contains("status 429") && edge.standardError.contains("announced its end"))
         venue.signal(SIGTERM)
