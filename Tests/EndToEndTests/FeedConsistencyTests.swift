@@ -117,7 +117,8 @@ import Testing
     @Test func aKilledReplayLeavesWholeRows_andTheNextOneContinues() throws {
         let rounds = ProcessInfo.processInfo.environment["CALIBRANT_KILLS"].flatMap { Int($0) } ?? 50
         var random = SeededRandom(seed: 4)
-        try ReplayTests.withRecording(seconds: 300) { directory, recording in
+        // A round writes 400 rows at most, a third of the recording.
+        try ReplayTests.withRecording(seconds: 60) { directory, recording in
             let feeds = directory + "/feeds"
             let ticks = feeds + "/pipeline_ticks_20250101.jsonl"
             func size() -> UInt64 { (try? FileManager.default.attributesOfItem(atPath: ticks)[.size] as? UInt64) ?? 0 }
@@ -142,7 +143,7 @@ import Testing
                 process.executableURL = URL(fileURLWithPath: try Binaries.path(of: "edge-node"))
                 process.arguments = [
                     "replay", "--venue", "binance-usdm", "--input", recording, "--artifacts", directory, "--set",
-                    "pipeline.pipeline_sample_rate=1",
+                    "pipeline.pipeline_sample_rate=1", "--config", Repository.path("config/edge.yaml"),
                 ]
                 process.standardOutput = FileHandle.nullDevice
                 process.standardError = FileHandle.nullDevice
