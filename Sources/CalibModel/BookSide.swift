@@ -8,259 +8,52 @@ public struct BookLevel: Sendable, Equatable, BitwiseCopyable {
     }
 }
 
-/// One side of an order book: prices in ticks to quantities in lots.
+/// One side of an order book: prices in ticks to quantities in lots. How it finds them is `LevelWindow`'s.
 ///
-/// Nine of ten updates are within a few thousand ticks of the touch, so there the price is the index: a window of quantities, and a bit per
-/// tick that tells which of them are levels. What is farther away is in `far`. An ask's key is its negated price, so that "best" is the highest
-/// key on both sides.
-///
-/// Invariants:
-/// 1. The window holds exactly the levels with `base <= key < base + windowTicks`, at `key` modulo its length, so that moving it moves no memory;
-///    every other level is below it, in `far`.
-/// 2. `best` is the highest key, and it is in the window; `.min` when the side is empty.
-/// 3. A tick of the window without a level has quantity 0 and a clear bit.
+/// A handle of two words: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
 package struct BookSide: ~Copyable {
     package let side: Side
-    package private(set) var count = 0
-    /// Levels forgotten because the side was full.
-    package private(set) var forgottenLevels = 0
-    private static let windowTicks = Int64(Limits.bookWindowTicks)
-    private static let tickMask = Limits.bookWindowTicks - 1
-    private static let wordMask = Limits.bookWindowTicks / 64 - 1
-    private let quantities: UnsafeMutablePointer<Int64>
-    private let words: UnsafeMutablePointer<UInt64>
-    /// A multiple of 64.
-    private var base: Int64 = 0
-    private var best = Int64.min
-    private var far: FarLevels
-    private let capacity: Int
+    private let levels: UnsafeMutablePointer<LevelWindow>
 
+    /// - Parameter capacity: how many levels are kept; beyond it the farthest is forgotten.
     package init(_ side: Side, capacity: Int = Limits.bookLevelsMax) {
         self.side = side
-        self.capacity = capacity
-        quantities = .allocate(capacity: Limits.bookWindowTicks)
-        quantities.initialize(repeating: 0, count: Limits.bookWindowTicks)
-        words = .allocate(capacity: Limits.bookWindowTicks / 64)
-        words.initialize(repeating: 0, count: Limits.bookWindowTicks / 64)
-        far = FarLevels(capacity: capacity + 1)
+        levels = .allocate(capacity: 1)
+        levels.initialize(to: LevelWindow(side, capacity: capacity))
     }
 
     deinit {
-        quantities.deallocate()
-        words.deallocate()
+        levels.deinitialize(count: 1)
+        levels.deallocate()
     }
 
-    package mutating func removeAll() {
-        quantities.update(repeating: 0, count: Limits.bookWindowTicks)
-        words.update(repeating: 0, count: Limits.bookWindowTicks / 64)
-        far.removeAll()
-        count = 0
-        best = .min
-    }
+    package var count: Int { levels.pointee.count }
+    /// Levels forgotten because the side was full.
+    package var forgottenLevels: Int { levels.pointee.forgottenLevels }
+
+    package mutating func removeAll() { levels.pointee.removeAll() }
 
     /// Sets the absolute quantity at a price; 0 removes the level. Removing an absent level is normal on Binance.
-    package mutating func set(price: Int64, quantity: Int64) { set(key: side.sign &* price, quantity) }
+    package mutating func set(price: Int64, quantity: Int64) { levels.pointee.set(price: price, quantity: quantity) }
 
     /// Sets each of the levels in turn.
-    package mutating func set(_ levels: UnsafeBufferPointer<BookLevel>) {
-        let sign = side.sign
-        for level in levels { set(key: sign &* level.price, level.quantity) }
-    }
+    package mutating func set(_ changes: UnsafeBufferPointer<BookLevel>) { levels.pointee.set(changes) }
 
     /// Quantity at the price; 0 when there is no such level.
-    package func quantity(at price: Int64) -> Int64 {
-        let key = side.sign &* price
-        if isInWindow(key) { return quantities[slot(key)] }
-        return key < base ? far.quantity(of: key) : 0
-    }
+    package func quantity(at price: Int64) -> Int64 { levels.pointee.quantity(at: price) }
 
     /// The best level; nil when the side is empty.
-    package var top: BookLevel? {
-        count > 0 ? BookLevel(price: side.sign &* best, quantity: quantities[slot(best)]) : nil
-    }
+    package var top: BookLevel? { levels.pointee.top }
 
     /// The n-th best level, 0 being the touch.
-    package func level(_ rank: Int) -> (price: Int64, quantity: Int64)? {
-        guard rank >= 0, rank < count else { return nil }
-        var left = rank
-        var row = best >> 6
-        while row >= base >> 6 {
-            var word = words[Int(truncatingIfNeeded: row) & Self.wordMask]
-            if left < word.nonzeroBitCount {
-                for _ in 0..<left { word &= ~(1 << UInt64(63 - word.leadingZeroBitCount)) }
-                let key = row << 6 | Int64(63 - word.leadingZeroBitCount)
-                return (side.sign &* key, quantities[slot(key)])
-            }
-            left -= word.nonzeroBitCount
-            row -= 1
-        }
-        return far.level(left).map { (side.sign &* $0.key, $0.quantity) }
-    }
+    package func level(_ rank: Int) -> (price: Int64, quantity: Int64)? { levels.pointee.level(rank) }
 
     /// How many levels are strictly better than the price: the rank a level there has or would have.
-    package func rank(of price: Int64) -> Int {
-        let key = side.sign &* price
-        guard count > 0, key < best else { return 0 }
-        var result = 0
-        var row = best >> 6
-        let last = max(key &+ 1, base)
-        while row >= last >> 6 {
-            var word = words[Int(truncatingIfNeeded: row) & Self.wordMask]
-            if row == last >> 6 { word &= ~0 << UInt64(last & 63) }
-            result += word.nonzeroBitCount
-            row -= 1
-        }
-        return key < base ? result + far.count(above: key) : result
-    }
+    package func rank(of price: Int64) -> Int { levels.pointee.rank(of: price) }
 
     /// Total quantity of at most so many levels worse than a price (the best ones when nil), and how much of it is strictly better than another
     /// price (0 when nil).
-    package func volume(levels: Int, worseThan start: Int64?, betterThan price: Int64?) -> (total: Int64, better: Int64) {
-        var total: Int64 = 0
-        var better: Int64 = 0
-        let limit = price.map { side.sign &* $0 } ?? .max
-        var key = start.map { side.sign &* $0 } ?? .max
-        for _ in 0..<max(0, levels) {
-            let quantity: Int64
-            let near = nearKey(below: key)
-            if near > .min {
-                key = near
-                quantity = quantities[slot(near)]
-            } else if let level = far.next(below: key) {
-                key = level.key
-                quantity = level.quantity
-            } else {
-                break
-            }
-            total &+= quantity
-            if key > limit { better &+= quantity }
-        }
-        return (total, better)
-    }
-
-    // MARK: Window
-
-    private func isInWindow(_ key: Int64) -> Bool {
-        UInt64(bitPattern: key &- base) < UInt64(Self.windowTicks)
-    }
-
-    private func slot(_ key: Int64) -> Int { Int(truncatingIfNeeded: key) & Self.tickMask }
-
-    /// The highest level of the window below the key; `.min` when there is none.
-    private func nearKey(below key: Int64) -> Int64 {
-        guard best < key else { return nearKey(atOrBelow: key &- 1) }
-        return best
-    }
-
-    private func nearKey(atOrBelow key: Int64) -> Int64 {
-        guard key >= base else { return .min }
-        var row = key >> 6
-        var word = words[Int(truncatingIfNeeded: row) & Self.wordMask] & (~0 >> UInt64(63 &- (key & 63)))
-        let last = base >> 6
-        while word == 0 {
-            row &-= 1
-            guard row >= last else { return .min }
-            word = words[Int(truncatingIfNeeded: row) & Self.wordMask]
-        }
-        return row << 6 | Int64(63 &- word.leadingZeroBitCount)
-    }
-
-    private mutating func set(key: Int64, _ quantity: Int64) {
-        guard isInWindow(key), count > 0 else { return setOutside(key: key, quantity) }
-        let slot = slot(key)
-        let row = Int(truncatingIfNeeded: key >> 6) & Self.wordMask
-        let bit: UInt64 = 1 << UInt64(key & 63)
-        if quantity > 0 {
-            quantities[slot] = quantity
-            if words[row] & bit == 0 {
-                words[row] |= bit
-                if key > best { best = key }
-                added()
-            }
-        } else if words[row] & bit != 0 {
-            quantities[slot] = 0
-            words[row] &= ~bit
-            count &-= 1
-            if key == best { bestIsGone() }
-        }
-    }
-
-    private mutating func setOutside(key: Int64, _ quantity: Int64) {
-        if count > 0, key < base {
-            let before = far.count
-            far.set(key, quantity)
-            if far.count > before { added() } else { count -= before - far.count }
-        } else if quantity > 0 {
-            // Above the window, or the first level of all.
-            let isFirst = count == 0
-            moveWindow(to: key)
-            let row = Int(truncatingIfNeeded: key >> 6) & Self.wordMask
-            quantities[slot(key)] = quantity
-            words[row] |= 1 << UInt64(key & 63)
-            best = isFirst ? key : max(best, key)
-            added()
-        }
-    }
-
-    /// One level more, and the farthest one is forgotten when that is one too many.
-    private mutating func added() {
-        count &+= 1
-        guard count > capacity else { return }
-        forgottenLevels += 1
-        count -= 1
-        if far.count > 0 {
-            far.removeFirst()
-        } else {
-            var key = base
-            while quantities[slot(key)] == 0 { key += 1 }
-            quantities[slot(key)] = 0
-            words[Int(truncatingIfNeeded: key >> 6) & Self.wordMask] &= ~(1 << UInt64(key & 63))
-            if key == best { bestIsGone() }
-        }
-    }
-
-    private mutating func bestIsGone() {
-        best = nearKey(atOrBelow: best)
-        guard count > 0 else { return }
-        if best == .min {
-            moveWindow(to: far.last.key)
-            best = nearKey(atOrBelow: base &+ Self.windowTicks &- 1)
-        } else if best < base &+ Self.windowTicks / 4 {
-            moveWindow(to: best)
-        }
-    }
-
-    /// Lets the window lie around a key: three quarters of it behind, one quarter ahead. The best may stand a while before the window moves again.
-    private mutating func moveWindow(to key: Int64) {
-        let target = (key &- Self.windowTicks / 4 &* 3) & ~63
-        if count > 0 {
-            evict(below: min(target, base &+ Self.windowTicks))
-            base = target
-            while far.count > 0, far.last.key >= base {
-                let (key, quantity) = far.last
-                far.removeLast()
-                quantities[slot(key)] = quantity
-                words[Int(truncatingIfNeeded: key >> 6) & Self.wordMask] |= 1 << UInt64(key & 63)
-            }
-        } else {
-            base = target
-        }
-    }
-
-    /// Hands the window's lowest levels over, in ascending order.
-    private mutating func evict(below end: Int64) {
-        var start = base
-        while start < end {
-            let row = Int(truncatingIfNeeded: start >> 6) & Self.wordMask
-            var word = words[row]
-            words[row] = 0
-            while word != 0 {
-                let key = start | Int64(word.trailingZeroBitCount)
-                word &= word - 1
-                far.append(key, quantities[slot(key)])
-                quantities[slot(key)] = 0
-            }
-            start += 64
-        }
+    package func volume(levels count: Int, worseThan start: Int64?, betterThan price: Int64?) -> (total: Int64, better: Int64) {
+        levels.pointee.volume(levels: count, worseThan: start, betterThan: price)
     }
 }

@@ -172,8 +172,12 @@ extension SymbolState {
 
     mutating func applyRequests(at now: Moment, _ shared: inout SharedState) {
         let rules = shared.parameters.paperRules
-        while let applied = bidSide.applyNext(at: now.instant, book: book, rules: rules) { book(applied, .buy, at: now, &shared) }
-        while let applied = askSide.applyNext(at: now.instant, book: book, rules: rules) { book(applied, .sell, at: now, &shared) }
+        while let due = bidSide.nextDue, due <= now.instant, let applied = bidSide.applyNext(at: now.instant, book: book, rules: rules) {
+            book(applied, .buy, at: now, &shared)
+        }
+        while let due = askSide.nextDue, due <= now.instant, let applied = askSide.applyNext(at: now.instant, book: book, rules: rules) {
+            book(applied, .sell, at: now, &shared)
+        }
         countOpenOrders(&shared)
         counts.postOnlyRejections = bidSide.postOnlyRejections + askSide.postOnlyRejections
     }
@@ -218,12 +222,19 @@ extension SymbolState {
 
     /// The changed book meets both sides' orders.
     mutating func meetBook(at now: Moment, _ shared: inout SharedState) {
-        let before = shared.story == nil ? nil : (bidSide, askSide)
+        guard shared.story == nil else { return meetBookTelling(at: now, &shared) }
+        if bidSide.restingPrice != nil, let bought = bidSide.bookChanged(book) { book(bought, at: now, &shared) }
+        if askSide.restingPrice != nil, let sold = askSide.bookChanged(book) { book(sold, at: now, &shared) }
+    }
+
+    /// The same, for one order's story.
+    private mutating func meetBookTelling(at now: Moment, _ shared: inout SharedState) {
+        let before = (bidSide, askSide)
         let bought = bidSide.bookChanged(book)
-        if let before { shared.story?.noteBook(before.0, bidSide.queue, at: now) }
+        shared.story?.noteBook(before.0, bidSide.queue, at: now)
         if let bought { book(bought, at: now, &shared) }
         let sold = askSide.bookChanged(book)
-        if let before { shared.story?.noteBook(before.1, askSide.queue, at: now) }
+        shared.story?.noteBook(before.1, askSide.queue, at: now)
         if let sold { book(sold, at: now, &shared) }
     }
 

@@ -2,25 +2,26 @@ import CalibModel
 import Wire
 
 /// The venue's sequence rules, and what a proven change sets off (SPEC 3.1; `reference` rules in `DepthChain`).
+///
+/// What the node calls once a frame is never inlined there: Swift 6.3.1 then moves the whole symbol (5 KB) out of its slab and back.
 extension SymbolState {
     func isNamed(_ name: UnsafeRawBufferPointer) -> Bool { name.elementsEqual(instrument.symbol.utf8) }
 
     // MARK: Frames
 
     /// A REST snapshot: the base that buffered diffs are applied to. One older than the proven book changes nothing.
-    mutating func snapshot(
+    @inline(never) mutating func snapshot(
         _ decoder: borrowing BinanceDecoder, id: Int64, eventMilliseconds: Int64?, chain: DepthChain, at now: Moment,
         _ shared: inout SharedState
     ) throws(FrameRejection) {
-        let bids = try levels(decoder.bidCount) { decoder.bid($0) }
-        let asks = try levels(decoder.askCount) { decoder.ask($0) }
+        let (bids, asks) = try levels(of: decoder)
         advance(to: now, &shared)
         counts.snapshots += 1
         guard sync != .synced else { return }
         book.removeAll()
         audit.forgetDepths()
-        for level in bids { book.bids.set(price: level.price, quantity: level.quantity) }
-        for level in asks { book.asks.set(price: level.price, quantity: level.quantity) }
+        book.bids.set(bids)
+        book.asks.set(asks)
         book.applied(depthID: id, at: now.instant)
         sync = .awaitingFirst(snapshotID: id)
         let waiting = buffered
@@ -35,8 +36,8 @@ extension SymbolState {
                 buffered = waiting.filter { $0.last >= diff.last }
                 return
             case .next:
-                for level in diff.bids { book.bids.set(price: level.price, quantity: level.quantity) }
-                for level in diff.asks { book.asks.set(price: level.price, quantity: level.quantity) }
+                diff.bids.withUnsafeBufferPointer { book.bids.set($0) }
+                diff.asks.withUnsafeBufferPointer { book.asks.set($0) }
                 applyDepth(diff, at: now, &shared)
                 applied += 1
             }
@@ -45,56 +46,44 @@ extension SymbolState {
     }
 
     /// A depth event. `header` has no levels: they are the decoder's.
-    mutating func depth(
+    @inline(never) mutating func depth(
         _ header: BufferedDiff, _ decoder: borrowing BinanceDecoder, chain: DepthChain, at now: Moment, readAt: Int64,
         _ shared: inout SharedState
     ) throws(FrameRejection) {
+        // Read before anything changes: a bad frame leaves no trace but its count.
+        let (bids, asks) = try levels(of: decoder)
+        advance(to: now, &shared)
+        counts.depthMessages += 1
         if sync == .unsynced {
-            // Decoded before anything changes: a bad frame leaves no trace but its count.
-            let bids = try levels(decoder.bidCount) { decoder.bid($0) }
-            let asks = try levels(decoder.askCount) { decoder.ask($0) }
-            advance(to: now, &shared)
-            counts.depthMessages += 1
             counts.unsyncedMessages += 1
             if buffered.count == Limits.bufferedDiffsMax { buffered.removeFirst() }
             var diff = header
-            diff.bids = bids
-            diff.asks = asks
+            diff.bids = Array(bids)
+            diff.asks = Array(asks)
             buffered.append(diff)
             return
         }
-        // Checked first, applied after: the second pass cannot fail.
-        for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
-        for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
-        advance(to: now, &shared)
-        counts.depthMessages += 1
         switch verdict(on: header, chain) {
         case .old: return
         case .gap(let expected):
             counts.unsyncedMessages += 1
             lose(expected: expected, received: chain == .futures ? header.previous ?? header.first : header.first, at: now, &shared)
             var diff = header
-            diff.bids = try levels(decoder.bidCount) { decoder.bid($0) }
-            diff.asks = try levels(decoder.askCount) { decoder.ask($0) }
+            diff.bids = Array(bids)
+            diff.asks = Array(asks)
             buffered = [diff]
             return
         case .next: break
         }
-        for index in 0..<decoder.bidCount {
-            let level = try level(decoder.bid(index))
-            book.bids.set(price: level.price, quantity: level.quantity)
-        }
-        for index in 0..<decoder.askCount {
-            let level = try level(decoder.ask(index))
-            book.asks.set(price: level.price, quantity: level.quantity)
-        }
+        book.bids.set(bids)
+        book.asks.set(asks)
         applyDepth(header, at: now, &shared)
         expireTicker(at: now, &shared)
         guard isProven else { return }
         proven(at: now, readAt: readAt, &shared)
     }
 
-    mutating func bookTicker(
+    @inline(never) mutating func bookTicker(
         id: Int64, bid: RawLevel, ask: RawLevel, eventMilliseconds: Int64?, at now: Moment, readAt: Int64, _ shared: inout SharedState
     ) throws(FrameRejection) {
         let bid = try level(bid)
@@ -120,7 +109,7 @@ extension SymbolState {
     }
 
     /// - Parameter consumesQueue: false for trades outside the book (insurance fund, ADL): they consume no queue (SPEC 4.5).
-    mutating func trade(
+    @inline(never) mutating func trade(
         _ raw: RawLevel, aggressor: Side, consumesQueue: Bool, eventMilliseconds: Int64, at now: Moment, _ shared: inout SharedState
     ) throws(FrameRejection) {
         let trade = try level(raw)
@@ -137,7 +126,7 @@ extension SymbolState {
     }
 
     /// Trades come one by one or as aggregates; a feed that has both would count each twice, so the kind that came first counts.
-    mutating func countsTrades(areAggregate: Bool) -> Bool {
+    @inline(never) mutating func countsTrades(areAggregate: Bool) -> Bool {
         if let tradesAreAggregate { return tradesAreAggregate == areAggregate }
         tradesAreAggregate = areAggregate
         return true
@@ -156,7 +145,7 @@ extension SymbolState {
     private func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
 
     /// The last break, once: (expected id, received id).
-    mutating func takeGap() -> (expected: Int64, received: Int64)? {
+    @inline(never) mutating func takeGap() -> (expected: Int64, received: Int64)? {
         defer { lastGap = nil }
         return lastGap
     }
@@ -241,14 +230,15 @@ extension SymbolState {
 
     // MARK: Levels
 
-    func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
+    mutating func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
         (try ticks(raw.price), try lots(raw.quantity))
     }
 
-    private func levels(_ count: Int, _ raw: (Int) -> RawLevel) throws(FrameRejection) -> [(price: Int64, quantity: Int64)] {
-        var result: [(price: Int64, quantity: Int64)] = []
-        result.reserveCapacity(count)
-        for index in 0..<count { result.append(try level(raw(index))) }
-        return result
+    private mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
+        bids: UnsafeBufferPointer<BookLevel>, asks: UnsafeBufferPointer<BookLevel>
+    ) {
+        let behind = Limits.frameLevelsMax
+        let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
+        return (bids, try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind))
     }
 }

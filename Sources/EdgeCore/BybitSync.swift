@@ -69,9 +69,9 @@ extension SymbolState {
     ) throws(FrameRejection) -> Bool {
         if let used = subscription.depth, used != depth { return false }
         if let owner = subscription.connection, owner != connection, !isSnapshot { return false }
-        // Checked first, applied after: the second pass cannot fail.
-        for index in 0..<decoder.bidCount { _ = try level(decoder.bid(index)) }
-        for index in 0..<decoder.askCount { _ = try level(decoder.ask(index)) }
+        let behind = Limits.frameLevelsMax
+        let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
+        let asks = try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind)
         advance(to: now, &shared)
         // A snapshot that is sent twice or late would take the book back. Number and time both must say so: a new stream may count from anywhere.
         if isSnapshot, sync == .synced, update < book.depthID, eventMilliseconds <= lastEventMilliseconds { return true }
@@ -81,9 +81,8 @@ extension SymbolState {
         if isSnapshot {
             counts.snapshots += 1
             book.removeAll()
-            // The farthest level first: each then lands at the end of its side, and nothing is moved.
-            for index in (0..<decoder.bidCount).reversed() { try set(decoder.bid(index), .buy) }
-            for index in (0..<decoder.askCount).reversed() { try set(decoder.ask(index), .sell) }
+            book.bids.set(bids)
+            book.asks.set(asks)
         } else {
             counts.depthMessages += 1
             guard sync == .synced else {
@@ -99,8 +98,8 @@ extension SymbolState {
                 askForSnapshot(at: now.instant)
                 return true
             }
-            for index in 0..<decoder.bidCount { try set(decoder.bid(index), .buy) }
-            for index in 0..<decoder.askCount { try set(decoder.ask(index), .sell) }
+            book.bids.set(bids)
+            book.asks.set(asks)
         }
         book.applied(depthID: update, at: now.instant)
         lastEventMilliseconds = eventMilliseconds
@@ -174,15 +173,6 @@ extension SymbolState {
 
     mutating func askForSnapshot(at now: Instant) {
         if subscription.ask(at: now) { counts.resubscriptions += 1 }
-    }
-
-    private mutating func set(_ raw: RawLevel, _ side: Side) throws(FrameRejection) {
-        let level = try level(raw)
-        if side == .buy {
-            book.bids.set(price: level.price, quantity: level.quantity)
-        } else {
-            book.asks.set(price: level.price, quantity: level.quantity)
-        }
     }
 }
 

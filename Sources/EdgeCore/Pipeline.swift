@@ -126,10 +126,10 @@ extension SymbolState {
         let halfSpread = BasisPoints(micro: guarded.spread.micro / 2)
         let halfMarket = BasisPoints(micro: marketSpread.micro / 2)
         let buyInput = queueInput(
-            bidSide, midTwice: top.midTwice, offsetTwice: -(guarded.spread.micro + 2 * inventory.skew.micro),
+            .buy, midTwice: top.midTwice, offsetTwice: -(guarded.spread.micro + 2 * inventory.skew.micro),
             distance: halfSpread + inventory.skew - halfMarket, nudge: nudge.buy, nudgedAt: nudgedAt.buy, now: now.instant)
         let sellInput = queueInput(
-            askSide, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
+            .sell, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
             distance: halfSpread - inventory.skew - halfMarket, nudge: nudge.sell, nudgedAt: nudgedAt.sell, now: now.instant)
         let buy = QueueAwareStage.run(
             buyInput, maximum: parameters.pointee.nudgeMaximum, interval: parameters.pointee.nudgeNanoseconds)
@@ -164,12 +164,13 @@ extension SymbolState {
     }
 
     private func queueInput(
-        _ side: PaperSide, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
+        _ side: Side, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
     ) -> QueueAwareStage.Input {
         // The place of the un-nudged target: were it the nudged order's own, a nudge that worked would take itself back.
-        let price = EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side.side == .sell)
-        let (total, better) = book.volume(side.side, levels: 3, betterThan: price)
-        let own = side.resting?.price == price ? side.queue.ahead : book.quantity(side.side, at: price)
+        let price = EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side == .sell)
+        let (total, better) = book.volume(side, levels: 3, betterThan: price)
+        let resting = side == .buy ? bidSide.restingPrice : askSide.restingPrice
+        let own = resting == price ? (side == .buy ? bidSide.queue.ahead : askSide.queue.ahead) : book.quantity(side, at: price)
         return QueueAwareStage.Input(
             ahead: better + own, topThree: total, distanceToBest: distance, previousNudge: nudge, nudgedAt: nudgedAt, now: now)
     }
@@ -194,7 +195,8 @@ extension SymbolState {
         var decision = OrderDecision.decide(
             side: side, target: target, resting: intended, minimumTicks: minimumTicks,
             keepTicks: side == .buy
-                ? keepTicks(bidSide, worth, midTwice: context.midTwice) : keepTicks(askSide, worth, midTwice: context.midTwice),
+                ? Self.keepTicks(worth, ahead: bidSide.queue.ahead, atEntry: bidSide.queueAtEntry, midTwice: context.midTwice)
+                : Self.keepTicks(worth, ahead: askSide.queue.ahead, atEntry: askSide.queueAtEntry, midTwice: context.midTwice),
             opposite: side == .buy ? context.top.askPrice : context.top.bidPrice)
         if decision == .place || decision == .replace {
             let canSend = side == .buy ? bidSide.canSend : askSide.canSend
@@ -274,15 +276,17 @@ extension SymbolState {
         return side == .buy ? bidSide.send(request, dueAt: due) : askSide.send(request, dueAt: due)
     }
 
-    /// What the place of our resting order is worth, in ticks: all of `queueValue` at the head of its level, nothing at the back.
-    private func keepTicks(_ paper: PaperSide, _ value: BasisPoints, midTwice: Int64) -> Int64 {
-        guard let order = paper.resting, order.queueAtEntry > 0 else { return 0 }
-        let advanced = 1 - Double(min(paper.queue.ahead, order.queueAtEntry)) / Double(order.queueAtEntry)
+    /// What the place of our resting order is worth, in ticks: all of `queueValue` at the head of its level, nothing at the back. `atEntry` is 0
+    /// when none rests.
+    private static func keepTicks(_ value: BasisPoints, ahead: Int64, atEntry: Int64, midTwice: Int64) -> Int64 {
+        guard atEntry > 0 else { return 0 }
+        let advanced = 1 - Double(min(ahead, atEntry)) / Double(atEntry)
         return Int64(Double(Self.ticks(of: value, midTwice: midTwice)) * advanced)
     }
 
     private static func ticks(of distance: BasisPoints, midTwice: Int64) -> Int64 {
-        Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000)
+        let (product, overflowed) = distance.micro.multipliedReportingOverflow(by: midTwice)
+        return overflowed ? Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000) : product / 20_000_000_000
     }
 
     private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {

@@ -152,6 +152,7 @@ package struct QuoteNode: ~Copyable {
     package var shared: SharedState
     let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
+    private let names: SymbolTable
     /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
     let armParameters: UnsafeMutablePointer<Parameters>
     package private(set) var symbolCount = 0
@@ -201,6 +202,7 @@ package struct QuoteNode: ~Copyable {
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
+        names = SymbolTable(instruments.map(\.symbol))
         for instrument in instruments {
             (symbols + symbolCount).initialize(
                 to: SymbolState(
@@ -387,8 +389,12 @@ package struct QuoteNode: ~Copyable {
         }
     }
 
-    func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
-        for index in 0..<symbolCount where symbols[index].isNamed(name) { return SymbolIndex(index) }
+    /// Mutating because Swift 6.3.1 copies the whole node for a call that only borrows it.
+    mutating func find(_ name: UnsafeRawBufferPointer) throws(FrameRejection) -> SymbolIndex {
+        if let index = names.find(name) { return index }
+        if name.count > SymbolTable.nameBytesMax {
+            for index in 0..<symbolCount where symbols[index].isNamed(name) { return SymbolIndex(index) }
+        }
         throw .unknownSymbol
     }
 

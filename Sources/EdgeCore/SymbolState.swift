@@ -57,8 +57,8 @@ struct BufferedDiff {
     var last: Int64
     var previous: Int64?
     var eventMilliseconds: Int64
-    var bids: [(price: Int64, quantity: Int64)]
-    var asks: [(price: Int64, quantity: Int64)]
+    var bids: [BookLevel]
+    var asks: [BookLevel]
 }
 
 /// Everything the edge knows about one symbol. State per symbol, never shared (fault 46 of the first implementation).
@@ -234,21 +234,42 @@ package struct SymbolState: ~Copyable {
     }
 
     // MARK: Conversions
+    //
+    // Those of every frame are mutating because Swift 6.3.1 copies the whole symbol (5 KB) for a call that only borrows it.
 
     /// Ticks of a venue price; throws when it is not on the grid or not a positive Int64.
-    func ticks(_ price: DecimalText) throws(FrameRejection) -> Int64 {
+    mutating func ticks(_ price: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = price.exact(places: instrument.priceDigits) else { throw .offTick }
+        if instrument.tickUnits == 1 {
+            guard units > 0, units <= priceTicksMax else { throw .outOfRange }
+            return units
+        }
         guard units > 0, units / instrument.tickUnits <= priceTicksMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.tickUnits) else { throw .offTick }
         return units / instrument.tickUnits
     }
 
     /// Lots of a venue quantity; 0 is a removal.
-    func lots(_ quantity: DecimalText) throws(FrameRejection) -> Int64 {
+    mutating func lots(_ quantity: DecimalText) throws(FrameRejection) -> Int64 {
         guard let units = quantity.exact(places: instrument.quantityDigits) else { throw .offLot }
+        if instrument.lotUnits == 1 {
+            guard units >= 0, units <= quantityLotsMax else { throw .outOfRange }
+            return units
+        }
         guard units >= 0, units / instrument.lotUnits <= quantityLotsMax else { throw .outOfRange }
         guard units.isMultiple(of: instrument.lotUnits) else { throw .offLot }
         return units / instrument.lotUnits
+    }
+
+    /// Reads levels as ticks and lots: all of them, or an error and none is used.
+    mutating func read(_ raw: UnsafePointer<RawLevel>, count: Int, into target: UnsafeMutablePointer<BookLevel>) throws(FrameRejection)
+        -> UnsafeBufferPointer<BookLevel>
+    {
+        for index in 0..<count {
+            let price = try ticks(raw[index].price)
+            target[index] = BookLevel(price: price, quantity: try lots(raw[index].quantity))
+        }
+        return UnsafeBufferPointer(start: target, count: count)
     }
 
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.

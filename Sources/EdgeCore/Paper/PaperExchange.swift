@@ -88,16 +88,29 @@ package struct PaperSide: Sendable {
 
     package init(_ side: Side) { self.side = side }
 
+    // What a tick asks of a side, kept from one change of it to the next: reading it out of the orders would copy them each time.
+
     /// The order that will rest once everything sent has taken effect, as far as we know it.
-    package var intended: EmitStage.Target? {
-        for index in stride(from: inFlightCount - 1, through: 0, by: -1) {
-            switch inFlight[index].request {
-            case .place(let order), .replace(let order): return EmitStage.Target(price: order.price, lots: order.remaining)
-            case .cancel: return nil
-            }
+    package private(set) var intended: EmitStage.Target?
+    /// An order rests or is on its way. Requests take effect in order, so a side never has more than one.
+    package private(set) var isOpen = false
+    /// When the next request takes effect; nil when none is on its way.
+    package private(set) var nextDue: Instant?
+    /// Of the resting order; nil when none rests.
+    package private(set) var restingPrice: Int64?
+    /// What was ahead of the resting order when it was accepted; 0 when none rests.
+    package private(set) var queueAtEntry: Int64 = 0
+
+    private mutating func noteChange() {
+        intended = newest.map { EmitStage.Target(price: $0.price, lots: $0.remaining) }
+        nextDue = inFlightCount > 0 ? inFlight[0].dueAt : nil
+        restingPrice = resting?.price
+        queueAtEntry = resting?.queueAtEntry ?? 0
+        isOpen = restingPrice != nil
+        for index in 0..<inFlightCount where !isOpen {
+            if case .cancel = inFlight[index].request { continue }
+            isOpen = true
         }
-        guard let resting else { return nil }
-        return EmitStage.Target(price: resting.price, lots: resting.remaining)
     }
 
     /// The order of `intended`.
@@ -128,20 +141,7 @@ package struct PaperSide: Sendable {
     package var canSend: Bool { inFlightCount < Limits.ordersInFlightMax }
 
     /// Nothing rests and nothing is on its way.
-    package var isEmpty: Bool { resting == nil && inFlightCount == 0 }
-
-    /// An order rests or is on its way. Requests take effect in order, so a side never has more than one.
-    package var isOpen: Bool {
-        if resting != nil { return true }
-        for index in 0..<inFlightCount {
-            if case .cancel = inFlight[index].request { continue }
-            return true
-        }
-        return false
-    }
-
-    /// When the next request takes effect; nil when none is on its way.
-    package var nextDue: Instant? { inFlightCount > 0 ? inFlight[0].dueAt : nil }
+    package var isEmpty: Bool { restingPrice == nil && inFlightCount == 0 }
 
     /// A request on its way; none overtakes an older one. When too many are under way only a cancel may be sent: it takes the place of the
     /// newest, which it supersedes. Returns when it takes effect.
@@ -153,6 +153,7 @@ package struct PaperSide: Sendable {
         let dueAt = inFlightCount > 0 ? max(dueAt, inFlight[inFlightCount - 1].dueAt) : dueAt
         inFlight[inFlightCount] = InFlight(request: request, dueAt: dueAt, filledBefore: filled)
         inFlightCount += 1
+        noteChange()
         return dueAt
     }
 
@@ -193,7 +194,8 @@ package struct PaperSide: Sendable {
 
     /// Applies the next request that is due at `now`, or returns nil. Call until nil.
     package mutating func applyNext(at now: Instant, book: borrowing Book, rules: PaperRules = PaperRules()) -> Applied? {
-        guard inFlightCount > 0, inFlight[0].dueAt <= now else { return nil }
+        guard let nextDue, nextDue <= now else { return nil }
+        defer { noteChange() }
         let (request, dueAt, filledBefore) = (inFlight[0].request, inFlight[0].dueAt, inFlight[0].filledBefore)
         for index in 1..<8 { inFlight[index - 1] = inFlight[index] }
         inFlightCount -= 1
@@ -211,14 +213,15 @@ package struct PaperSide: Sendable {
     /// Cancels everything at once: shutdown. Returns the resting order, ended.
     package mutating func cancelAll(at now: Instant) -> Ended? {
         inFlightCount = 0
+        defer { noteChange() }
         return end(.cancelled, at: now)
     }
 
     /// A public trade. `aggressor` is the side that took liquidity.
     package mutating func trade(aggressor: Side, price: Int64, lots: Int64) -> Fill? {
-        guard let resting, aggressor == side.opposite else { return nil }
-        let through = (resting.price - price) * side.sign  // > 0: the trade went through our price.
-        guard through >= 0 else { return nil }
+        guard let restingPrice, aggressor == side.opposite else { return nil }
+        let through = (restingPrice - price) * side.sign  // > 0: the trade went through our price.
+        guard through >= 0, let resting else { return nil }
         let before = queue.ahead
         let reaching: Int64
         if through > 0 {
@@ -232,14 +235,15 @@ package struct PaperSide: Sendable {
 
     /// A book change: the queue may have shrunk, or the other side's best may have come to our price.
     package mutating func bookChanged(_ book: borrowing Book) -> Fill? {
-        guard let resting, let top = book.top else { return nil }
+        guard let restingPrice, let top = book.top else { return nil }
         let best = side == .buy ? (price: top.askPrice, lots: top.askQuantity) : (price: top.bidPrice, lots: top.bidQuantity)
-        if (resting.price - best.price) * side.sign >= 0 {
+        if (restingPrice - best.price) * side.sign >= 0 {
+            guard let resting else { return nil }
             let before = queue.ahead
             queue.tradedThrough()
             return fill(min(best.lots, resting.remaining), queueAhead: before, .crossed(price: best.price, lots: best.lots))
         }
-        queue.display(book.quantity(side, at: resting.price))
+        queue.display(book.quantity(side, at: restingPrice))
         return nil
     }
 
@@ -295,6 +299,7 @@ package struct PaperSide: Sendable {
         order.hasFilled = true
         filled &+= lots
         resting = order.remaining > 0 ? order : nil
+        noteChange()
         return Fill(order: order, price: order.price, lots: lots, queueAhead: queueAhead, isFirst: isFirst, cause: cause)
     }
 }

@@ -72,16 +72,20 @@ package struct BinanceDecoder: ~Copyable {
     package internal(set) var bidCount = 0
     package internal(set) var askCount = 0
     let levels: UnsafeMutablePointer<RawLevel>
+    /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
+    let converted: UnsafeMutablePointer<BookLevel>
     /// A copy of the frame with room behind it (`BinanceFastPath`).
     let copy: UnsafeMutableRawPointer
 
     package init() {
         levels = .allocate(capacity: 2 * Limits.frameLevelsMax)
+        converted = .allocate(capacity: 2 * Limits.frameLevelsMax)
         copy = .allocate(byteCount: Self.copyBytesMax + Self.padding, alignment: 16)
     }
 
     deinit {
         levels.deallocate()
+        converted.deallocate()
         copy.deallocate()
     }
 

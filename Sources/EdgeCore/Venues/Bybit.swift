@@ -39,16 +39,20 @@ package struct BybitDecoder: ~Copyable {
     package private(set) var tradeCount = 0
     /// `seq` of the last book frame: rises with time across the symbol's topics and REST. `Int64.min` when it has none.
     package private(set) var sequence: Int64 = .min
-    private let levels: UnsafeMutablePointer<RawLevel>
+    let levels: UnsafeMutablePointer<RawLevel>
+    /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
+    let converted: UnsafeMutablePointer<BookLevel>
     private let trades: UnsafeMutablePointer<BybitTrade>
 
     package init() {
         levels = .allocate(capacity: 2 * Limits.frameLevelsMax)
+        converted = .allocate(capacity: 2 * Limits.frameLevelsMax)
         trades = .allocate(capacity: Limits.frameTradesMax)
     }
 
     deinit {
         levels.deallocate()
+        converted.deallocate()
         trades.deallocate()
     }
 
