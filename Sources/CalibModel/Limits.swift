@@ -182,6 +182,8 @@ package enum Limits {
     package static let contractMultiplierMax: Int64 = 1_000
     /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
     package static let recordQueueBytesMax = 64 << 20
+    /// Between two looks at a venue's list of instruments: changes are announced days before.
+    package static let instrumentRefreshNanoseconds: Int64 = 3_600_000_000_000
 
     // MARK: Market-data cache
     /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
@@ -210,7 +212,8 @@ extension Limits {
 // MARK: Performance gate
 
 extension Limits {
-    /// Runs of a timed workload below which a bootstrap says little: of 5 values a resample is one single value once in 3,125 draws.
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values one in 625 resamples
+    /// repeats a single one, of 4 one in 64, which is more than the 1 % the interval leaves out at either end.
     package static let perfTimedRunsMin = 5
     /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
     package static let perfRunsMax = 200

@@ -269,6 +269,8 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case dailyLossSymbol, dailyLossHost
     /// Feeds cannot be written, or the ring of fills is nearly full (SPEC 2.7).
     case disk
+    /// The venue changed the instrument; until a restart (SPEC 3.1).
+    case instrument
 
     package var text: StaticString {
         switch self {
@@ -279,6 +281,7 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
         case .dailyLossSymbol: "daily_loss_symbol"
         case .dailyLossHost: "daily_loss_host"
         case .disk: "disk"
+        case .instrument: "instrument"
         }
     }
 }

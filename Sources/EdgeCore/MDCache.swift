@@ -59,6 +59,8 @@ package struct MDCache: Sendable {
         /// A trade or a bookTicker says something else, and no book frame came for a second.
         case contradiction
         case crossed
+        /// The venue changed the instrument.
+        case instrument
 
         package var text: StaticString {
             switch self {
@@ -68,6 +70,7 @@ package struct MDCache: Sendable {
             case .priceJump: "price_jump"
             case .contradiction: "contradiction"
             case .crossed: "crossed"
+            case .instrument: "instrument"
             }
         }
     }
@@ -360,7 +363,7 @@ package struct CacheCounts: Sendable {
     /// By `MDCache.Outcome`.
     package fileprivate(set) var requests: InlineArray<4, Int64> = .init(repeating: 0)
     /// By `MDCache.Invalidation`.
-    package fileprivate(set) var invalidations: InlineArray<6, Int64> = .init(repeating: 0)
+    package fileprivate(set) var invalidations: InlineArray<7, Int64> = .init(repeating: 0)
     package fileprivate(set) var refreshesBegun: Int64 = 0
     package fileprivate(set) var refreshesDone: Int64 = 0
     package fileprivate(set) var refreshesVoided: Int64 = 0

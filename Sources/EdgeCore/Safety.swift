@@ -25,11 +25,23 @@ struct HostLoss: Sendable {
 }
 
 extension SymbolState {
-    /// The kill switch, or a daily loss, of the symbol or of the host; feeds that cannot be written; a ring of fills that is nearly full, for no
-    /// fill may be lost (SPEC 2.7).
+    /// The kill switch, or a daily loss, of the symbol or of the host; an instrument that is not what it was; feeds that cannot be written; a
+    /// ring of fills that is nearly full, for no fill may be lost (SPEC 2.7).
     func isStopped(_ shared: borrowing SharedState) -> Bool {
-        isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted || shared.isDiskHalted
+        isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted || hasOldInstrument || shared.isDiskHalted
             || shared.outboxes.fills.room < SharedState.recordsPerFrame
+    }
+
+    /// Numbers in ticks and lots mean something else now: the book is unproven, nothing rests, and nothing is placed until a restart.
+    mutating func instrumentChanged(at now: Moment, _ shared: inout SharedState) {
+        guard !hasOldInstrument else { return }
+        advance(to: now, &shared)
+        hasOldInstrument = true
+        sync = .unsynced
+        buffered = []
+        cache.lose(.instrument, at: now.instant)
+        pull(at: now, &shared)
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .halt, symbol: index, first: Int64(HaltCause.instrument.rawValue)))
     }
 
     // MARK: Open orders
@@ -41,7 +53,7 @@ extension SymbolState {
         openOrders = open
     }
 
-    /// How many orders more may be opened; negative never occurs, because narrower limits pull what is above them.
+    /// How many orders more may be opened; negative when limits got narrower, until what is above them is cancelled.
     func orderRoom(_ shared: borrowing SharedState) -> Int64 {
         min(shared.parameters.limits.openOrdersSymbol - openOrders, shared.parameters.limits.openOrdersHost - shared.openOrders)
     }
@@ -119,6 +131,13 @@ extension QuoteNode {
             shared.isKilled = false
         }
         note(.release, symbol, 0, at: now)
+    }
+
+    /// The venue has changed the symbol's tick, lot, least notional or contract: it is not quoted until a restart.
+    package mutating func instrumentChanged(_ symbol: SymbolIndex, at now: Moment) {
+        begin(at: now)
+        symbols[Int(symbol)].instrumentChanged(at: now, &shared)
+        advance(to: now)
     }
 
     /// The host's kill switch.

@@ -132,6 +132,8 @@ package struct SymbolState: ~Copyable {
     package internal(set) var armFields: ArmFields
     var change: ArmChange?
     package internal(set) var isKilled = false
+    /// The venue has changed the instrument since the start.
+    var hasOldInstrument = false
     var loss = DailyLoss()
 
     // For metrics; nil before the first.

@@ -58,10 +58,10 @@ struct BenchFrames {
         do throws(FrameRejection) {
             switch try decoder.decode(frame) {
             case .depth(let symbol, _, _, _, _): return (.depth, symbol)
-            case .trade(let symbol, _, _, _, _): return (.trade, symbol)
+            case .trade(let symbol, _, _, _, _, _): return (.trade, symbol)
             case .bookTicker(let symbol, _, _, _, _): return (.bookTicker, symbol)
             case .snapshot(let symbol, _, _): return (.snapshot, symbol)
-            case .other: return (.other, nil)
+            case .other, .leaving, .refused: return (.other, nil)
             }
         } catch { return (.other, nil) }
     }

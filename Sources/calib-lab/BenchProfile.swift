@@ -88,7 +88,7 @@ extension Bench {
         }
 
         private static func frames(seed: UInt64, seconds: Int64) throws(BenchError) -> BenchFrames {
-            var recording = UsdmRecording(
+            var recording = BinanceRecording(
                 seed: seed, symbol: SimInstrument.all[0].symbol, start: WallTime(nanoseconds: 1_735_689_600_000_000_000),
                 milliseconds: seconds * 1000)
             var frames = BenchFrames()

@@ -16,7 +16,7 @@ final class QuoteLoop: @unchecked Sendable {
         var venue: QuoteNode.Venue
         var instruments: [Instrument]
         var target: WebSocketTarget
-        var rest: VenueConnection.RESTOrigin?
+        var rest: VenueConnection.RESTOrigin
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
@@ -130,6 +130,19 @@ final class QuoteLoop: @unchecked Sendable {
 
     /// A configuration that was refused; the old one stays in effect.
     func reloadFailed() { eventLoop.execute { [self] in reload.fail() } }
+
+    /// What the venue has changed: nothing of it is quoted until a restart.
+    func deliver(changedInstruments names: [String]) {
+        eventLoop.execute { [self] in
+            for (index, symbol) in symbols.enumerated() where names.contains(symbol) {
+                node.instrumentChanged(SymbolIndex(index), at: moment())
+                logger.error(
+                    "The venue has changed an instrument; it is not quoted until this edge is started again.",
+                    metadata: ["symbol": "\(symbol)"])
+            }
+            spool.publish(&node.shared.outboxes)
+        }
+    }
 
     struct Outcome: Sendable {
         /// One JSON object on one line.

@@ -33,8 +33,8 @@ final class VenueConnection {
     struct Setup {
         var venue: QuoteNode.Venue
         var target: WebSocketTarget
-        /// Where order books are asked for.
-        var rest: RESTOrigin?
+        /// Where order books and instruments are asked for.
+        var rest: RESTOrigin
         var symbols: [String]
         /// Levels of the books that are subscribed to (Bybit).
         var depth: Int
@@ -91,7 +91,7 @@ final class VenueConnection {
 
     /// Where a configured venue is. REST requests go to the venue's public address, or, when the stream is somebody else's (a simulated venue, a
     /// proxy), to the stream's own host and port.
-    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin?) {
+    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin) {
         let url = VenueURL(venue.url)!  // Checked on load, as is the other.
         let tls = url.isSecure || venue.restURL?.hasPrefix("https://") == true ? try TLSContext.venue() : nil
         let target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? tls : nil)
@@ -138,7 +138,7 @@ final class VenueConnection {
     // MARK: Order books over REST
 
     private func fetch(_ symbol: SymbolIndex, at now: Instant) {
-        guard let rest = setup.rest else { return answered(symbol, pauseNanoseconds: 0) }
+        let rest = setup.rest
         let name = setup.symbols[Int(symbol)]
         let path =
             if let market = setup.venue.binance {

@@ -19,22 +19,23 @@ import Wire
 //   24 averages began again at 0         -> zeroIsAValue_notABeginning
 //   25 lifetime ratios                   -> ratiosAreOfTheLast300Seconds
 //   26 the queue's ETA froze             -> aStalledQueueHasNoETA
-//   27 gauges kept their last value      -> whatIsUnknownHasNoValue          (and the metrics' own tests of `metrics.symbol_ttl`)
-//   29 one counter sampled all symbols   -> everySymbolIsSampled
+//   27 gauges kept their last value      -> whatIsUnknownHasNoValue          (and EdgeMetricsTests for `metrics.symbol_ttl`)
+//   29 one counter sampled all symbols   -> everySymbolIsSampled             (and TickSamplingTests)
+//   30 hits needed frequent reads        -> MDCacheTests.fault30_hitsDoNotDependOnHowOftenItIsRead
 //   31 halted and late ticks vanished    -> haltedTicksAreCountedAndTimed    (and TickTests.aTickThatIsHaltedAndLateIsBoth)
-//   32 refreshes were not coalesced      -> the cache is pushed; MDCacheTests has its refreshes
-//   33 an invalidation was undone        -> aGapIsNotHealedByAnswers
-//   34 an older snapshot replaced        -> anOlderSnapshotNeverReplacesANewerBook
-//   35 staleness without a bound         -> nothingIsQuotedOnAnOldBook
-//   36 ages on the wall clock            -> aStepOfTheWallClockAgesNothing
-//   37 age counted from arrival          -> aLateFrameIsOldOnArrival
-//   38 invented ids                      -> theBookHasTheVenuesID
-//   39 key without depth                 -> one book per symbol at one depth: BybitTests.otherDepthsAreOther
-//   40 a failed refresh gave nothing     -> MDCacheTests
-//   41 the time limit killed refreshes   -> MDCacheTests
-//   42 clean-up by symbol                -> MDCacheTests
+//   32 refreshes were not coalesced      -> MDCacheTests.fault32_readsShareOneRefresh
+//   33 an invalidation was undone        -> aGapIsNotHealedByAnswers         (and MDCacheTests.fault33...)
+//   34 an older snapshot replaced        -> anOlderSnapshotNeverReplacesANewerBook (and MDCacheTests.fault34...)
+//   35 staleness without a bound         -> nothingIsQuotedOnAnOldBook       (and MDCacheTests.fault35...)
+//   36 ages on the wall clock            -> aStepOfTheWallClockAgesNothing   (and MDCacheTests.fault36...)
+//   37 age counted from arrival          -> aLateFrameIsOldOnArrival         (and MDCacheTests.fault37...)
+//   38 invented ids                      -> theBookHasTheVenuesID            (and MDCacheTests.fault38...)
+//   39 key without depth                 -> FreshnessTests.aSnapshotNeverReplacesTheBook_fault39, BybitTests.otherDepthsAreOther
+//   40 a failed refresh gave nothing     -> MDCacheTests.fault40_aFailedRefreshLeavesTheBook_andBacksOff
+//   41 the time limit killed refreshes   -> MDCacheTests.fault41_aTimeOutLeavesTheRefreshInFlight
+//   42 clean-up by symbol                -> MDCacheTests.fault42_anOldAnswerDoesNotEndANewerRefresh
 //   43 one gap cleared all symbols       -> aGapConcernsItsSymbolAlone, aJumpOf40BpsIsNoticed
-//   44 lists grew without bound          -> historiesAreBounded
+//   44 lists grew without bound          -> historiesAreBounded              (and MDCacheTests.fault44...)
 //   45 SOFT halved the spread            -> softIsSmallerAndWider
 //   46 one estimator for all symbols     -> everySymbolHasItsOwnState
 //   47 long made the bid aggressive      -> longMovesBothQuotesDown
@@ -48,7 +49,7 @@ import Wire
 //   55 rows vanished after close         -> nothingWaitsInMemoryAfterADrain
 //   56 day and ts of two clock readings  -> dayAndTimeAreOfOneReading
 //   57 rows without identity             -> everyRowHasItsIdentity
-//   58 disk full, retention              -> the feeds' own tests
+//   58 disk full, retention              -> FeedFilesTests
 //   59 NaN in a row                      -> aNumberThatIsNotFiniteIsNotWritten
 //   64 lists rebuilt, sorted at a scrape -> historiesAreBounded
 //

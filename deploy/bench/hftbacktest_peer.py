@@ -3,7 +3,7 @@
 It reads no JSON: the recording is converted beforehand, by the package's own converter, and lies in memory. What it has and a floor has not is
 an exchange: queue positions, order latency, fills. bookTicker rows become best-bid/offer events, so that both sides see the same data.
 
-Usage: hftbacktest_peer.py FILE(.gz) CONVERTED.npy ROUNDS    Prints one JSON object.
+Usage: hftbacktest_peer.py FILE.gz CONVERTED.npy ROUNDS MESSAGES    MESSAGES: lines in FILE. Prints one JSON object.
 """
 
 import json
@@ -12,9 +12,7 @@ import sys
 import time
 
 import numpy as np
-from hftbacktest import (
-    BUY, GTX, LIMIT, SELL, BacktestAsset, ROIVectorMarketDepthBacktest,
-)
+from hftbacktest import GTX, LIMIT, BacktestAsset, ROIVectorMarketDepthBacktest
 from hftbacktest.data.utils import binancefutures
 from hftbacktest.types import BUY_EVENT, DEPTH_BBO_EVENT, SELL_EVENT
 from importlib.metadata import version
@@ -22,7 +20,7 @@ from numba import njit
 
 
 def convert(recording, converted):
-    if not os.path.exists(converted):
+    if not os.path.exists(converted) or os.path.getmtime(converted) < os.path.getmtime(recording):
         print("hftbacktest: converting the recording, once", file=sys.stderr, flush=True)
         data = binancefutures.convert(recording, opt="t", buffer_size=4_000_000)
         for custom, side in ((103, BUY_EVENT), (104, SELL_EVENT)):

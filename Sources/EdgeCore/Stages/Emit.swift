@@ -13,7 +13,8 @@ package enum EmitStage {
         package var positionLots: Int64
         package var pullsBuy: Bool
         package var pullsSell: Bool
-        /// How many more orders the symbol and the host may open; a side that is open already needs none.
+        /// How many more orders the symbol and the host may open; a side that is open already needs none. Negative: more are open than a
+        /// limit, narrower since, allows; both sides go.
         package var orderRoom: Int64 = 2
         package var isBuyOpen = false
         package var isSellOpen = false
@@ -51,12 +52,12 @@ package enum EmitStage {
             roundingUp: true)
         var output = Output()
         var room = input.orderRoom
-        if !input.pullsBuy, input.isBuyOpen || room > 0 {
+        if !input.pullsBuy, input.isBuyOpen ? input.orderRoom >= 0 : room > 0 {
             output.bid = checked(
                 min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits)
         }
         if output.bid != nil, !input.isBuyOpen { room -= 1 }
-        if !input.pullsSell, input.isSellOpen || room > 0 {
+        if !input.pullsSell, input.isSellOpen ? input.orderRoom >= 0 : room > 0 {
             output.ask = checked(
                 max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice, limits)
         }
