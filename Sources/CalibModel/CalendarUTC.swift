@@ -40,6 +40,12 @@ public struct CalendarDay: Sendable, Hashable, Comparable {
         let (year, month, day) = civil
         return "\(padded(year, 4))\(padded(month, 2))\(padded(day, 2))"
     }
+
+    /// Nil when the text is no such day.
+    package init?(compactText text: some StringProtocol) {
+        guard text.utf8.count == 8, text.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(text) else { return nil }
+        self.init(year: number / 10_000, month: number / 100 % 100, day: number % 100)
+    }
 }
 
 /// RFC 3339 instants in UTC.

@@ -156,6 +156,16 @@ package enum Limits {
     /// On shutdown: how long cancels may take before the feeds are closed without them.
     package static let cancelOnStopNanoseconds: Int64 = 500_000_000
 
+    // MARK: Metrics
+
+    /// Places in one file at which the age of unacknowledged bytes is known: two minutes by the second, then half as often each time it is full, so
+    /// that after a week of 600,000 s the age is known to 2.6 h.
+    package static let waitingMarksMax = 128
+    /// Commands of the hub that wait for their result, of which the time is taken; the oldest is forgotten beyond it.
+    package static let timedCommandsMax = 256
+    /// A body from this size on is compressed for whoever accepts it: below it the saving is less than a packet.
+    package static let compressedBodyBytesMin = 1_400
+
     // MARK: Feeds
 
     /// Rows of ticks a second that every symbol brings into the host's budget: one for each of the four kinds, kept for it, and as many to share.
@@ -167,6 +177,29 @@ package enum Limits {
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
+    /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
+    /// position of 1e9 contracts, in 1e-24 doubled, stays a fifth of an Int128.
+    package static let contractMultiplierMax: Int64 = 1_000
+    /// What a recorder keeps for a disk that is slow: ten minutes of the busiest recording (100 KB/s) of one symbol.
+    package static let recordQueueBytesMax = 64 << 20
+    /// Between two looks at a venue's list of instruments: changes are announced days before.
+    package static let instrumentRefreshNanoseconds: Int64 = 3_600_000_000_000
+
+    // MARK: Market-data cache
+    /// A tick waits this long for the refresh of its book (SPEC 3.3): a third of the tick's deadline.
+    package static let refreshWaitNanoseconds: Int64 = 50_000_000
+    /// A refresh without an answer has failed after this: longer than any answer worth having, because nothing older is served anyway.
+    package static let refreshNanosecondsMax: Int64 = 2_000_000_000
+    /// Pause after a failed refresh: the first bound, doubled by each failure up to the second.
+    package static let refreshBackOffNanosecondsMin: Int64 = 250_000_000
+    package static let refreshBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// Pings without an answer: 16 s of four a second, more than a connection is kept without an answer.
+    package static let pingsInFlightMax = 64
+    /// A ping at least this often: Bybit closes a connection that says nothing for 20 s.
+    package static let heartbeatNanoseconds: Int64 = 15_000_000_000
+    /// A connection that answers no ping and sends nothing for this long is given up: a lost packet is sent again within 200 ms, then 400 ms
+    /// and 800 ms, so that three losses in a row are still waited for.
+    package static let unansweredNanosecondsMax: Int64 = 2_500_000_000
 }
 
 // MARK: Paper exchange
@@ -174,4 +207,37 @@ package enum Limits {
 extension Limits {
     /// What `--explain-order` lists of one order: an order that rests a whole day at 1 change of its level a second.
     package static let storyEntriesMax = 86_400
+}
+
+// MARK: Performance gate
+
+extension Limits {
+    /// Runs of a timed workload below which a bootstrap says little: of 5 values one in 625 resamples
+    /// repeats a single one, of 4 one in 64, which is more than the 1 % the interval leaves out at either end.
+    package static let perfTimedRunsMin = 5
+    /// Runs and stages of one file of figures: 10,000 draws of 2 x 200 runs for 64 stages are 256 million, a second or two.
+    package static let perfRunsMax = 200
+    package static let perfStagesMax = 64
+    /// One file of figures: 200 runs of 64 stages at 100 bytes are 1.3 MB.
+    package static let perfFileBytesMax = 4 << 20
+}
+
+// MARK: Feeds on disk
+
+extension Limits {
+    /// Bytes of one feed kept in memory while its file cannot be written; six feeds are 96 MiB. Ticks at the promised load (1,000 rows of 500 bytes
+    /// a second) fill it in 33 s, 100 fills a second in 5 min. Beyond it records stay in their ring, and the ring's rule holds (SPEC 2.7).
+    package static let feedBufferBytesMax = 16 << 20
+    /// A file that cannot be written is tried again after the first, twice as late each time, at most after the second: a disk that heals is
+    /// noticed within a second, and a broken one costs one system call a second and feed.
+    package static let diskRetryNanosecondsMin: Int64 = 50_000_000
+    package static let diskRetryNanosecondsMax: Int64 = 1_000_000_000
+    /// On shutdown: how long a disk that takes no rows is tried.
+    package static let diskOnStopNanoseconds: Int64 = 2_000_000_000
+    /// How long after midnight an idle feed's file is completed: twice what the records' clock may differ from the system's (1 s).
+    package static let sealGraceNanoseconds: Int64 = 2_000_000_000
+    /// How often files are looked at for removal: a minute at the rate of `Parameters.tickRowsPerSecondMax` is 300 MB.
+    package static let retentionNanoseconds: Int64 = 60_000_000_000
+    /// Bytes read at a time of a file that is being sealed.
+    package static let sealChunkBytes = 1 << 20
 }

@@ -267,6 +267,10 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case volatility, latency, pnl, takerFills
     /// Hard limits (SPEC 10.2).
     case dailyLossSymbol, dailyLossHost
+    /// Feeds cannot be written, or the ring of fills is nearly full (SPEC 2.7).
+    case disk
+    /// The venue changed the instrument; until a restart (SPEC 3.1).
+    case instrument
 
     package var text: StaticString {
         switch self {
@@ -276,6 +280,8 @@ package enum HaltCause: UInt8, Sendable, BitwiseCopyable, CaseIterable {
         case .takerFills: "taker_fills"
         case .dailyLossSymbol: "daily_loss_symbol"
         case .dailyLossHost: "daily_loss_host"
+        case .disk: "disk"
+        case .instrument: "instrument"
         }
     }
 }
@@ -292,7 +298,8 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case resync
     /// A guard or a limit halted the symbol, or the host; first = the `HaltCause`, second = for how many milliseconds.
     case halt
-    /// Rows were dropped because a ring was full; first = how many, second = the feed.
+    /// Rows are gone: a ring was full, then first = how many, second = the feed when no subject names it; or a file had to make room before the
+    /// hub had it, then first = its rows, 0 when unknown, second = its bytes.
     case dropped
     /// The wall clock stepped; first = the step in milliseconds.
     case clock
@@ -310,6 +317,63 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case release
     /// Other effective parameters from here on: `armFields.configHash`.
     case config
+    /// A fill has no row, because the ring of fills was full; first = its order.
+    case lost
+    /// A day's file is complete and will not change any more; first = its bytes, second = its rows.
+    case sealed
+}
+
+/// What an event is about that does not fit into two numbers.
+package struct EventSubject: Sendable, Equatable {
+    package var feed: Feed
+    /// Of the file, when it is about a whole one.
+    package var day: CalendarDay?
+    package var sha256: String?
+    package init(feed: Feed, day: CalendarDay? = nil, sha256: String? = nil) {
+        self.feed = feed
+        self.day = day
+        self.sha256 = sha256
+    }
+}
+
+/// A complete file of one feed and day, as its `sealed` event tells it.
+package struct SealedFile: Sendable, Equatable {
+    package var feed: Feed
+    package var day: CalendarDay
+    package var bytes: Int64
+    package var rows: Int64
+    /// 64 lower-case hex digits.
+    package var sha256: String
+    /// Of its rows; 0 when it has none.
+    package var highestSeq: Int64
+
+    package init(feed: Feed, day: CalendarDay, bytes: Int64, rows: Int64, sha256: String, highestSeq: Int64) {
+        self.feed = feed
+        self.day = day
+        self.bytes = bytes
+        self.rows = rows
+        self.sha256 = sha256
+        self.highestSeq = highestSeq
+    }
+
+    package var name: String { FeedFileName.text(feed, day) }
+}
+
+/// `<feed>_YYYYMMDD.jsonl`
+package enum FeedFileName {
+    package static func text(_ feed: Feed, _ day: CalendarDay) -> String { "\(feed.rawValue)_\(day.compactText).jsonl" }
+
+    /// The day of a file of the feed, nil for any other name.
+    package static func day(of name: String, _ feed: Feed) -> CalendarDay? {
+        guard name.hasPrefix(feed.rawValue + "_"), name.hasSuffix(".jsonl") else { return nil }
+        return CalendarDay(compactText: name.dropFirst(feed.rawValue.utf8.count + 1).dropLast(6))
+    }
+
+    /// Nil for any other name.
+    package static func parse(_ name: String) -> (feed: Feed, day: CalendarDay)? {
+        for feed in Feed.allCases { if let day = day(of: name, feed) { return (feed, day) } }
+        return nil
+    }
 }
 
 package struct EventRecord: BitwiseCopyable, Sendable {

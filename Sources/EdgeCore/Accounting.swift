@@ -15,7 +15,7 @@ extension SymbolState {
             let stepped = min(second, next + Int64(Limits.silenceSecondsMax))
             for boundary in next...stepped { cross(second: boundary, now, &shared) }
             if stepped < second {
-                features.restart()
+                features.restart(after: stepped, upTo: second)
                 nextIntervalTick = nil
                 if accumulatorHasEvents {
                     cutSnapshot(at: moment(of: WallTime(nanoseconds: stepped * 1_000_000_000 + 1_000_000), now), &shared)
@@ -35,9 +35,7 @@ extension SymbolState {
         captureMarkouts(at: now, &shared)
         if change != nil { tryChange(at: now, &shared) }
         if case .interval(let nanoseconds) = shared.parameters.trigger { tickOnInterval(nanoseconds, upTo: now, &shared) }
-        if isProven, cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache) {
-            pull(at: now, &shared)
-        }
+        watchProof(at: now, &shared)
     }
 
     private mutating func cross(second: Int64, _ now: Moment, _ shared: inout SharedState) {
@@ -46,12 +44,13 @@ extension SymbolState {
         bookQuoteTime(at: boundary, &shared)
         watchLoss(at: boundary, &shared)
         let top = isProven ? book.top : nil
+        if let top { convertSizes(midTwice: top.midTwice) }
+        let worth = top.map { marks(midTwice: $0.midTwice) }
         let absorbed = (buy: bidSide.takeAbsorbed(), sell: askSide.takeAbsorbed())
         let squared = features.step(
             FeatureSet.Second(
                 midTwice: top?.midTwice, topLots: top.map { $0.bidQuantity + $0.askQuantity },
-                markTwice: top.map { Double(positionLots) * Double($0.midTwice) + 2 * Double(cash) },
-                fullPositionTwice: top.map { Double(featurePositionLots) * Double($0.midTwice) } ?? 0,
+                markTwice: worth?.mark, fullPositionTwice: worth?.fullPosition ?? 0,
                 ahead: (bidSide.resting == nil ? nil : bidSide.queue.ahead, askSide.resting == nil ? nil : askSide.queue.ahead),
                 absorbed: absorbed), second: second)
         accumulator.pointee.counts.rejectedInputs += features.takeRejected()
@@ -292,36 +291,45 @@ extension SymbolState {
         let slip = BasisPoints(
             micro: FixedPoint.divide(Int128(sign * (fill.price - quotePrice)) * 10_000_000_000, by: Int128(quotePrice)) ?? 0)
         let fee = fill.isTaker ? shared.parameters.takerFee : shared.parameters.makerFee
-        let value = Int128(fill.price) * Int128(fill.lots)
-        let notional = notional(ticksTimesLots: value)
+        let notional = instrument.notional(price: fill.price, lots: fill.lots)
         positionLots += sign * fill.lots
-        cash -= Int128(sign) * value
+        cash += Int128(sign) * instrument.cash(buying: fill.lots, price: fill.price)
         feesPaid += FixedPoint.divide(Int128(notional) * Int128(fee.micro), by: 10_000_000_000) ?? 0
 
         let fillID = shared.nextFillID
-        shared.nextFillID += 1
         if shared.story != nil { shared.story?.note(fill, id: fillID, fee: fee, at: now) }
         counts.fills += 1
+        lastFillAt = now.wall
+        shared.metrics.pointee.filled(slip: slip, order.armFields.arm)
         booked.pointee.counts.fills += 1
         if fill.isFirst { booked.pointee.counts.filledOrders += 1 }
-        if fill.isTaker { booked.pointee.counts.takerFills += 1 }
+        if fill.isTaker {
+            counts.takerFills += 1
+            booked.pointee.counts.takerFills += 1
+        }
         booked.pointee.sums.fillNotional += notional
         booked.pointee.sums.slip += slip.micro
         booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
         features.filled(slip: slip, isTaker: fill.isTaker, isFirstOfOrder: fill.isFirst)
 
-        shared.outboxes.fills.push(
+        let isWritten = shared.outboxes.fills.push(
             FillRecord(
                 wall: now.wall, symbol: index, side: order.side, isTaker: fill.isTaker, price: fill.price, quantity: fill.lots,
                 queueAhead: fill.queueAhead, quotePrice: quotePrice, midAtQuoteTwice: order.midAtQuoteTwice, midNowTwice: mid,
                 spreadAtQuote: order.spread, latencyNanoseconds: now.instant.since(accepted), slip: slip, fillID: fillID, orderID: order.id,
                 fee: fee, armFields: order.armFields))
-        if markouts.isFull, let oldest = markouts.removeFirst() { write(oldest, at: now, &shared) }
-        markouts.add(
-            MarkoutQueue.Pending(
-                record: MarkoutRecord(
-                    wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
-                filledAt: now.instant, side: order.side, price: fill.price, midAtFillTwice: mid, notional: notional, fee: fee))
+        if isWritten {
+            shared.nextFillID += 1
+            if markouts.isFull, let oldest = markouts.removeFirst() { write(oldest, at: now, &shared) }
+            markouts.add(
+                MarkoutQueue.Pending(
+                    record: MarkoutRecord(
+                        wall: now.wall, symbol: index, fillID: fillID, fillMilliseconds: now.wall.milliseconds, armFields: order.armFields),
+                    filledAt: now.instant, side: order.side, price: fill.price, midAtFillTwice: mid, notional: notional, fee: fee))
+        } else {
+            // Nothing is quoted once the ring is nearly full; this is a fill of what was on its way, after all its slots were taken.
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .lost, symbol: index, first: order.id))
+        }
         if fill.isComplete {
             bookQuoteTime(of: order, upTo: now.instant, at: now, &shared)
             writeQuote(order, .filled, queueAhead: fill.queueAhead, resting: now.instant.since(accepted), at: now, &shared)

@@ -78,7 +78,8 @@ extension SymbolState {
         book.bids.set(bids)
         book.asks.set(asks)
         applyDepth(header, at: now, &shared)
-        expireTicker(at: now, shared.parameters.cache)
+        expireTicker(at: now, &shared)
+        guard isProven else { return }
         proven(at: now, readAt: readAt, &shared)
     }
 
@@ -96,11 +97,13 @@ extension SymbolState {
             counts.crossed += 1
             return
         }
-        expireTicker(at: now, shared.parameters.cache)
+        expireTicker(at: now, &shared)
+        guard isProven else { return }
         guard book.merge(top, id: id, at: now.instant) else {
             cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
             return
         }
+        contradictedAt = nil
         cache.prove(at: now, venueMilliseconds: eventMilliseconds)
         proven(at: now, readAt: readAt, &shared)
     }
@@ -115,6 +118,7 @@ extension SymbolState {
         counts.trades += 1
         guard consumesQueue else { return }
         cache.extend(at: now, venueMilliseconds: eventMilliseconds, shared.parameters.cache)
+        noteTrade(aggressor, price: trade.price, at: now.instant)
         let bought = self.trade(.buy, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
         if let bought { book(bought, at: now, &shared) }
         let sold = self.trade(.sell, aggressor: aggressor, price: trade.price, lots: trade.quantity, at: now, &shared)
@@ -169,11 +173,6 @@ extension SymbolState {
         }
     }
 
-    /// SPEC 3.2: a newer bookTicker without a book frame that reaches it within a second un-proves.
-    private mutating func expireTicker(at now: Moment, _ parameters: Parameters.Cache) {
-        if book.expireTicker(olderThan: parameters.tickerLeadNanoseconds, at: now.instant) { cache.invalidate() }
-    }
-
     /// Ids and time both say that the event came before. Ids alone would believe one damaged id for ever.
     private func isRepetition(_ diff: BufferedDiff) -> Bool {
         diff.last <= book.depthID && diff.eventMilliseconds <= lastEventMilliseconds
@@ -183,18 +182,26 @@ extension SymbolState {
         book.applied(depthID: diff.last, at: now.instant)
         lastEventMilliseconds = diff.eventMilliseconds
         sync = .synced
-        cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds)
+        contradictedAt = nil
+        cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds, id: diff.last)
         guard let top = book.depthTop else { return }
         if top.isCrossed { counts.crossed += 1 }
         audit.depth(id: diff.last, top: top)
     }
 
-    mutating func lose(expected: Int64, received: Int64, at now: Moment, _ shared: inout SharedState) {
-        counts.sequenceGaps += 1
-        lastGap = (expected, received)
+    mutating func lose(
+        _ reason: MDCache.Invalidation = .sequenceGap, expected: Int64, received: Int64, at now: Moment, _ shared: inout SharedState
+    ) {
+        if reason == .sequenceGap {
+            counts.sequenceGaps += 1
+            lastGap = (expected, received)
+        }
         sync = .unsynced
-        cache.lose()
+        contradictedAt = nil
+        cache.lose(reason, at: now.instant)
         pull(at: now, &shared)
+        // It ends here, counted and timed, and places nothing.
+        resumeTick(at: now, &shared)
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .gap, symbol: index, first: expected, second: received))
     }
 
@@ -205,13 +212,20 @@ extension SymbolState {
             pull(at: now, &shared)
             return
         }
+        if !hasSizes { convertSizes(midTwice: top.midTwice) }
         if let previous = previousMidTwice {
             let move = Int128((top.midTwice - previous).magnitude) * 10_000_000_000
-            if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) { cache.invalidate() }
+            if move > Int128(shared.parameters.cache.invalidateOnJump.micro) * Int128(previous) {
+                cache.invalidate(.priceJump, at: now.instant)
+            }
         }
         previousMidTwice = top.midTwice
         meetBook(at: now, &shared)
-        if case .bookChange = shared.parameters.trigger { tick(at: now, frameReadAt: readAt, &shared) }
+        if case .bookChange = shared.parameters.trigger {
+            tick(at: now, frameReadAt: readAt, &shared)
+        } else {
+            resumeTick(at: now, &shared)
+        }
     }
 
     // MARK: Levels

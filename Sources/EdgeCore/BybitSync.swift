@@ -20,14 +20,44 @@ struct BookSubscription {
     var connection: Int?
     var depth: Int?
     /// When a new subscription was last asked for; nil while the book stands.
-    fileprivate var askedAt: Instant?
+    private var askedAt: Instant?
     /// Asked for, and not noted by the node yet.
-    fileprivate var isWanted = false
+    private var isWanted = false
+    /// Requests since the book stood.
+    private var requests = 0
+    /// A snapshot came after the last request, and no book could be made of it.
+    private var hasUnusableSnapshot = false
 
     /// True once per request.
     mutating func takeRequest() -> Bool {
         defer { isWanted = false }
         return isWanted
+    }
+
+    /// False when the last request is still to be waited for: a lost one costs `Limits.resubscribeNanoseconds`. The first that brought nothing
+    /// useful is repeated at once, the next ones with pauses, each twice the one before.
+    mutating func ask(at now: Instant) -> Bool {
+        if let askedAt, now.since(askedAt) < pause { return false }
+        askedAt = now
+        isWanted = true
+        requests += 1
+        hasUnusableSnapshot = false
+        return true
+    }
+
+    private var pause: Int64 {
+        guard hasUnusableSnapshot else { return Limits.resubscribeNanoseconds }
+        guard requests > 1 else { return 0 }
+        return min(Limits.resubscribeNanoseconds, Limits.refreshBackOffNanosecondsMin << Int64(min(requests - 2, 10)))
+    }
+
+    mutating func snapshotWasUnusable() { hasUnusableSnapshot = true }
+
+    mutating func stands() {
+        askedAt = nil
+        isWanted = false
+        requests = 0
+        hasUnusableSnapshot = false
     }
 }
 
@@ -43,17 +73,16 @@ extension SymbolState {
         let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
         let asks = try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind)
         advance(to: now, &shared)
+        // A snapshot that is sent twice or late would take the book back. Number and time both must say so: a new stream may count from anywhere.
+        if isSnapshot, sync == .synced, update < book.depthID, eventMilliseconds <= lastEventMilliseconds { return true }
         subscription.depth = depth
         subscription.connection = connection
+        let isResync = sync != .synced
         if isSnapshot {
             counts.snapshots += 1
             book.removeAll()
-            let isResync = sync != .synced
             book.bids.set(bids)
             book.asks.set(asks)
-            if isResync { shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update)) }
-            subscription.askedAt = nil
-            subscription.isWanted = false
         } else {
             counts.depthMessages += 1
             guard sync == .synced else {
@@ -74,9 +103,20 @@ extension SymbolState {
         }
         book.applied(depthID: update, at: now.instant)
         lastEventMilliseconds = eventMilliseconds
+        if let top = book.depthTop, top.isCrossed {
+            // No venue's book is: a frame was mangled, or belongs to another book.
+            counts.crossed += 1
+            if isResync { subscription.snapshotWasUnusable() } else { unprove(.crossed, at: now, &shared) }
+            askForSnapshot(at: now.instant)
+            return true
+        }
+        if isResync {
+            shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: self.index, first: update))
+            subscription.stands()
+        }
         sync = .synced
-        cache.prove(at: now, venueMilliseconds: eventMilliseconds)
-        if let top = book.depthTop, top.isCrossed { counts.crossed += 1 }
+        cache.prove(at: now, venueMilliseconds: eventMilliseconds, id: decoder.sequence)
+        contradictedAt = nil
         proven(at: now, readAt: readAt, &shared)
         return true
     }
@@ -100,6 +140,7 @@ extension SymbolState {
             let trade = decoder.trade(index)
             guard trade.consumesQueue else { continue }
             let (price, lots) = try level(trade.level)
+            if subscription.connection == connection { noteTrade(trade.aggressor, price: price, at: now.instant) }
             let bought = self.trade(.buy, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
             let sold = self.trade(.sell, aggressor: trade.aggressor, price: price, lots: lots, at: now, &shared)
             if let bought { buy = buy?.followed(by: bought) ?? bought }
@@ -110,9 +151,10 @@ extension SymbolState {
     }
 
     /// The connection answered a ping: all it sent before has arrived, so the book is as current as its topic is alive.
-    mutating func ponged(at now: Moment, _ shared: inout SharedState) {
+    mutating func ponged(sentAt: Instant, excess: Int64, at now: Moment, _ shared: inout SharedState) {
         advance(to: now, &shared)
-        cache.extend(at: now, venueMilliseconds: nil, shared.parameters.cache)
+        guard isProven, cache.ponged(sentAt: sentAt, at: now.instant, excess: excess, parameters.pointee.cache) else { return }
+        resumeTick(at: now, &shared)
     }
 
     /// The book's connection ended. True when a proof was lost by it.
@@ -122,16 +164,15 @@ extension SymbolState {
         sync = .unsynced
         subscription = BookSubscription()
         buffered = []
-        cache.lose()
+        contradictedAt = nil
+        cache.lose(.disconnect, at: now.instant)
         pull(at: now, &shared)
+        resumeTick(at: now, &shared)
         return wasProven
     }
 
-    private mutating func askForSnapshot(at now: Instant) {
-        if let askedAt = subscription.askedAt, now.since(askedAt) < Limits.resubscribeNanoseconds { return }
-        subscription.askedAt = now
-        subscription.isWanted = true
-        counts.resubscriptions += 1
+    mutating func askForSnapshot(at now: Instant) {
+        if subscription.ask(at: now) { counts.resubscriptions += 1 }
     }
 }
 
@@ -158,14 +199,16 @@ extension QuoteNode {
                     readAt: readAt, &shared)
                 if !isUsed { otherMessages += 1 }
                 noteGap(index, at: now)
-                if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
+                noteResubscription(index)
+                noteProof(index, on: connection)
             case .trades(let symbol, let event):
                 let index = try find(symbol)
                 about = index
                 try symbols[Int(index)].bybitTrades(bybitDecoder, eventMilliseconds: event, on: connection, at: now, &shared)
+                noteProof(index, on: connection)
             case .pong:
                 otherMessages += 1
-                extendProofs(of: connection, at: now)
+                answered(on: connection, at: now)
             case .refused:
                 otherMessages += 1
                 refusedRequests += 1
@@ -182,6 +225,7 @@ extension QuoteNode {
         begin(at: now)
         sweep(at: now)
         let books = unprove(connection, at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].opened(at: now.instant) }
         guard books > 0 else { return }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
     }
@@ -191,6 +235,7 @@ extension QuoteNode {
         begin(at: now)
         sweep(at: now)
         let books = unprove(connection, at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].closed() }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .disconnected, first: Int64(connection), second: books))
     }
 
@@ -198,14 +243,23 @@ extension QuoteNode {
     package mutating func pong(on connection: Int, at now: Moment) {
         begin(at: now)
         sweep(at: now)
-        extendProofs(of: connection, at: now)
+        answered(on: connection, at: now)
     }
 
     /// Whether a frame of the symbol's book came on the present connection.
     package func hasHeardOf(_ symbol: SymbolIndex) -> Bool { symbols[Int(symbol)].subscription.connection != nil }
 
-    private mutating func extendProofs(of connection: Int, at now: Moment) {
-        for index in 0..<symbolCount where symbols[index].subscription.connection == connection { symbols[index].ponged(at: now, &shared) }
+    /// A book that asks for another subscription.
+    mutating func noteResubscription(_ index: SymbolIndex) {
+        if symbols[Int(index)].subscription.takeRequest(), !resubscriptions.contains(index) { resubscriptions.append(index) }
+    }
+
+    /// What the frame proved holds for every book of its connection.
+    mutating func noteProof(_ index: SymbolIndex, on connection: Int) {
+        guard !shared.isRecorded, connection < shared.connectionCount, symbols[Int(index)].subscription.connection == connection else {
+            return
+        }
+        shared.pulses[connection].proved(symbols[Int(index)].cache.newestProof)
     }
 
     private mutating func unprove(_ connection: Int, at now: Moment) -> Int64 {

@@ -158,10 +158,12 @@ package struct FeatureSet: ~Copyable {
         return rejected
     }
 
-    /// A silence too long to step through: the grid starts again.
-    package mutating func restart() {
+    /// A silence too long to step through ended with `second`: the grid starts again. Its seconds had no events, so the windows only forget.
+    package mutating func restart(after last: Int64, upTo second: Int64) {
         previousMidTwice = nil
         markCount = 0
+        let longest = Int64(max(Self.windowSeconds, 60 * max(Self.takerMinutes, Self.latencyWindows)))
+        for skipped in max(last, second - longest)..<second { roll(second: skipped + 1) }
     }
 
     // MARK: Values

@@ -65,7 +65,8 @@ package struct InstrumentScan: ~Copyable {
         found.map { finest in
             Instrument(
                 symbol: finest.symbol, priceDigits: min(finest.price, Places.price), tickUnits: 1,
-                quantityDigits: min(finest.quantity, Places.quantity), lotUnits: 1, isInferred: true)
+                quantityDigits: min(finest.quantity, Places.quantity), lotUnits: 1, isInferred: true,
+                contractMultiplier: venue.binance == .coinm ? BinanceWire.contractMultiplier(of: finest.symbol) : nil)
         }
     }
 

@@ -18,7 +18,11 @@ package struct Parameters: Sendable {
         package var skipsPricingOnStale = false
         package var maxStaleNanoseconds: Int64 = 1_000_000_000
         package var staleWiden = BasisPoints(micro: 500_000)
+        /// How long a connection may leave a ping unanswered beyond its usual round trip.
+        package var webSocketGapNanoseconds: Int64 = 300_000_000
         package var invalidateOnJump = BasisPoints(micro: 50_000_000)
+        /// Levels per side that a REST snapshot is asked for and compared in.
+        package var maxDepth: Int64 = 50
         /// How long other frames may extend the proof of a silent topic: 30 s on Binance (SPEC 3.2).
         package var topicProofNanoseconds: Int64 = 30_000_000_000
         /// How long a bookTicker may be newer than every depth event: 1 s (SPEC 3.2).
@@ -119,6 +123,8 @@ package struct Parameters: Sendable {
         result.cache.topicProofNanoseconds = baseline.cache.topicProofNanoseconds
         result.cache.tickerLeadNanoseconds = baseline.cache.tickerLeadNanoseconds
         result.cache.invalidateOnJump = baseline.cache.invalidateOnJump
+        result.cache.webSocketGapNanoseconds = baseline.cache.webSocketGapNanoseconds
+        result.cache.maxDepth = baseline.cache.maxDepth
         result.orderRatePerSecond = baseline.orderRatePerSecond
         result.orderBurst = baseline.orderBurst
         result.paperLatencyNanoseconds = baseline.paperLatencyNanoseconds

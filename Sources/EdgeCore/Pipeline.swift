@@ -5,8 +5,15 @@ extension SymbolState {
     /// - Parameter frameReadAt: when the triggering frame was complete, on `shared.clock`: tick_total runs from here.
     mutating func tick(at now: Moment, frameReadAt: Int64, _ shared: inout SharedState) {
         // Between two arms nothing is decided: the old one's orders are on their way out.
-        if let change, change.stopsQuoting { return }
+        if let change, change.stopsQuoting {
+            waiting = nil
+            return
+        }
+        var frameReadAt = frameReadAt
+        // A book that is too old is refreshed first: the tick goes on when that is done.
+        guard let fetched = fetch(at: now.instant, frameReadAt: &frameReadAt, &shared) else { return }
         counts.ticks += 1
+        lastTickAt = now.wall
         noteEvent(at: now, &shared)
         accumulator.pointee.counts.ticks += 1
         let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
@@ -18,32 +25,36 @@ extension SymbolState {
         record.armFields = armFields
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
-        let outcome = decide(at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
+        let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
         let total = shared.clock.now() - frameReadAt
         record.totalNanoseconds = total
         record.stageNanoseconds = watch.stages
-        accumulate(total, record)
+        accumulate(total, record, shared)
         record.isHalted = outcome == .halted || outcome == .stopped
         // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
         let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
         record.missedDeadline = outcome == .missed || isLate
         if record.isHalted { accumulator.pointee.counts.halts += 1 }
-        if record.missedDeadline { accumulator.pointee.counts.deadlineMisses += 1 }
+        if record.missedDeadline {
+            accumulator.pointee.counts.deadlineMisses += 1
+            shared.metrics.pointee.missedDeadline(armFields.arm)
+        }
         let kind = outcome == .ordinary && isLate ? .missed : outcome
         guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
         record.weight = weight
+        shared.metrics.pointee.logged(record)
         shared.outboxes.ticks.push(record)
     }
 
     private mutating func decide(
-        at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch, isExplained: Bool,
+        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch,
+        isExplained: Bool,
         _ shared: inout SharedState
     ) -> TickSampling.Kind {
         let parameters = parameters
         var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
-        // FetchMDStage
-        let fetched = FetchMDStage.run(&cache, book: book, at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache)
+        // FetchMDStage, its wait included.
         watch.lap(.fetchMD, &shared.clock)
         record.isCacheHit = fetched.isHit
         record.cacheAgeNanoseconds = fetched.ageNanoseconds
@@ -58,10 +69,9 @@ extension SymbolState {
             pull(at: now, &shared)
             return .stopped
         }
-        // A full fill ring halts quoting: no fill may be lost, nor come of what rests (SPEC 2.7). Nor does a crossed book tell a price.
-        let hasRoom = shared.outboxes.fills.room >= SharedState.recordsPerFrame
-        guard let top = fetched.top, hasRoom else {
-            if !hasRoom || book.top?.isCrossed != false { pull(at: now, &shared) }
+        // Nor does a crossed book tell a price.
+        guard let top = fetched.top else {
+            if book.top?.isCrossed != false { pull(at: now, &shared) }
             return .ordinary
         }
 
@@ -137,7 +147,7 @@ extension SymbolState {
         let emitted = EmitStage.run(emitInput, hardLimits)
         noteTargets(emitted)
         let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.pointee.tickDeadlineNanoseconds
-        let quote = QuoteContext(midTwice: top.midTwice, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
+        let quote = QuoteContext(top: top, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
         let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)
         let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
@@ -168,7 +178,8 @@ extension SymbolState {
     // MARK: Orders
 
     private struct QuoteContext {
-        var midTwice: Int64
+        var top: TopOfBook
+        var midTwice: Int64 { top.midTwice }
         var spread: BasisPoints
         var skew: BasisPoints
         var volatility: Double?
@@ -185,7 +196,8 @@ extension SymbolState {
             side: side, target: target, resting: intended, minimumTicks: minimumTicks,
             keepTicks: side == .buy
                 ? Self.keepTicks(worth, ahead: bidSide.queue.ahead, atEntry: bidSide.queueAtEntry, midTwice: context.midTwice)
-                : Self.keepTicks(worth, ahead: askSide.queue.ahead, atEntry: askSide.queueAtEntry, midTwice: context.midTwice))
+                : Self.keepTicks(worth, ahead: askSide.queue.ahead, atEntry: askSide.queueAtEntry, midTwice: context.midTwice),
+            opposite: side == .buy ? context.top.askPrice : context.top.bidPrice)
         if decision == .place || decision == .replace {
             let canSend = side == .buy ? bidSide.canSend : askSide.canSend
             // An order of ours on the other side that may still be there when this one arrives: we never trade with ourselves.
@@ -277,10 +289,11 @@ extension SymbolState {
         return overflowed ? Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000) : product / 20_000_000_000
     }
 
-    private mutating func accumulate(_ total: Int64, _ record: TickRecord) {
+    private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {
         features.ticked(nanoseconds: total)
         let bucket = LatencyBuckets.index(of: total)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
+        shared.metrics.pointee.ticked(record, bucket: bucket)
         if record.isCacheHit {
             accumulator.pointee.counts.cacheHits += 1
         } else if record.usedStale {

@@ -19,6 +19,8 @@ package struct SharedState {
     package let isRecorded: Bool
     package let runNumber: Int64
     package var outboxes: Outboxes
+    /// The node's; freed with it.
+    let metrics: UnsafeMutablePointer<NodeMetrics>
     package var explainTick: Int64?
     package var explainSymbol: SymbolIndex = 0
     package internal(set) var explanation: TickExplanation?
@@ -26,6 +28,13 @@ package struct SharedState {
     package var story: OrderStory?
 
     var connectionAnswers: Bool
+    /// By connection; the node's.
+    let pulses: UnsafeMutablePointer<ConnectionPulse>
+    let connectionCount: Int
+    /// A refresh waits for the answer to a ping that has not been sent.
+    var wantsPing = false
+    /// Symbols whose refresh is a REST snapshot that has not been asked for; at most one entry each.
+    var snapshotsWanted: [SymbolIndex] = []
     var clock: StopClock
     var orderRate: OrderRate
     /// Orders sent so far: the newest one's number.
@@ -35,6 +44,7 @@ package struct SharedState {
     var configHash: UInt64
     var lastChange: Moment?
     package internal(set) var isKilled = false
+    var isDiskHalted = false
     /// Orders resting or on their way, of all symbols.
     package internal(set) var openOrders: Int64 = 0
     var loss = HostLoss()
@@ -45,13 +55,17 @@ package struct SharedState {
 
     init(
         parameters: Parameters, configHash: UInt64, isRecorded: Bool, runNumber: Int64, outboxes: consuming Outboxes, clock: StopClock,
-        firstFillID: Int64, symbols: Int
+        firstFillID: Int64, symbols: Int, pulses: UnsafeMutablePointer<ConnectionPulse>, connectionCount: Int
     ) {
+        self.pulses = pulses
+        self.connectionCount = connectionCount
         self.parameters = parameters
         self.configHash = configHash
         self.isRecorded = isRecorded
         self.runNumber = runNumber
         self.outboxes = outboxes
+        metrics = .allocate(capacity: 1)
+        metrics.initialize(to: NodeMetrics())
         self.clock = clock
         connectionAnswers = isRecorded
         orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
@@ -110,6 +124,11 @@ package struct QuoteNode: ~Copyable {
             }
         }
 
+        /// The least time between two pings (SPEC 3.2): four a second, two on Binance.
+        package var pingNanoseconds: Int64 {
+            binance == nil ? Limits.freshnessPingIntervalNanoseconds : BinanceWire.pingIntervalNanoseconds
+        }
+
         /// Which of Binance's markets it is; nil for another venue.
         package var binance: BinanceWire.Market? {
             switch self {
@@ -131,7 +150,7 @@ package struct QuoteNode: ~Copyable {
     package internal(set) var refusedRequests: Int64 = 0
     package private(set) var gaps: [Gap] = []
     package var shared: SharedState
-    private let venue: Venue
+    let venue: Venue
     let symbols: UnsafeMutablePointer<SymbolState>
     private let names: SymbolTable
     /// Arm A's parameters, and behind them the candidate's, which are A's until there is one. Every symbol reads from here.
@@ -167,13 +186,19 @@ package struct QuoteNode: ~Copyable {
     ) {
         precondition(instruments.count <= Limits.symbolsMax, "BUG: \(instruments.count) symbols")
         self.venue = venue
+        let pulses = UnsafeMutablePointer<ConnectionPulse>.allocate(capacity: max(1, connections))
+        pulses.initialize(repeating: ConnectionPulse(), count: max(1, connections))
         shared = SharedState(
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
-            firstFillID: firstFillID, symbols: instruments.count)
-        let market = venue.binance ?? .spot  // Only Binance's books are asked for.
-        snapshots = SnapshotRequests(
-            symbols: instruments.count, weight: RequestWeight(perMinute: market.weightPerMinute),
-            cost: market.depthWeight(limit: market.snapshotLevels(symbols: instruments.count)), random: random)
+            firstFillID: firstFillID, symbols: instruments.count, pulses: pulses, connectionCount: connections)
+        if let market = venue.binance {
+            snapshots = SnapshotRequests(
+                symbols: instruments.count, weight: RequestWeight(perMinute: market.weightPerMinute),
+                cost: market.depthWeight(limit: market.snapshotLevels(symbols: instruments.count)), random: random)
+        } else {
+            snapshots = SnapshotRequests(
+                symbols: instruments.count, weight: RequestWeight(perMinute: BybitWire.requestsPerMinute), cost: 1, random: random)
+        }
         armParameters = .allocate(capacity: 2)
         armParameters.initialize(repeating: parameters, count: 2)
         symbols = .allocate(capacity: max(1, instruments.count))
@@ -182,7 +207,7 @@ package struct QuoteNode: ~Copyable {
             (symbols + symbolCount).initialize(
                 to: SymbolState(
                     index: SymbolIndex(symbolCount), instrument: instrument, armParameters: armParameters,
-                    armFields: ArmFields(configHash: configHash)))
+                    armFields: ArmFields(configHash: configHash), seed: UInt64(random(0 ... .max))))
             symbolCount += 1
         }
         connectionSymbols = .init(repeating: nil, count: connections)
@@ -194,6 +219,9 @@ package struct QuoteNode: ~Copyable {
         symbols.deallocate()
         armParameters.deinitialize(count: 2)
         armParameters.deallocate()
+        shared.metrics.deinitialize(count: 1)
+        shared.metrics.deallocate()
+        shared.pulses.deallocate()
     }
 
     package func withSymbol<T>(_ index: Int, _ body: (borrowing SymbolState) -> T) -> T {
@@ -211,6 +239,7 @@ package struct QuoteNode: ~Copyable {
         messages += 1
         begin(at: now)
         sweep(at: now)
+        if connection < shared.connectionCount { shared.pulses[connection].framed(at: now.instant) }
         if venue.category != nil {
             bybitFrame(bytes, on: connection, at: now, readAt: readAt)
         } else {
@@ -233,6 +262,7 @@ package struct QuoteNode: ~Copyable {
                 try depth(event, index, at: now, readAt: readAt)
                 // Only now: a book asked for before its stream began may be older than the first event.
                 if symbols[Int(index)].sync == .unsynced, !shared.isRecorded { snapshots.want(index, at: now.instant) }
+                noteProof(index, on: connection)
             case .snapshot(let symbol, let id, let event):
                 if let symbol {
                     try snapshot(find(symbol), id: id, eventMilliseconds: event, at: now)
@@ -251,11 +281,13 @@ package struct QuoteNode: ~Copyable {
                 }
                 try symbols[Int(index)].trade(
                     level, aggressor: buyerIsMaker ? .sell : .buy, consumesQueue: consumes, eventMilliseconds: event, at: now, &shared)
+                noteProof(index, on: connection)
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
                 let index = try find(symbol)
                 about = index
                 attach(index, to: connection, at: now)
                 try symbols[Int(index)].bookTicker(id: id, bid: bid, ask: ask, eventMilliseconds: event, at: now, readAt: readAt, &shared)
+                noteProof(index, on: connection)
             case .leaving:
                 otherMessages += 1
                 if !shared.isRecorded, !leavingConnections.contains(connection) { leavingConnections.append(connection) }
@@ -335,7 +367,11 @@ package struct QuoteNode: ~Copyable {
     mutating func sweep(at now: Moment) {
         if let nextSweep, now.instant < nextSweep { return }
         nextSweep = now.instant.advanced(nanoseconds: 100_000_000)
-        for index in 0..<symbolCount { symbols[index].advance(to: now, &shared) }
+        watchConnections(at: now)
+        for index in 0..<symbolCount {
+            symbols[index].advance(to: now, &shared)
+            noteResubscription(SymbolIndex(index))
+        }
         noteDrops(at: now)
     }
 
@@ -344,6 +380,7 @@ package struct QuoteNode: ~Copyable {
     private mutating func noteDrops(at now: Moment) {
         for (feed, refused) in [
             (Feed.ticks, shared.outboxes.ticks.refused), (.quotes, shared.outboxes.quotes.refused), (.snapshots, shared.droppedSnapshots),
+            (.markouts, shared.outboxes.markouts.refused), (.events, shared.outboxes.events.refused),
         ] {
             let news = refused - toldDrops[feed.place]
             guard news > 0, shared.outboxes.events.room > 0 else { continue }
@@ -394,9 +431,19 @@ package struct QuoteNode: ~Copyable {
     }
 
     /// An order book that was asked for; false when it is older than everything that waits for it, and changes nothing.
-    mutating func restSnapshot(_ index: SymbolIndex, _ body: UnsafeRawBufferPointer, at now: Moment) throws(FrameRejection) -> Bool {
+    mutating func restSnapshot(_ index: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant, at now: Moment)
+        throws(FrameRejection) -> Bool
+    {
+        guard venue.binance != nil else {
+            try symbols[Int(index)].refresh(with: BybitSnapshot(body), sentAt: sentAt, at: now, &shared)
+            return true
+        }
         guard case .snapshot(let symbol, let id, let event) = try decoder.decode(body) else { throw .missingField }
         if let symbol, !symbols[Int(index)].isNamed(symbol) { throw .unknownSymbol }
+        if symbols[Int(index)].isProven {
+            try symbols[Int(index)].refresh(with: decoder, id: id, sentAt: sentAt, at: now, &shared)
+            return true
+        }
         guard !symbols[Int(index)].awaitsNewer(thanSnapshot: id, venue.chain) else { return false }
         try snapshot(index, id: id, eventMilliseconds: event, at: now)
         return symbols[Int(index)].sync != .unsynced

@@ -25,8 +25,24 @@ struct HostLoss: Sendable {
 }
 
 extension SymbolState {
-    /// The kill switch, or a daily loss, of the symbol or of the host.
-    func isStopped(_ shared: borrowing SharedState) -> Bool { isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted }
+    /// The kill switch, or a daily loss, of the symbol or of the host; an instrument that is not what it was; feeds that cannot be written; a
+    /// ring of fills that is nearly full, for no fill may be lost (SPEC 2.7).
+    func isStopped(_ shared: borrowing SharedState) -> Bool {
+        isKilled || shared.isKilled || loss.isHalted || shared.loss.isHalted || hasOldInstrument || shared.isDiskHalted
+            || shared.outboxes.fills.room < SharedState.recordsPerFrame
+    }
+
+    /// Numbers in ticks and lots mean something else now: the book is unproven, nothing rests, and nothing is placed until a restart.
+    mutating func instrumentChanged(at now: Moment, _ shared: inout SharedState) {
+        guard !hasOldInstrument else { return }
+        advance(to: now, &shared)
+        hasOldInstrument = true
+        sync = .unsynced
+        buffered = []
+        cache.lose(.instrument, at: now.instant)
+        pull(at: now, &shared)
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .halt, symbol: index, first: Int64(HaltCause.instrument.rawValue)))
+    }
 
     // MARK: Open orders
 
@@ -37,7 +53,7 @@ extension SymbolState {
         openOrders = open
     }
 
-    /// How many orders more may be opened; negative never occurs, because narrower limits pull what is above them.
+    /// How many orders more may be opened; negative when limits got narrower, until what is above them is cancelled.
     func orderRoom(_ shared: borrowing SharedState) -> Int64 {
         min(shared.parameters.limits.openOrdersSymbol - openOrders, shared.parameters.limits.openOrdersHost - shared.openOrders)
     }
@@ -117,6 +133,13 @@ extension QuoteNode {
         note(.release, symbol, 0, at: now)
     }
 
+    /// The venue has changed the symbol's tick, lot, least notional or contract: it is not quoted until a restart.
+    package mutating func instrumentChanged(_ symbol: SymbolIndex, at now: Moment) {
+        begin(at: now)
+        symbols[Int(symbol)].instrumentChanged(at: now, &shared)
+        advance(to: now)
+    }
+
     /// The host's kill switch.
     package var isKilled: Bool { shared.isKilled }
 
@@ -145,6 +168,25 @@ extension QuoteNode {
         _ = pullAll(at: now)
     }
 
+    // MARK: Disk
+
+    /// Feeds have not been written for longer than they may: cancels all and places nothing until `resumeAfterDisk`. Idempotent; returns how
+    /// many orders are being cancelled by this call.
+    package mutating func haltForDisk(at now: Moment) -> Int {
+        guard !shared.isDiskHalted else { return 0 }
+        begin(at: now)
+        shared.isDiskHalted = true
+        shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .halt, first: Int64(HaltCause.disk.rawValue)))
+        let cancelled = pullAll(at: now)
+        advance(to: now)
+        return cancelled
+    }
+
+    /// Feeds are written again.
+    package mutating func resumeAfterDisk() { shared.isDiskHalted = false }
+
+    package var isDiskHalted: Bool { shared.isDiskHalted }
+
     // MARK: Status
 
     /// What the symbol does now (SPEC 2.3). `isKilled` is true for a killed host, too.
@@ -159,5 +201,27 @@ extension QuoteNode {
                 quotes: symbol.counts.quotes, fills: symbol.counts.fills,
                 features: Feature.allCases.map { symbol.feature($0) })
         }
+    }
+
+    /// What `/metrics` shows of the symbol beside its status.
+    package func metrics(of index: SymbolIndex, at now: Moment) -> EdgeMetrics.Symbol {
+        withSymbol(Int(index)) { symbol in
+            EdgeMetrics.Symbol(
+                status: status(of: index), takerFills: symbol.counts.takerFills, lastTick: symbol.lastTickAt, lastFill: symbol.lastFillAt,
+                cacheAgeNanoseconds: symbol.isProven ? symbol.cache.age(at: now.instant) : nil)
+        }
+    }
+
+    /// What `/metrics` shows of the whole node; about once a second, for its windows to move on.
+    package func metrics(at now: Moment) -> EdgeMetrics.Node {
+        var cache = EdgeMetrics.CacheTotals()
+        for index in 0..<symbolCount { cache.add(symbols[index].cache.counts) }
+        var dropped = [Int64](repeating: 0, count: Feed.allCases.count)
+        dropped[Feed.ticks.place] = Int64(shared.outboxes.ticks.refused)
+        dropped[Feed.quotes.place] = Int64(shared.outboxes.quotes.refused)
+        dropped[Feed.snapshots.place] = Int64(shared.droppedSnapshots)
+        return EdgeMetrics.Node(
+            reading: shared.metrics.pointee.reading(at: now.instant),
+            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps }, cache: cache, droppedRows: dropped)
     }
 }

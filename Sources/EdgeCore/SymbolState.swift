@@ -26,6 +26,8 @@ package struct SymbolCounts: Sendable {
     package var ticks: Int64 = 0
     package var quotes: Int64 = 0
     package var fills: Int64 = 0
+    /// Of the fills, those that took.
+    package var takerFills: Int64 = 0
     package var postOnlyRejections: Int64 = 0
     /// Orders held back because one of ours on the other side might still be in their way.
     package var selfCrossesHeld: Int64 = 0
@@ -43,6 +45,7 @@ package struct SymbolCounts: Sendable {
         ticks += other.ticks
         quotes += other.quotes
         fills += other.fills
+        takerFills += other.takerFills
         postOnlyRejections += other.postOnlyRejections
         selfCrossesHeld += other.selfCrossesHeld
     }
@@ -63,7 +66,10 @@ package struct SymbolState: ~Copyable {
     package let index: SymbolIndex
     package let instrument: Instrument
     let symbolHash: Int64
-    let lot: Double
+    /// One lot in base asset; of an inverse instrument as of `sizedMidTwice`.
+    private(set) var lot: Double
+    /// The doubled mid at which sizes were last converted to lots; nil before there was one. Only an inverse instrument's depend on it.
+    private var sizedMidTwice: Int64?
     /// Of the arm played.
     private(set) var orderLots: Int64
     private(set) var maxPositionLots: Int64
@@ -87,7 +93,10 @@ package struct SymbolState: ~Copyable {
     var subscription = BookSubscription()
     package internal(set) var counts = SymbolCounts()
     package internal(set) var audit = TopAudit()
-    var cache = MDCache()
+    var cache: MDCache
+    var waiting: WaitingTick?
+    /// Since when a trade says that the book is not the venue's; nil after the next book frame.
+    var contradictedAt: Instant?
 
     // Pipeline.
     var features: FeatureSet
@@ -113,7 +122,7 @@ package struct SymbolState: ~Copyable {
     var openOrders: Int64 = 0
     var quoteSampling = QuoteSampling()
     package internal(set) var positionLots: Int64 = 0
-    /// Ticks x lots, without fees.
+    /// What trades have brought, without fees, in the instrument's unit (`Instrument.cash`).
     var cash: Int128 = 0
     /// 1e-8 quote currency.
     var feesPaid: Int64 = 0
@@ -123,7 +132,13 @@ package struct SymbolState: ~Copyable {
     package internal(set) var armFields: ArmFields
     var change: ArmChange?
     package internal(set) var isKilled = false
+    /// The venue has changed the instrument since the start.
+    var hasOldInstrument = false
     var loss = DailyLoss()
+
+    // For metrics; nil before the first.
+    var lastTickAt: WallTime?
+    var lastFillAt: WallTime?
 
     // Time grid and records.
     var nextSecond: Int64?
@@ -138,7 +153,8 @@ package struct SymbolState: ~Copyable {
     var markouts = MarkoutQueue()
 
     /// - Parameter armParameters: A's and B's; they outlive the symbol.
-    init(index: SymbolIndex, instrument: Instrument, armParameters: UnsafePointer<Parameters>, armFields: ArmFields) {
+    init(index: SymbolIndex, instrument: Instrument, armParameters: UnsafePointer<Parameters>, armFields: ArmFields, seed: UInt64 = 0) {
+        cache = MDCache(seed: seed &+ UInt64(index))
         let parameters = armParameters.pointee
         self.armParameters = armParameters
         self.armFields = armFields
@@ -149,9 +165,9 @@ package struct SymbolState: ~Copyable {
         lot = Double(lotE8) / 1e8
         priceTicksMax = Limits.decimalMax / instrument.tickNano
         quantityLotsMax = Limits.decimalMax / lotE8
-        (orderLots, maxPositionLots) = Self.sizes(parameters, instrument)
+        (orderLots, maxPositionLots) = Self.sizes(parameters, instrument, nil)
         featurePositionLots = maxPositionLots
-        hardLimits = Self.hardLimits(parameters, instrument)
+        hardLimits = Self.hardLimits(parameters, instrument, nil)
         features = FeatureSet(emaAlpha: parameters.emaAlpha, targetPnL: parameters.targetPnL)
         // The trailing ones, and one that takes what has no place, are written when they are first needed.
         accumulator = .allocate(capacity: 1 + Limits.trailingAccumulatorsMax + 1)
@@ -171,28 +187,50 @@ package struct SymbolState: ~Copyable {
     mutating func adoptBaseline() {
         let baseline = armParameters.pointee
         adoptSizes()
-        featurePositionLots = Self.sizes(baseline, instrument).maxPositionLots
-        hardLimits = Self.hardLimits(baseline, instrument)
+        featurePositionLots = Self.sizes(baseline, instrument, sizedMidTwice).position
+        hardLimits = Self.hardLimits(baseline, instrument, sizedMidTwice)
         features.adopt(emaAlpha: baseline.emaAlpha, targetPnL: baseline.targetPnL)
         if baseline.trigger == .bookChange { nextIntervalTick = nil }
     }
 
-    private static func hardLimits(_ parameters: Parameters, _ instrument: Instrument) -> EmitStage.HardLimits {
-        let notionalUnit = Int128(instrument.tickNano) * Int128(instrument.lotE8)  // 1e-17 quote currency for a tick x lot.
-        return EmitStage.HardLimits(
-            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity)),
-            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position)),
-            notional: Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / notionalUnit),
-            collar: parameters.limits.priceCollar)
+    /// Sizes follow the arm, or new parameters of it.
+    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument, sizedMidTwice) }
+
+    /// An inverse instrument's sizes in lots follow the price: at its first mid, and once a second.
+    mutating func convertSizes(midTwice: Int64) {
+        guard instrument.isInverse, sizedMidTwice != midTwice else { return }
+        sizedMidTwice = midTwice
+        adoptSizes()
+        featurePositionLots = Self.sizes(armParameters.pointee, instrument, midTwice).position
+        hardLimits = Self.hardLimits(armParameters.pointee, instrument, midTwice)
+        lot = Double(instrument.notional(price: 0, lots: 1)) * 20 / (Double(midTwice) * Double(instrument.tickNano))
     }
 
-    /// Sizes follow the arm, or new parameters of it.
-    mutating func adoptSizes() { (orderLots, maxPositionLots) = Self.sizes(parameters.pointee, instrument) }
+    /// Whether sizes have been converted: always, but for an inverse instrument before its first mid.
+    var hasSizes: Bool { !instrument.isInverse || sizedMidTwice != nil }
 
     /// A quantity below one lot cannot be ordered: one lot is the smallest honest reading of it.
-    private static func sizes(_ parameters: Parameters, _ instrument: Instrument) -> (orderLots: Int64, maxPositionLots: Int64) {
-        let orderLots = max(1, instrument.lots(ofSize: parameters.orderQuantity))
-        return (orderLots, max(orderLots, instrument.lots(ofSize: parameters.maxPosition)))
+    private static func sizes(_ parameters: Parameters, _ instrument: Instrument, _ midTwice: Int64?) -> (order: Int64, position: Int64) {
+        let orderLots = max(1, instrument.lots(ofSize: parameters.orderQuantity, midTwice: midTwice ?? 0))
+        return (orderLots, max(orderLots, instrument.lots(ofSize: parameters.maxPosition, midTwice: midTwice ?? 0)))
+    }
+
+    private static func hardLimits(_ parameters: Parameters, _ instrument: Instrument, _ midTwice: Int64?) -> EmitStage.HardLimits {
+        var limits = EmitStage.HardLimits(
+            orderLots: max(1, instrument.lots(ofSize: parameters.limits.orderQuantity, midTwice: midTwice ?? 0)),
+            positionLots: max(1, instrument.lots(ofSize: parameters.limits.position, midTwice: midTwice ?? 0)), notional: .max,
+            collar: parameters.limits.priceCollar)
+        if instrument.isInverse {
+            // A contract is worth the same at every price.
+            let worth = instrument.notional(price: 0, lots: 1)
+            limits.orderLots = min(limits.orderLots, parameters.limits.notional / worth)
+            limits.minimumLots = (instrument.minimumNotional + worth - 1) / worth
+        } else {
+            let unit = Int128(instrument.tickNano) * Int128(instrument.lotE8)  // 1e-17 quote currency for a tick x lot.
+            limits.notional = Int64(clamping: Int128(parameters.limits.notional) * 1_000_000_000 / unit)
+            limits.minimumNotional = Int64(clamping: (Int128(instrument.minimumNotional) * 1_000_000_000 + unit - 1) / unit)
+        }
+        return limits
     }
 
     // MARK: Conversions
@@ -234,17 +272,22 @@ package struct SymbolState: ~Copyable {
         return UnsafeBufferPointer(start: target, count: count)
     }
 
-    /// 1e-8 quote currency of ticks x lots, half to even.
-    func notional(ticksTimesLots: Int128) -> Int64 {
-        let exact = ticksTimesLots * Int128(instrument.tickNano) * Int128(instrument.lotE8)
-        return FixedPoint.divide(exact, by: 1_000_000_000) ?? (exact < 0 ? .min : .max)
-    }
-
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.
     func profit() -> Int64? {
         guard let mid = book.top?.midTwice else { return nil }
-        let twice = Int128(positionLots) * Int128(mid) + 2 * cash
-        let exact = twice * Int128(instrument.tickNano) * Int128(instrument.lotE8)
-        return FixedPoint.divide(exact, by: 2_000_000_000).map { $0 - feesPaid }
+        return instrument.profit(position: positionLots, cash: cash, midTwice: mid).map { $0 - feesPaid }
+    }
+
+    /// What the features measure profit with: the mark without fees and the largest position's worth, in one unit, both doubled.
+    func marks(midTwice: Int64) -> (mark: Double, fullPosition: Double) {
+        guard let multiplier = instrument.contractMultiplier else {
+            return (Double(positionLots) * Double(midTwice) + 2 * Double(cash), Double(featurePositionLots) * Double(midTwice))
+        }
+        // 1e-8 quote currency.
+        let contracts = 2 * Double(instrument.lotE8) * Double(multiplier)
+        return (
+            Double(cash) * Double(midTwice) * Double(instrument.tickNano) / 1e16 - Double(positionLots) * contracts,
+            Double(featurePositionLots) * contracts
+        )
     }
 }

@@ -72,6 +72,7 @@ package struct Uplink {
         /// What the hub is known to have synced.
         var acknowledged: Int64 = 0
         var phase = Phase.unasked
+        var waiting = WaitingBytes()
     }
 
     private enum State {
@@ -94,8 +95,12 @@ package struct Uplink {
     private var resumesInFlight = 0
     private var unackedBytes: Int64 = 0
     private var receivedAt = Instant(nanoseconds: 0)
-    private var pingedAt: Instant?
+    /// The last ping, or the beginning of the connection.
+    private var pingedAt = Instant(nanoseconds: 0)
     private var pingNumber: Int64 = 0
+    private var hasBeenWelcome = false
+    private var reconnects: Int64 = 0
+    private var roundTrips = BoundedHistogram(bounds: MetricBounds.answer)
 
     /// A lease is held: reconnects come within `Limits.reconnectNanosecondsMaxOnB` (SPEC 7.7).
     package var isHoldingLease = false
@@ -105,8 +110,33 @@ package struct Uplink {
 
     package var isConnected: Bool { if case .ready = state { true } else { false } }
 
+    /// How much of each file the hub is known to have synced.
+    package var acknowledgedLengths: [String: Int64] {
+        Dictionary(uniqueKeysWithValues: files.lazy.filter { $0.acknowledged > 0 }.map { ($0.name, $0.acknowledged) })
+    }
+
     /// Synced here and not known to be synced at the hub.
     package var backlogBytes: Int64 { files.reduce(0) { $0 + $1.syncedLength - $1.acknowledged } }
+
+    /// What `/metrics` shows of the link.
+    package struct Reading: Sendable {
+        package var isConnected: Bool
+        package var backlogBytes: Int64
+        /// How long the oldest durable byte has waited for the hub's acknowledgement; nil when none waits. What was there at the start counts
+        /// from then.
+        package var oldestUnackedNanoseconds: Int64?
+        /// Of pings.
+        package var roundTrips: BoundedHistogram
+        /// Welcomes after the first.
+        package var reconnects: Int64
+    }
+
+    package func reading(at now: Instant) -> Reading {
+        let oldest = files.filter { $0.acknowledged < $0.syncedLength }.compactMap(\.waiting.oldest).min()
+        return Reading(
+            isConnected: isConnected, backlogBytes: backlogBytes, oldestUnackedNanoseconds: oldest.map { max(0, now.since($0)) },
+            roundTrips: roundTrips, reconnects: reconnects)
+    }
 
     // MARK: Inputs
 
@@ -120,8 +150,8 @@ package struct Uplink {
         case .connected(let hello): connected(hello, at: now, &effects)
         case .disconnected: disconnected(&effects)
         case .received(let message): received(message, at: now, &effects)
-        case .grew(let file, let syncedLength): grew(file, syncedLength)
-        case .tail(let file, let length, let crc32c): tail(file, length, crc32c, &effects)
+        case .grew(let file, let syncedLength): grew(file, syncedLength, at: now)
+        case .tail(let file, let length, let crc32c): tail(file, length, crc32c, at: now, &effects)
         case .turnEnded: isTurnOpen = false
         case .unreadable(let file): if let place = places[file] { rest(place) }
         case .say(let message): if isConnected { effects.append(.send(message)) }
@@ -136,7 +166,7 @@ package struct Uplink {
         case .connecting:
             state = .awaitingWelcome(since: now)
             receivedAt = now
-            pingedAt = nil
+            pingedAt = now
             effects.append(.send(.hello(hello)))
         case .idle, .awaitingWelcome, .ready, .closing: preconditionFailure("BUG: connected without having asked")
         }
@@ -155,14 +185,17 @@ package struct Uplink {
         effects.append(.connect(afterNanoseconds: backOff.next(atMost: most)))
     }
 
-    private mutating func grew(_ name: String, _ syncedLength: Int64) {
+    private mutating func grew(_ name: String, _ syncedLength: Int64, at now: Instant) {
         if let place = places[name] {
-            files[place].syncedLength = max(files[place].syncedLength, syncedLength)
+            guard syncedLength > files[place].syncedLength else { return }
+            files[place].syncedLength = syncedLength
+            files[place].waiting.grew(to: syncedLength, at: now)
             return
         }
         guard let (rank, day) = Self.parts(of: name), syncedLength > 0 else { return }
         places[name] = files.count
         files.append(File(name: name, rank: rank, day: day, syncedLength: syncedLength))
+        files[files.count - 1].waiting.grew(to: syncedLength, at: now)
         let today = files.map(\.day).max() ?? day
         order = files.indices.sorted { a, b in
             let (a, b) = (files[a], files[b])
@@ -178,7 +211,8 @@ package struct Uplink {
         case .ready:
             let silent = now.since(receivedAt)
             if silent > Limits.idleNanoseconds { return close("idle", "nothing received for 30 s", &effects) }
-            guard silent >= Limits.pingNanoseconds, pingedAt.map({ now.since($0) >= Limits.pingNanoseconds }) ?? true else { return }
+            // Also while the hub talks: its acknowledgements do not tell how long an answer takes.
+            guard now.since(pingedAt) >= Limits.pingNanoseconds else { return }
             pingedAt = now
             pingNumber += 1
             effects.append(.send(.ping(number: pingNumber)))
@@ -201,9 +235,9 @@ package struct Uplink {
         case .ready:
             switch message {
             case .ping(let number): effects.append(.send(.pong(number: number)))
-            case .pong: break
+            case .pong(let number): if number == pingNumber { roundTrips.add(now.since(pingedAt)) }
             case .error(let code, let text): effects.append(.complained(code: code, text: text))
-            case .resume(let resume): resumed(resume, &effects)
+            case .resume(let resume): resumed(resume, at: now, &effects)
             case .ack(let ack): acknowledged(ack, &effects)
             case .lease, .assignment, .command: effects.append(.deliver(message))
             case .hello, .welcome, .append, .status, .commandResult, .request, .reply, .progress, .chunk:
@@ -217,12 +251,14 @@ package struct Uplink {
             return close("version", "protocol \(welcome.version) is not served here", &effects)
         }
         state = .ready
+        if hasBeenWelcome { reconnects += 1 }
+        hasBeenWelcome = true
         backOff.reset()
         effects.append(.welcomed(welcome))
     }
 
     /// The hub's place in a file: its answer, or its wish to go back, such as after it lost bytes it had not synced.
-    private mutating func resumed(_ resume: Message.Resume, _ effects: inout [Effect]) {
+    private mutating func resumed(_ resume: Message.Resume, at now: Instant, _ effects: inout [Effect]) {
         guard let place = places[resume.file] else {
             effects.append(.send(.error(code: "unknown_file", text: "there is no '\(resume.file)' here")))
             return
@@ -241,6 +277,7 @@ package struct Uplink {
         }
         guard resume.length > 0 else {
             files[place].phase = .streaming(sent: 0)
+            files[place].waiting.rebase(to: 0, of: files[place].syncedLength, at: now)
             return
         }
         guard let crc32c = resume.tailCRC32C else { return fork(place, "the hub names no checksum", &effects) }
@@ -249,7 +286,7 @@ package struct Uplink {
             .checkTail(file: resume.file, length: resume.length, bytes: Int(min(resume.length, Int64(Limits.resumeCheckBytes)))))
     }
 
-    private mutating func tail(_ name: String, _ length: Int64, _ crc32c: String?, _ effects: inout [Effect]) {
+    private mutating func tail(_ name: String, _ length: Int64, _ crc32c: String?, at now: Instant, _ effects: inout [Effect]) {
         guard let place = places[name], case .checking(length, let expected) = files[place].phase else { return }  // Of a connection gone.
         guard let crc32c else { return rest(place) }
         guard crc32c == expected else {
@@ -257,6 +294,7 @@ package struct Uplink {
         }
         files[place].acknowledged = length
         files[place].phase = .streaming(sent: length)
+        files[place].waiting.rebase(to: length, of: files[place].syncedLength, at: now)
     }
 
     private mutating func acknowledged(_ ack: Message.Ack, _ effects: inout [Effect]) {
@@ -269,6 +307,7 @@ package struct Uplink {
         guard ack.length > files[place].acknowledged else { return }  // Repeated, or overtaken.
         unackedBytes -= ack.length - files[place].acknowledged
         files[place].acknowledged = ack.length
+        files[place].waiting.acknowledged(ack.length)
     }
 
     // MARK: Sending
@@ -327,5 +366,40 @@ package struct Uplink {
         guard day.utf8.count == 8, day.utf8.allSatisfy({ (48...57).contains($0) }) else { return nil }
         guard let rank = ranked.firstIndex(where: { stem.dropLast(8) == $0.rawValue + "_" }) else { return nil }
         return (rank, String(day))
+    }
+}
+
+/// Since when a file's durable bytes wait: places of its length, and when the first byte behind the place before became durable.
+///
+/// Bytes that become durable within a second share a place. At the bound every two neighbours become one, and from then on twice the time shares
+/// one: what looks too old is so by at most a sixty-fourth of what has waited longest.
+private struct WaitingBytes {
+    private static let closest: Int64 = 1_000_000_000
+    private var spacing = closest
+    private var marks: [(length: Int64, at: Instant)] = []
+
+    var oldest: Instant? { marks.first?.at }
+
+    mutating func grew(to length: Int64, at now: Instant) {
+        if let last = marks.last, now.since(last.at) < spacing {
+            marks[marks.count - 1].length = length
+            return
+        }
+        if marks.count == Limits.waitingMarksMax {
+            marks = stride(from: 0, to: marks.count, by: 2).map { (marks[min($0 + 1, marks.count - 1)].length, marks[$0].at) }
+            spacing *= 2
+        }
+        marks.append((length, now))
+    }
+
+    mutating func acknowledged(_ length: Int64) {
+        marks.removeFirst(marks.prefix { $0.length <= length }.count)
+        if marks.isEmpty { spacing = Self.closest }
+    }
+
+    /// The hub named its length: bytes it has acknowledged before and lost since wait from now on.
+    mutating func rebase(to acknowledged: Int64, of length: Int64, at now: Instant) {
+        self.acknowledged(acknowledged)
+        if marks.isEmpty, acknowledged < length { marks = [(length, now)] }
     }
 }

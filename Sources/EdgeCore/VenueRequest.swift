@@ -13,31 +13,17 @@ package enum VenueRequest: Sendable, Equatable {
 }
 
 extension QuoteNode {
-    /// What has become due since the last call; each is handed out once. It is as of the newest input.
-    package mutating func takeRequests() -> [VenueRequest] {
-        var result: [VenueRequest] = []
-        if !resubscriptions.isEmpty {
-            for symbol in resubscriptions where !symbols[Int(symbol)].isProven { result.append(.resubscribe(symbol)) }
-            resubscriptions.removeAll()
-        }
-        if let last { result += snapshots.takeDue(at: last.instant).map { .snapshot($0) } }
-        if !leavingConnections.isEmpty {
-            result += leavingConnections.map { .reconnect(connection: $0) }
-            leavingConnections.removeAll()
-        }
-        return result
-    }
-
     /// The order book that `VenueRequest.snapshot` asked for. `sentAt` is when the question left.
     package mutating func snapshotAnswered(_ symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Moment, at now: Moment) {
         begin(at: now)
         sweep(at: now)
         do throws(FrameRejection) {
-            let isUsable = try restSnapshot(symbol, body, at: now)
+            let isUsable = try restSnapshot(symbol, body, sentAt: sentAt.instant, at: now)
             snapshots.answered(symbol, isUsable: isUsable, at: now.instant)
         } catch {
             reject(error)
             symbols[Int(symbol)].noteRejectedInput(at: now, &shared)
+            symbols[Int(symbol)].cache.snapshotFailed(at: now.instant)
             snapshots.failed(symbol, pauseNanoseconds: 0, at: now.instant)
         }
     }
@@ -46,6 +32,9 @@ extension QuoteNode {
     package mutating func snapshotFailed(_ symbol: SymbolIndex, pauseNanoseconds: Int64 = 0, at now: Moment) {
         begin(at: now)
         sweep(at: now)
+        symbols[Int(symbol)].cache.snapshotFailed(at: now.instant)
         snapshots.failed(symbol, pauseNanoseconds: pauseNanoseconds, at: now.instant)
+        // A refresh is asked for again by whoever needs it.
+        if symbols[Int(symbol)].isProven { snapshots.drop(symbol) }
     }
 }

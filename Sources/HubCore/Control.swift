@@ -49,6 +49,8 @@ package struct Control: Sendable {
         package var backlogBytes: Int64?
         package var isKilled: Bool?
         package var statusAt: Instant?
+        /// The host's clock minus ours as its last status came.
+        package var clockOffsetMilliseconds: Int64?
         package var status: [String: (symbol: Message.Status.Symbol, at: Instant)] = [:]
         package var lease: Lease?
     }
@@ -85,6 +87,8 @@ package struct Control: Sendable {
     /// In the order of creation.
     package private(set) var experiments: [Experiment] = []
     package private(set) var commands: [FleetCommand] = []
+    /// Of all commands in the log, also those that are not listed any more.
+    package private(set) var results = CommandResults()
 
     /// `sha256`: 64 hex digits of the bytes. `random`: unpredictable outside tests; it makes salts and ids.
     package init(sha256: @escaping @Sendable ([UInt8]) -> String, random: @escaping @Sendable () -> UInt64) {
@@ -191,7 +195,7 @@ package struct Control: Sendable {
         host.latches = edge.latches
         // What it told on another connection says nothing about this one.
         host.status = [:]
-        host.statusAt = nil
+        (host.statusAt, host.clockOffsetMilliseconds) = (nil, nil)
         hosts[edge.host] = host
         sendOwed(edge.host, now, &effects)
         sendAssignment(edge.host, &effects)
@@ -231,6 +235,8 @@ package struct Control: Sendable {
         host.backlogBytes = status.backlogBytes
         host.isKilled = status.isKilled
         host.statusAt = now.instant
+        let (offset, overflowed) = status.wallMilliseconds.subtractingReportingOverflow(now.wall.milliseconds)
+        host.clockOffsetMilliseconds = overflowed ? nil : offset
         for symbol in status.symbols where host.status[symbol.symbol] != nil || host.status.count < Limits.symbolsMax {
             host.status[symbol.symbol] = (symbol, now.instant)
         }
@@ -484,6 +490,7 @@ package struct Control: Sendable {
         }
         if let text = try fields.optionalString("text") { delivery.text = text }
         commands[place].deliveries[host] = delivery
+        results.add(commands[place].wire.kind, state, latency)
     }
 
     /// What a durable record has to be followed by.

@@ -138,11 +138,19 @@ final class EndpointHandler: ChannelInboundHandler, RemovableChannelHandler {
         guard context.channel.isActive else { return }
         var head = HTTPResponseHead(version: .http1_1, status: .init(statusCode: response.status))
         head.headers.add(name: "Content-Type", value: response.contentType)
-        head.headers.add(name: "Content-Length", value: String(response.body.count))
         head.headers.add(name: "X-Content-Type-Options", value: "nosniff")
         head.headers.add(name: "Cache-Control", value: "no-store")
         if let seconds = response.retryAfterSeconds { head.headers.add(name: "Retry-After", value: "\(seconds)") }
         if response.status == 405 { head.headers.add(name: "Allow", value: "GET, HEAD") }
+        var body = response.body
+        if body.count >= Limits.compressedBodyBytesMin {
+            head.headers.add(name: "Vary", value: "Accept, Accept-Encoding")
+            if Gzip.isAccepted(request.headers["Accept-Encoding"].joined(separator: ",")), let compressed = Gzip.compress(body) {
+                body = compressed
+                head.headers.add(name: "Content-Encoding", value: "gzip")
+            }
+        }
+        head.headers.add(name: "Content-Length", value: String(body.count))
         if !request.isKeepAlive { head.headers.add(name: "Connection", value: "close") }
         // The end is written once the socket has taken the rest. Until then the pipeline holds back further requests, and the reading of
         // them: a client that asks without reading costs one answer, not all it has asked for.
@@ -152,9 +160,9 @@ final class EndpointHandler: ChannelInboundHandler, RemovableChannelHandler {
             context.writeAndFlush(wrapOutboundOut(.end(nil)), promise: nil)
             if !request.isKeepAlive { context.close(promise: nil) }
         }
-        if request.method != .HEAD, !response.body.isEmpty {
+        if request.method != .HEAD, !body.isEmpty {
             context.write(wrapOutboundOut(.head(head)), promise: nil)
-            context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: response.body)))), promise: taken)
+            context.writeAndFlush(wrapOutboundOut(.body(.byteBuffer(ByteBuffer(bytes: body)))), promise: taken)
         } else {
             context.writeAndFlush(wrapOutboundOut(.head(head)), promise: taken)
         }

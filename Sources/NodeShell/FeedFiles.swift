@@ -5,7 +5,7 @@ internal import Wire
 /// The feed files of one directory, owned by one process (SPEC 2): `<artifacts>/feeds/<feed>_YYYYMMDD.jsonl`.
 ///
 /// Opening locks the directory, makes its epoch once, and repairs what a crash left at the end of any file. At most one file per feed is
-/// open for appending, the newest written. One thread uses it at a time; after any error it must only be closed.
+/// open for appending, the newest written. One thread uses it at a time.
 package final class FeedFiles: @unchecked Sendable {
     /// What a repair took away.
     package struct Cut: Sendable, Equatable {
@@ -21,9 +21,13 @@ package final class FeedFiles: @unchecked Sendable {
     package let epoch: String
     /// Of every feed, in `Feed.allCases` order, the highest seq in any of its files; 0 for none.
     package private(set) var highestSeq: [Int64]
+    /// Of every feed the day of its newest file, nil for none.
+    package private(set) var newestDay: [CalendarDay?]
     package private(set) var cuts: [Cut] = []
     /// Of every feed file, how much is durable; from `init` on, all that was found.
     package let synced = SyncedFiles()
+    /// Files that are complete and whose event is durable.
+    package let sealed: SealedFiles
 
     private struct OpenFile {
         var day: CalendarDay
@@ -31,35 +35,54 @@ package final class FeedFiles: @unchecked Sendable {
         var descriptor: Int32
         /// Whole rows written: where a row cut short by a full disk is cut off.
         var length: Int
+        /// Of these, what a sync has covered.
+        var synced: Int
+        /// More than `length` may be in the file: an append failed, and so did cutting it off.
+        var isTorn = false
     }
 
     private let lock: Int32
+    private let calls: FileCalls
     private var open: [OpenFile?]
 
+    /// Files that were sealed, and have the length they had then, are not read.
+    ///
     /// - Parameter artifacts: the directory that holds `feeds/`; made when missing.
     /// - Throws: `.lock` when another process writes here, else the operation that failed.
-    package init(artifacts: String) throws(FileError) {
+    package init(artifacts: String, calls: FileCalls = .system) throws(FileError) {
         directory = artifacts + "/feeds"
+        self.calls = calls
         try AtomicFile.makeDirectory(directory)
         try AtomicFile.makeDirectory(directory + "/.cut")
         open = .init(repeating: nil, count: Feed.allCases.count)
         highestSeq = .init(repeating: 0, count: Feed.allCases.count)
+        newestDay = .init(repeating: nil, count: Feed.allCases.count)
         lock = try lockFile(directory + "/.lock")
         do {
             epoch = try readEpoch(directory)
+            sealed = try SealedFiles(directory: directory)
         } catch {
             close(lock)
             throw error
         }
         let names = try listFiles(directory)
         for (place, feed) in Feed.allCases.enumerated() {
-            for name in names where day(of: name, feed) != nil {
+            for name in names {
+                guard let day = FeedFileName.day(of: name, feed) else { continue }
+                newestDay[place] = max(newestDay[place] ?? day, day)
+                if let file = sealed[feed, day], let status = Stamp(path: directory + "/" + name), status.size == file.bytes {
+                    highestSeq[place] = max(highestSeq[place], file.highestSeq)
+                    synced.set(name, file.bytes)
+                    continue
+                }
                 let seq = try repair(name, feed)
                 highestSeq[place] = max(highestSeq[place], seq ?? 0)
                 // A process that was killed leaves rows that are in the file and not yet on the disk.
                 synced.set(name, try syncFile("\(directory)/\(name)"))
             }
         }
+        // A process that was killed between an event and its note: the event says it.
+        for name in names.filter({ FeedFileName.day(of: $0, .events) != nil }).suffix(2) { try noteSealedEvents(of: name) }
     }
 
     deinit {
@@ -67,33 +90,52 @@ package final class FeedFiles: @unchecked Sendable {
         close(lock)
     }
 
-    /// Appends whole rows to the feed's file of a day. After an error the file ends with a whole row.
+    /// Appends whole rows to the feed's file of a day. After an error none of them is in the file, or will be when it is next appended to.
     package func append(_ feed: Feed, _ day: CalendarDay, _ rows: UnsafeRawBufferPointer) throws(FileError) {
         let place = Feed.allCases.firstIndex(of: feed)!
         if let file = open[place], file.day != day {
+            precondition(file.synced == file.length && !file.isTorn, "BUG: \(file.path) is left unsynced")
             close(file.descriptor)
             open[place] = nil
         }
         var file = if let file = open[place] { file } else { try openFile(feed, day) }
-        open[place] = file
+        defer { open[place] = file }
+        if file.isTorn {
+            guard calls.truncate(file.descriptor, file.length) == 0 else {
+                throw FileError(.cut, file.path, "at byte \(file.length)", errorNumber: errno, remedy: "is the disk failing?")
+            }
+            file.isTorn = false
+        }
         do {
-            try writeAll(file.descriptor, rows, file.path, .append)
+            try writeAll(file.descriptor, rows, file.path, .append, calls.write)
         } catch {
-            // Best effort: when even this fails, the next start repairs the end.
-            if let whole = wholeRows(of: rows, written: error.written) { _ = ftruncate(file.descriptor, file.length + whole) }
+            if error.written > 0 { file.isTorn = calls.truncate(file.descriptor, file.length) != 0 }
             throw error.error
         }
         file.length += rows.count
-        open[place] = file
     }
 
-    /// Makes what was appended to the feed's open file durable.
+    /// Makes what was appended to the feed's open file durable. After an error nobody knows what is: `takeBack` it.
     package func sync(_ feed: Feed) throws(FileError) {
-        guard let file = open[Feed.allCases.firstIndex(of: feed)!] else { return }
-        guard fdatasync(file.descriptor) == 0 else {
-            throw FileError(.sync, file.path, errorNumber: errno, remedy: "is the disk healthy? rows since the last sync may be lost")
+        let place = Feed.allCases.firstIndex(of: feed)!
+        guard let file = open[place], file.synced < file.length else { return }
+        guard calls.sync(file.descriptor) == 0 else {
+            throw FileError(.sync, file.path, errorNumber: errno, remedy: "is the disk healthy? what it may have lost is written again")
         }
-        synced.set(String(file.path.dropFirst(directory.count + 1)), Int64(file.length))
+        open[place]!.synced = file.length
+        synced.set(FeedFileName.text(feed, file.day), Int64(file.length))
+    }
+
+    /// Cuts off what no sync has covered and closes the file: after a failed sync the kernel may hold its pages for clean, and the descriptor has
+    /// told its error.
+    package func takeBack(_ feed: Feed) throws(FileError) {
+        let place = Feed.allCases.firstIndex(of: feed)!
+        guard let file = open[place] else { return }
+        guard calls.truncate(file.descriptor, file.synced) == 0 else {
+            throw FileError(.cut, file.path, "at byte \(file.synced)", errorNumber: errno, remedy: "is the disk failing?")
+        }
+        close(file.descriptor)
+        open[place] = nil
     }
 
     package func closeFiles() {
@@ -102,18 +144,34 @@ package final class FeedFiles: @unchecked Sendable {
     }
 
     private func openFile(_ feed: Feed, _ day: CalendarDay) throws(FileError) -> OpenFile {
-        let path = "\(directory)/\(feed.rawValue)_\(day.compactText).jsonl"
-        let descriptor = Glibc.open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o644)
+        let path = "\(directory)/\(FeedFileName.text(feed, day))"
+        let descriptor = calls.open(path)
         guard descriptor >= 0 else { throw FileError(.open, path, "for append", errorNumber: errno, remedy: "is the directory writable?") }
-        var status = stat()
-        guard fstat(descriptor, &status) == 0 else {
-            let code = errno
+        do throws(FileError) {
+            var status = stat()
+            guard fstat(descriptor, &status) == 0 else {
+                throw FileError(.open, path, errorNumber: errno, remedy: "is the disk healthy?")
+            }
+            // The name is made durable with the file, else a crash could lose a synced file.
+            if status.st_size == 0 { try AtomicFile.syncDirectory(directory) }
+            return OpenFile(day: day, path: path, descriptor: descriptor, length: Int(status.st_size), synced: Int(status.st_size))
+        } catch {
             close(descriptor)
-            throw FileError(.open, path, errorNumber: code, remedy: "is the disk healthy?")
+            throw error
         }
-        // The name is made durable with the file, else a crash could lose a synced file.
-        if status.st_size == 0 { try AtomicFile.syncDirectory(directory) }
-        return OpenFile(day: day, path: path, descriptor: descriptor, length: Int(status.st_size))
+    }
+
+    private func noteSealedEvents(of name: String) throws(FileError) {
+        let file = try MappedFile(directory + "/" + name)
+        let found = file.withBytes { bytes -> [SealedFile] in
+            let start = max(0, bytes.count - Limits.repairTailBytes)
+            return SealedFiles.events(in: UnsafeRawBufferPointer(rebasing: bytes[start...]))
+        }
+        for var file in found where sealed[file.feed, file.day] == nil {
+            // Not below what is in the file, which was read above; higher is as good.
+            file.highestSeq = highestSeq[Feed.allCases.firstIndex(of: file.feed)!]
+            try sealed.note(file)
+        }
     }
 
     // MARK: Repair
@@ -213,7 +271,7 @@ package final class FeedFiles: @unchecked Sendable {
 // MARK: File operations
 
 /// A file's bytes, read in place. The mapping ends with this object; cutting the file does not touch bytes before the cut.
-private final class MappedFile {
+final class MappedFile {
     private let bytes: UnsafeRawBufferPointer
 
     init(_ path: String) throws(FileError) {
@@ -251,14 +309,15 @@ private struct PartialWrite: Error {
 }
 
 private func writeAll(
-    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ path: String, _ operation: FileError.Operation
+    _ descriptor: Int32, _ bytes: UnsafeRawBufferPointer, _ path: String, _ operation: FileError.Operation,
+    _ write: (Int32, UnsafeRawPointer, Int) -> Int = { Glibc.write($0, $1, $2) }
 ) throws(PartialWrite) {
     var written = 0
     while written < bytes.count {
         let count = write(descriptor, bytes.baseAddress! + written, bytes.count - written)
         if count > 0 {
             written += count
-        } else if errno != EINTR {
+        } else if count == 0 || errno != EINTR {
             let error = FileError(operation, path, errorNumber: errno, remedy: "is the disk full or failing?")
             throw PartialWrite(error: error, written: written)
         }
@@ -275,12 +334,6 @@ private func syncFile(_ path: String) throws(FileError) -> Int64 {
         throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk healthy?")
     }
     return Int64(status.st_size)
-}
-
-/// How many of the bytes written are whole rows.
-private func wholeRows(of rows: UnsafeRawBufferPointer, written: Int) -> Int? {
-    guard written < rows.count else { return nil }
-    return rows[..<written].lastIndex(of: 0x0a).map { $0 + 1 } ?? 0
 }
 
 /// Writes a new file and makes its content durable; the name is the caller's to sync.
@@ -341,12 +394,4 @@ private func listFiles(_ directory: String) throws(FileError) -> [String] {
         }
     }
     return names.sorted()
-}
-
-/// The day in `<feed>_YYYYMMDD.jsonl`, nil for any other name.
-private func day(of name: String, _ feed: Feed) -> CalendarDay? {
-    guard name.hasPrefix(feed.rawValue + "_"), name.hasSuffix(".jsonl") else { return nil }
-    let digits = name.dropFirst(feed.rawValue.utf8.count + 1).dropLast(6)
-    guard digits.utf8.count == 8, digits.utf8.allSatisfy({ (0x30...0x39).contains($0) }), let number = Int(digits) else { return nil }
-    return CalendarDay(year: number / 10_000, month: number / 100 % 100, day: number % 100)
 }

@@ -1,5 +1,7 @@
 import COpenSSL
+import Glibc
 import Synchronization
+package import Wire
 
 /// Paths of a node's certificate, its key and the authority both ends trust, in PEM.
 package struct TLSFiles: Sendable {
@@ -21,6 +23,8 @@ package final class TLSContext: @unchecked Sendable {
     package enum Kind: Sendable { case server, client, venue }
 
     package let kind: Kind
+    /// Our own; nil for a venue.
+    package private(set) var certificate: Certificate?
     private let pointer: OpaquePointer
     private let truncated = Atomic<Int>(0)
 
@@ -75,6 +79,7 @@ package final class TLSContext: @unchecked Sendable {
         case .client: SSL_CTX_set_verify(pointer, SSL_VERIFY_PEER, verifyHubIdentity)
         case .venue: SSL_CTX_set_verify(pointer, SSL_VERIFY_PEER, nil)
         }
+        certificate = SSL_CTX_get0_certificate(pointer).flatMap(Certificate.init)
         ErrorQueue.clear()
     }
 
@@ -100,6 +105,35 @@ package final class TLSContext: @unchecked Sendable {
             if let serverName { try session.require(serverName) }
         }
         return session
+    }
+}
+
+extension TLSContext {
+    /// What a certificate says that somebody must watch.
+    package struct Certificate: Sendable, Equatable {
+        package var commonName: String
+        /// Seconds since 1970 from which on nobody accepts it.
+        package var expiresSeconds: Int64
+
+        fileprivate init?(_ certificate: OpaquePointer) {
+            var time = tm()
+            guard ASN1_TIME_to_tm(X509_get0_notAfter(certificate), &time) == 1, let subject = X509_get_subject_name(certificate) else {
+                return nil
+            }
+            expiresSeconds = Int64(timegm(&time))
+            // 64 characters of at most four bytes, and the zero.
+            var name = [CChar](repeating: 0, count: 257)
+            let length = X509_NAME_get_text_by_NID(subject, NID_commonName, &name, Int32(name.count))
+            commonName = String(decoding: name.prefix(max(0, Int(length))).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        }
+    }
+
+    /// Of our own certificate; no sample without one.
+    package var certificateMetrics: MetricFamily {
+        MetricFamily(
+            "mm_tls_certificate_expiry_timestamp_seconds", .gauge, help: "When this program's certificate runs out, by its common name.",
+            unit: "seconds",
+            samples: certificate.map { [MetricSample(.integer($0.expiresSeconds), labels: [("cn", $0.commonName)])] } ?? [])
     }
 }
 

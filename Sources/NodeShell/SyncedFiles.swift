@@ -5,6 +5,7 @@ package final class SyncedFiles: Sendable {
     private struct State {
         var lengths: [String: Int64] = [:]
         var changed: Set<String> = []
+        var acknowledged: [String: Int64] = [:]
         var wake: (@Sendable () -> Void)?
         /// A wake-up is under way that nobody has answered yet.
         var isSignalled = false
@@ -36,6 +37,21 @@ package final class SyncedFiles: Sendable {
         }
         if isDue { wake() }
     }
+
+    /// The file is gone.
+    package func forget(_ name: String) {
+        state.withLock { state in
+            state.lengths[name] = nil
+            state.changed.remove(name)
+            state.acknowledged[name] = nil
+        }
+    }
+
+    /// From whoever ships: how much of each file the hub has made durable.
+    package func acknowledge(_ lengths: [String: Int64]) { state.withLock { $0.acknowledged = lengths } }
+
+    /// Whether the hub is known to hold the file's first `length` bytes.
+    package func isAcknowledged(_ name: String, length: Int64) -> Bool { state.withLock { $0.acknowledged[name] ?? -1 >= length } }
 
     /// What changed since the last call, by name.
     package func takeChanges() -> [(name: String, length: Int64)] {

@@ -19,15 +19,16 @@ package enum SystemClock {
 
 /// Wall time as records carry it: an anchor plus the monotonic clock, slewed towards the system's wall clock (SPEC 1.1).
 ///
-/// A correction of up to a second is worked off at 500 ppm, as NTP does, so that no record's time jumps; a larger one is a step: adopted at
-/// once, and told. One thread uses it.
+/// A correction of up to a second is worked off at 488 ppm, about as NTP does, so that no record's time jumps or goes back; a larger one is a
+/// step: adopted at once, and told. One thread uses it.
 package struct AnchoredClock {
-    /// 500 ppm of the time passed.
-    private static let slewDivisor: Int64 = 2_000
+    /// 1/2048 of the time passed is 488 ppm, and no division.
+    private static let slewShift: Int64 = 11
     package static let stepNanoseconds: Int64 = 1_000_000_000
 
-    /// Wall minus monotonic.
+    /// Wall minus monotonic at the last check, and what was wrong with it then.
     private var anchor: Int64
+    private var correction: Int64 = 0
     private var checkedAt: Instant
 
     package init(monotonic: Instant, wall: WallTime) {
@@ -40,20 +41,26 @@ package struct AnchoredClock {
 
     /// The same instant on both clocks; no system call but the caller's reading.
     package func moment(at monotonic: Instant) -> Moment {
-        Moment(instant: monotonic, wall: WallTime(nanoseconds: anchor &+ monotonic.nanoseconds))
+        Moment(instant: monotonic, wall: WallTime(nanoseconds: anchor &+ slew(at: monotonic) &+ monotonic.nanoseconds))
+    }
+
+    /// How much of the correction is worked off by then.
+    private func slew(at monotonic: Instant) -> Int64 {
+        let most = max(0, monotonic.since(checkedAt)) >> Self.slewShift
+        return max(-most, min(most, correction))
     }
 
     /// Compares with the system's wall clock; call it about once a second. Returns the step adopted, in nanoseconds, or nil.
     package mutating func check(monotonic: Instant, wall: WallTime) -> Int64? {
-        let passed = max(0, monotonic.since(checkedAt))
-        checkedAt = monotonic
+        anchor += slew(at: monotonic)
+        checkedAt = max(checkedAt, monotonic)
         let error = wall.nanoseconds - monotonic.nanoseconds - anchor
-        if abs(error) > Self.stepNanoseconds {
-            anchor += error
-            return error
+        guard abs(error) > Self.stepNanoseconds else {
+            correction = error
+            return nil
         }
-        let most = passed / Self.slewDivisor
-        anchor += max(-most, min(most, error))
-        return nil
+        correction = 0
+        anchor += error
+        return error
     }
 }

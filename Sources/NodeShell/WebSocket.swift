@@ -1,4 +1,5 @@
 internal import CalibModel
+import Glibc
 package import NIOCore
 import NIOWebSocket
 
@@ -72,6 +73,14 @@ package final class WebSocket: @unchecked Sendable {
     /// `closed` follows.
     package func close(within nanoseconds: Int64 = Limits.closeNanoseconds) {
         close(.normalClosure, "closed by this side", within: nanoseconds)
+    }
+
+    /// Ends the connection with a TCP reset: what a peer sees of a machine that lost its memory of it.
+    package func reset(_ reason: String) {
+        eventLoop.preconditionInEventLoop()
+        // On the loop this is done at once.
+        _ = (channel as? any SocketOptionProvider)?.setSoLinger(linger(l_onoff: 1, l_linger: 0))
+        end(reason)
     }
 
     /// Ends the connection without a goodbye: for a peer that does not read.

@@ -122,10 +122,10 @@ struct BinanceFrames: Sendable {
         frame.append(text: "}")
     }
 
-    /// The answer of the REST order book.
-    func snapshot(_ book: SimMarket, levels count: Int, into frame: inout [UInt8]) {
+    /// The answer of the REST order book, as of this instant or of the last diff.
+    func snapshot(_ book: SimMarket, levels count: Int, asOfLastDiff: Bool, into frame: inout [UInt8]) {
         frame.append(text: "{\"lastUpdateId\":")
-        frame.append(integer: book.lastID)
+        frame.append(integer: asOfLastDiff ? book.publishedID : book.lastID)
         if market != .spot {
             frame.append(text: ",\"E\":")
             frame.append(integer: book.milliseconds)
@@ -139,9 +139,9 @@ struct BinanceFrames: Sendable {
             frame.append(text: "\"")
         }
         frame.append(text: ",\"bids\":")
-        levels(book.levels(.buy, count: count), &frame)
+        levels(asOfLastDiff ? book.publishedLevels(.buy, count: count) : book.levels(.buy, count: count), &frame)
         frame.append(text: ",\"asks\":")
-        levels(book.levels(.sell, count: count), &frame)
+        levels(asOfLastDiff ? book.publishedLevels(.sell, count: count) : book.levels(.sell, count: count), &frame)
         frame.append(text: "}")
     }
 

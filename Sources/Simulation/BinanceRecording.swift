@@ -120,7 +120,7 @@ package struct BinanceRecording: Sendable {
     private mutating func takeSnapshot() {
         hasSnapshot = true
         frame.removeAll(keepingCapacity: true)
-        frames.snapshot(market, levels: frames.market == .spot ? 5000 : 1000, into: &frame)
+        frames.snapshot(market, levels: frames.market == .spot ? 5000 : 1000, asOfLastDiff: false, into: &frame)
         let received = market.milliseconds * 1_000_000 - Self.clockBehindNanoseconds + 85_000_000 + network.below(20_000_000)
         heldSnapshot = (received, frame)
     }

@@ -237,12 +237,12 @@ package struct BinanceVenue: Sendable {
         }
         var body: [UInt8] = []
         if booksAnswered < faults.oldBooks {
-            symbols[symbol].frames.snapshot(symbols[symbol].first, levels: limit, into: &body)
+            symbols[symbol].frames.snapshot(symbols[symbol].first, levels: limit, asOfLastDiff: true, into: &body)
         } else if refused < faults.refusals {
             refused += 1
             return Answer(status: 429, body: Array("{\"code\":-1003,\"msg\":\"Too many requests.\"}".utf8), retryAfterSeconds: 1)
         } else {
-            symbols[symbol].frames.snapshot(symbols[symbol].book, levels: limit, into: &body)
+            symbols[symbol].frames.snapshot(symbols[symbol].book, levels: limit, asOfLastDiff: true, into: &body)
         }
         booksAnswered += 1
         return Answer(status: 200, body: body)

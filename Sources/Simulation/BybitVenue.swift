@@ -56,6 +56,8 @@ package struct BybitVenue: Sendable {
     private let lostDeltaInterval: Int?
     private var elapsedMilliseconds: Int64 = 0
     private var frame: [UInt8] = []
+    /// False: the markets go on, and nobody is told.
+    package var isPublishing = true
 
     /// `start` is the venue's wall clock when no time has elapsed.
     package init(seed: UInt64, instruments: [SimInstrument], start: WallTime, lostDeltaInterval: Int? = nil) {
@@ -74,6 +76,10 @@ package struct BybitVenue: Sendable {
         subscribers = Array(repeating: [], count: symbols.count * Topic.kinds.count)
     }
 
+    /// What a book topic of that depth has told its subscribers so far.
+    package func published(_ symbol: Int, depth: Int) -> (update: Int64, levels: PublishedBook.Levels)? {
+        symbols[symbol].books.first { $0.depth == depth }.map { ($0.update, $0.levels) }
+    }
     package var connectedClients: Int { clients.count }
     package var symbolNames: [String] { symbols.map(\.instrument.symbol) }
     /// The true top of a symbol's book now, in ticks and lots.
@@ -81,6 +87,32 @@ package struct BybitVenue: Sendable {
     /// The true best levels of a symbol's book now.
     package func levels(of symbol: Int, _ side: Side, count: Int) -> [MarketEvent.Level] {
         symbols[symbol].market.levels(side, count: count)
+    }
+
+    // MARK: Trouble
+
+    /// Whether the client has subscribed to anything.
+    package func isListening(_ client: Client) -> Bool { clients[client]?.topics.isEmpty == false }
+
+    /// Sends the books of a symbol whole, as a venue may at any time.
+    package mutating func republish(_ symbol: Int, deliver: (_ clients: [Client], _ frame: [UInt8]) -> Void) {
+        for kind in symbols[symbol].books.indices { publishBook(Topic(symbol: symbol, kind: kind), levels: nil, deliver: deliver) }
+    }
+
+    /// The service behind the symbol's books starts anew: `u` is 1 and the books are sent whole.
+    package mutating func restart(_ symbol: Int, deliver: (_ clients: [Client], _ frame: [UInt8]) -> Void) {
+        for kind in symbols[symbol].books.indices { symbols[symbol].books[kind].restart() }
+        republish(symbol, deliver: deliver)
+    }
+
+    /// So many deltas of each of the symbol's books at once, each with the touch as it stands.
+    package mutating func burst(_ symbol: Int, messages: Int, deliver: (_ clients: [Client], _ frame: [UInt8]) -> Void) {
+        for kind in symbols[symbol].books.indices where symbols[symbol].books[kind].depth > 1 {
+            for _ in 0..<messages {
+                let touch = symbols[symbol].books[kind].repeatTouch()
+                publishBook(Topic(symbol: symbol, kind: kind), levels: touch, deliver: deliver)
+            }
+        }
     }
 
     // MARK: Clients
@@ -136,6 +168,7 @@ package struct BybitVenue: Sendable {
 
     private mutating func step(_ symbol: Int, deliver: (_ clients: [Client], _ frame: [UInt8]) -> Void) {
         let events = symbols[symbol].market.step()
+        guard isPublishing else { return }
         publishTrades(of: symbol, events, deliver: deliver)
         for kind in symbols[symbol].books.indices where elapsedMilliseconds.isMultiple(of: symbols[symbol].books[kind].intervalMilliseconds)
         {
@@ -417,6 +450,15 @@ package struct PublishedBook: Sendable {
         if depth == 1 { return .whole }
         deltas += 1
         return .delta(delta)
+    }
+
+    /// The numbers begin anew.
+    mutating func restart() { update = 1 }
+
+    /// A delta that changes nothing: the best level of each side.
+    mutating func repeatTouch() -> Levels {
+        update += 1
+        return Levels(bids: Array(levels.bids.prefix(1)), asks: Array(levels.asks.prefix(1)))
     }
 
     /// The levels that differ, best first; quantity 0 for one that is gone or out of the topic's reach.

@@ -1,3 +1,5 @@
+import CalibModel
+
 /// The one source of randomness of a simulated world: xoshiro256** (Blackman and Vigna 2018), seeded through SplitMix64.
 ///
 /// Integers only, so a seed gives the same world on every machine.
@@ -35,19 +37,6 @@ package struct PRNG: Sendable {
     package mutating func acrossOctaves(_ octaves: Int64) -> Int64 {
         let floor = Int64(1) << below(octaves)
         return floor + below(floor)
-    }
-}
-
-/// Steele, Lea and Flood 2014: turns any seed, zero included, into well-mixed words.
-package struct SplitMix64: Sendable {
-    package var state: UInt64
-    package init(state: UInt64) { self.state = state }
-    package mutating func next() -> UInt64 {
-        state &+= 0x9e37_79b9_7f4a_7c15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
     }
 }
 

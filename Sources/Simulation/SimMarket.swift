@@ -124,6 +124,23 @@ package struct SimMarket: Sendable {
         return found
     }
 
+    /// The id of the last diff: what `publishedLevels` are as of.
+    package var publishedID: Int64 { previousLastID }
+
+    /// The best `count` levels as of the last diff, best first. A book from between two diffs may hold a level that came and went again: no diff
+    /// ever takes that one away.
+    package func publishedLevels(_ side: Side, count: Int) -> [MarketEvent.Level] {
+        var found: [MarketEvent.Level] = []
+        // Beyond the best level there are only the other side's, and the touch has not moved this far since.
+        var tick = side == .buy ? bid + 5_000 : ask - 5_000
+        while found.count < count, published.indices.contains(tick) {
+            let lots = side.sign * published[tick]
+            if lots > 0 { found.append(.init(price: Int64(tick), quantity: lots)) }
+            tick += side == .buy ? -1 : 1
+        }
+        return found
+    }
+
     /// Plays one millisecond and returns what the venue publishes in it.
     package mutating func step() -> [MarketEvent] {
         milliseconds += 1

@@ -14,6 +14,9 @@ package struct JSONWriter {
         needsComma = false
     }
 
+    /// Forgets the first bytes, which are whole values.
+    package mutating func removeFirst(_ count: Int) { bytes.removeFirst(count) }
+
     /// Moves the bytes out and leaves the writer empty.
     package mutating func take() -> [UInt8] {
         defer {

@@ -2,9 +2,11 @@ import CalibModel
 
 // Metrics as Prometheus reads them: text 0.0.4 and OpenMetrics 1.0.0 from one model (SPEC 9.2).
 //
-// The two differ in four places only. A counter's family is `x` in OpenMetrics and `x_total` in 0.0.4, its sample `x_total` in both; the
+// The two differ in five places only. A counter's family is `x` in OpenMetrics and `x_total` in 0.0.4, its sample `x_total` in both; the
 // order TYPE, UNIT, HELP against HELP, TYPE; quotes in HELP, escaped in OpenMetrics; `# EOF`, by which a reader of OpenMetrics knows that
-// nothing was cut off.
+// nothing was cut off; and a histogram with bounds below 0 has no `_sum` and `_count` in OpenMetrics, which forbids a sum that can fall.
+//
+// Bounds are written alike in both ("1.0", never "1"), so that a series keeps its labels whichever form is scraped.
 
 /// A form of the exposition.
 package enum MetricsForm: Sendable, Equatable {
@@ -30,11 +32,23 @@ package enum MetricsForm: Sendable, Equatable {
     }
 }
 
+extension MetricValue {
+    fileprivate var isHistogram: Bool { if case .histogram = self { true } else { false } }
+}
+
 /// A sample's value: exact, so NaN and infinity cannot be written (SPEC 1.5). What is unknown has no sample.
 package enum MetricValue: Sendable, Equatable {
     case integer(Int64)
     /// `value * 10^-places`.
     case fixed(Int64, places: Int)
+    /// Of a `.histogram` family only. `counts` has one place more than `bounds`, is not cumulative, and ends with what lies above all bounds;
+    /// bounds and sum are `value * 10^-places`.
+    case histogram(bounds: [Int64], counts: [Int64], sum: Int64, places: Int)
+
+    /// A histogram as it stands, in units of 10^-places: 9 for nanoseconds shown in seconds.
+    package static func histogram(_ histogram: BoundedHistogram, places: Int) -> MetricValue {
+        .histogram(bounds: histogram.bounds, counts: histogram.counts, sum: histogram.sum, places: places)
+    }
 }
 
 package struct MetricSample: Sendable, Equatable {
@@ -58,7 +72,7 @@ package struct MetricSample: Sendable, Equatable {
 
 /// Samples of one name: HELP and TYPE are written once, and nothing at all while there is no sample.
 package struct MetricFamily: Sendable, Equatable {
-    package enum Kind: String, Sendable { case gauge, counter }
+    package enum Kind: String, Sendable { case gauge, counter, histogram }
 
     /// Without `_total`, which a counter's samples get.
     package var name: String
@@ -72,6 +86,7 @@ package struct MetricFamily: Sendable, Equatable {
         precondition(Self.isName(name) && !name.hasSuffix("_total"), "BUG: '\(name)' is no name of a metric family")
         precondition(unit.map { name.hasSuffix("_\($0)") } ?? true, "BUG: '\(name)' does not end with its unit")
         precondition(samples.allSatisfy { $0.labels.allSatisfy { Self.isName($0.name) } }, "BUG: a label of '\(name)' has no proper name")
+        precondition(samples.allSatisfy { $0.value.isHistogram == (kind == .histogram) }, "BUG: '\(name)' mixes kinds")
         self.name = name
         self.kind = kind
         self.help = help
@@ -122,19 +137,41 @@ private struct ExpositionWriter {
             append("# HELP \(family.name) \(escaped(family.help, quotes: true))\n")
         }
         for sample in family.samples {
-            append(sampleName)
-            for (index, label) in sample.labels.enumerated() {
-                append("\(index == 0 ? "{" : ",")\(label.name)=\"\(escaped(label.value, quotes: true))\"")
+            guard case .histogram(let bounds, let counts, let sum, let places) = sample.value else {
+                line(sampleName, sample.labels, sample.value)
+                continue
             }
-            append(sample.labels.isEmpty ? " " : "} ")
-            number.removeAll()
-            switch sample.value {
-            case .integer(let value): number.integer(value)
-            case .fixed(let value, let places): number.fixed(value, places: places)
+            precondition(counts.count == bounds.count + 1, "BUG: \(counts.count) counts under \(bounds.count) bounds in \(family.name)")
+            var count: Int64 = 0
+            for (place, inside) in counts.enumerated() {
+                count += inside
+                let bound = place < bounds.count ? digits(.fixed(bounds[place], places: places)) : "+Inf"
+                line(family.name + "_bucket", sample.labels + [.init("le", bound)], .integer(count))
             }
-            bytes.append(contentsOf: number.bytes)
-            append("\n")
+            if form == .openMetrics, bounds.contains(where: { $0 < 0 }) { continue }
+            line(family.name + "_sum", sample.labels, .fixed(sum, places: places))
+            line(family.name + "_count", sample.labels, .integer(count))
         }
+    }
+
+    private mutating func line(_ name: String, _ labels: [MetricSample.Label], _ value: MetricValue) {
+        append(name)
+        for (index, label) in labels.enumerated() {
+            append("\(index == 0 ? "{" : ",")\(label.name)=\"\(escaped(label.value, quotes: true))\"")
+        }
+        append(labels.isEmpty ? " " : "} ")
+        append(digits(value))
+        append("\n")
+    }
+
+    private mutating func digits(_ value: MetricValue) -> String {
+        number.removeAll()
+        switch value {
+        case .integer(let value): number.integer(value)
+        case .fixed(let value, let places): number.fixed(value, places: places)
+        case .histogram: preconditionFailure("BUG: a histogram is several numbers")
+        }
+        return String(decoding: number.bytes, as: UTF8.self)
     }
 
     private func escaped(_ text: String, quotes: Bool) -> String {

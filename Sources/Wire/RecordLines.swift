@@ -30,6 +30,7 @@ package struct RecordLines {
         var name: [UInt8]
         var tickNano: Int64
         var lotE8: Int64
+        var instrument: Instrument
         var stages = StageHistory()
     }
 
@@ -43,7 +44,7 @@ package struct RecordLines {
         symbols = format.instruments.map { instrument in
             var name = JSONWriter()
             name.string(instrument.symbol)
-            return Symbol(name: name.bytes, tickNano: instrument.tickNano, lotE8: instrument.lotE8)
+            return Symbol(name: name.bytes, tickNano: instrument.tickNano, lotE8: instrument.lotE8, instrument: instrument)
         }
         common = Self.members { writer in Self.writeCommon(format, &writer) }
     }
@@ -53,16 +54,16 @@ package struct RecordLines {
     /// One row of `fills` (SPEC 2.1).
     package mutating func fill(_ record: FillRecord, seq: Int64, into row: inout JSONWriter) {
         begin(record.wall, &row)
-        let (tick, lot) = name(record.symbol, &row)
+        let (tick, _) = name(record.symbol, &row)
         row.field("side", string: record.side.text)
         row.key("price")
         row.product(record.price, tick, places: Places.price)
         row.key("qty")
-        row.product(record.quantity, lot, places: Places.quantity)
+        quantity(record.quantity, at: record.price, of: record.symbol, &row)
         row.field("maker", boolean: !record.isTaker)
         row.field("taker", boolean: record.isTaker)
         row.key("queue_pos_est")
-        row.product(record.queueAhead, lot, places: Places.quantity)
+        quantity(record.queueAhead, at: record.price, of: record.symbol, &row)
         row.key("quote_price")
         row.product(record.quotePrice, tick, places: Places.price)
         row.key("mid_at_quote")
@@ -161,14 +162,14 @@ package struct RecordLines {
     /// One row of `quotes` (SPEC 2.5).
     package mutating func quote(_ record: QuoteRecord, seq: Int64, into row: inout JSONWriter) {
         begin(record.wall, &row)
-        let (tick, lot) = name(record.symbol, &row)
+        let (tick, _) = name(record.symbol, &row)
         row.field("side", string: record.side.text)
         row.key("order_id")
         row.orderID(record.orderID)
         row.key("price")
         row.product(record.price, tick, places: Places.price)
         row.key("qty")
-        row.product(record.quantity, lot, places: Places.quantity)
+        quantity(record.quantity, at: record.price, of: record.symbol, &row)
         row.key("depth_bps")
         row.bps(record.depth)
         row.key("half_spread_bps")
@@ -178,7 +179,7 @@ package struct RecordLines {
         row.key("nudge_bps")
         row.bps(record.nudge)
         row.key("queue_ahead")
-        row.product(record.queueAhead, lot, places: Places.quantity)
+        quantity(record.queueAhead, at: record.price, of: record.symbol, &row)
         row.field("resting_ms", fixed: record.restingNanoseconds, places: Places.milliseconds)
         row.field("outcome", string: record.outcome.text)
         row.key("vol_realized")
@@ -188,8 +189,8 @@ package struct RecordLines {
         row.end(endings.ending(record.armFields, common), seq: seq)
     }
 
-    /// One row of `events` (SPEC 2.6). `feed` is the one a `dropped` or `cut` is about.
-    package mutating func event(_ record: EventRecord, about feed: Feed? = nil, seq: Int64, into row: inout JSONWriter) {
+    /// One row of `events` (SPEC 2.6). `subject` is the feed or file that a `dropped`, `cut` or `sealed` is about.
+    package mutating func event(_ record: EventRecord, about subject: EventSubject? = nil, seq: Int64, into row: inout JSONWriter) {
         begin(record.wall, &row)
         row.field("event", string: record.kind.name)
         row.key("symbol")
@@ -200,7 +201,7 @@ package struct RecordLines {
         }
         row.key("detail")
         row.beginObject()
-        detail(of: record, about: feed, &row)
+        detail(of: record, about: subject, &row)
         row.endObject()
         row.end(common, seq: seq)
     }
@@ -222,11 +223,13 @@ package struct RecordLines {
         return (symbols[Int(symbol)].tickNano, symbols[Int(symbol)].lotE8)
     }
 
-    private func detail(of record: EventRecord, about feed: Feed?, _ row: inout JSONWriter) {
-        func optionalFeed() {
-            row.key("feed")
-            if let feed { row.string(feed.rawValue) } else { row.null() }
-        }
+    /// Base asset: contracts of an inverse future are worth more or less of it as the price moves.
+    private func quantity(_ lots: Int64, at price: Int64, of symbol: SymbolIndex, _ row: inout JSONWriter) {
+        row.optional(symbols[Int(symbol)].instrument.baseQuantity(lots: lots, price: price), places: Places.quantity)
+    }
+
+    private func detail(of record: EventRecord, about subject: EventSubject?, _ row: inout JSONWriter) {
+        func optionalFeed() { row.field("feed", string: subject?.feed.rawValue) }
         func experiment() {
             row.key("experiment")
             if let experiment = record.armFields?.experiment { row.string(experiment.text) } else { row.null() }
@@ -248,7 +251,11 @@ package struct RecordLines {
             row.field("halt_ms", integer: record.second)
         case .dropped:
             optionalFeed()
-            row.field("rows", integer: record.first)
+            row.key("rows")
+            if record.first > 0 { row.integer(record.first) } else { row.null() }
+            row.field("day", string: subject?.day?.compactText)
+            row.key("bytes")
+            if subject?.day != nil { row.integer(record.second) } else { row.null() }
         case .clock: row.field("step_ms", integer: record.first)
         case .cut:
             optionalFeed()
@@ -268,6 +275,16 @@ package struct RecordLines {
         case .config:
             row.key("config_hash")
             row.hex(record.armFields?.configHash ?? 0)
+        case .lost:
+            row.field("feed", string: Feed.fills.rawValue)
+            row.key("order_id")
+            row.orderID(record.first)
+        case .sealed:
+            optionalFeed()
+            row.field("day", string: subject?.day?.compactText)
+            row.field("bytes", integer: record.first)
+            row.field("rows", integer: record.second)
+            row.field("sha256", string: subject?.sha256)
         }
     }
 
@@ -529,6 +546,8 @@ extension EventKind {
         case .kill: "kill"
         case .release: "release"
         case .config: "config"
+        case .lost: "lost"
+        case .sealed: "sealed"
         }
     }
 }

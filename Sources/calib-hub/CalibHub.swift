@@ -1,15 +1,12 @@
 import ArgumentParser
 import Glibc
+import NodeShell
 import Wire
 
 @main struct CalibHub: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "calib-hub", abstract: "Gathers what the fleet measured, and commands it.", version: "0.1.0",
+        commandName: "calib-hub", abstract: "Gathers what the fleet measured, and commands it.", version: Build.version,
         subcommands: [Initialise.self, Run.self])
-}
-
-enum Build {
-    static let version = "calibrant 0.1.0"
 }
 
 extension ExitCode {

@@ -1,4 +1,5 @@
 import CalibModel
+import Glibc
 import HubCore
 import NodeShell
 import Wire
@@ -11,7 +12,8 @@ final class Documents: @unchecked Sendable {
         /// For a report on an experiment.
         var run: ABRun?
         var progress: @Sendable (_ done: Int64, _ total: Int64, _ text: String) -> Void
-        var done: @Sendable (Outcome) -> Void
+        /// How it went, and how long it took.
+        var done: @Sendable (Outcome, _ nanoseconds: Int64) -> Void
     }
 
     enum Outcome: Sendable {
@@ -36,8 +38,23 @@ final class Documents: @unchecked Sendable {
         try AtomicFile.makeDirectory(artifacts + "/reports")
         let worker = worker
         thread = try OwnerThread(name: "hub-documents") { [unowned self] in
-            while let jobs = worker.take() { for job in jobs { job.done(self.perform(job)) } }
+            while let jobs = worker.take() {
+                for job in jobs {
+                    let begun = SystemClock.monotonic()
+                    job.done(self.perform(job), SystemClock.monotonic().since(begun))
+                }
+            }
         }
+    }
+
+    /// When the newest dataset that is here was built; nil without one.
+    var newestDataset: WallTime? {
+        let names = (try? FeedDirectory.names(in: datasets)) ?? []
+        return names.filter { $0.hasPrefix("calib_") && $0.hasSuffix(".json") && !$0.hasSuffix(".manifest.json") }.compactMap { name in
+            var status = stat()
+            guard stat("\(datasets)/\(name)", &status) == 0 else { return nil }
+            return WallTime(nanoseconds: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec))
+        }.max()
     }
 
     func post(_ job: Job) { worker.post(job) }

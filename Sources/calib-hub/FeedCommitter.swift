@@ -17,17 +17,22 @@ final class FeedCommitter: @unchecked Sendable {
     }
 
     enum Result: Sendable {
-        case committed(host: String, file: String, length: Int64)
+        /// `records`: rows that became durable with it.
+        case committed(host: String, file: String, length: Int64, records: Int64)
         case failed(host: String, file: String, FileError)
         case inspected(LinkID, host: String, file: String, Ingest.Inspection)
         case surveyed(LinkID, files: [Ingest.HeldFile], highestSeq: [Message.Welcome.FeedSeq])
         case surveyFailed(LinkID, FileError)
+        /// Everything of a round that wrote something is durable or failed.
+        case committedAll(nanoseconds: Int64)
     }
 
     private struct OpenFile {
         var descriptor: Int32
         var length: Int64
         var synced: Int64
+        /// Rows that ended since the last sync was told.
+        var records: Int64 = 0
         /// Bytes above `synced` are in doubt.
         var isBroken = false
         var isDirty: Bool { length > synced && !isBroken }
@@ -79,6 +84,7 @@ final class FeedCommitter: @unchecked Sendable {
 
     private func round(_ jobs: [Job]) {
         var results: [Result] = []
+        let begun = SystemClock.monotonic()
         for job in jobs {
             switch job {
             case .write(let host, let file, let offset, let bytes):
@@ -95,15 +101,18 @@ final class FeedCommitter: @unchecked Sendable {
                 }
             }
         }
-        for (key, file) in files where file.isDirty {
+        let dirty = files.filter { $0.value.isDirty }
+        for (key, file) in dirty {
             let parts = key.split(separator: "/").map(String.init)
             do throws(FileError) {
                 try sync(key)
-                results.append(.committed(host: parts[0], file: parts[1], length: file.length))
+                results.append(.committed(host: parts[0], file: parts[1], length: file.length, records: file.records))
+                files[key]?.records = 0
             } catch {
                 results.append(.failed(host: parts[0], file: parts[1], error))
             }
         }
+        if !dirty.isEmpty { results.append(.committedAll(nanoseconds: SystemClock.monotonic().since(begun))) }
         if files.count > Self.openFilesMax {
             for (key, file) in files where !file.isBroken {
                 close(file.descriptor)
@@ -140,6 +149,7 @@ final class FeedCommitter: @unchecked Sendable {
             }
         }
         file.length += Int64(written)
+        file.records += bytes.reduce(0) { $0 + ($1 == 0x0a ? 1 : 0) }
     }
 
     private func sync(_ key: String) throws(FileError) {
@@ -191,6 +201,7 @@ final class FeedCommitter: @unchecked Sendable {
                     .cut, path(host, name), "at byte \(file.synced)", errorNumber: errno, remedy: "is the disk healthy?")
             }
             file.length = file.synced
+            file.records = 0
             file.isBroken = false
             files[key] = file
         }

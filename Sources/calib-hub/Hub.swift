@@ -26,6 +26,9 @@ final class Hub: @unchecked Sendable {
     private var timer: RepeatedTask?
     private var isReady = false
     private var isStopping = false
+    private var counts = HubCounts()
+    private let process = ProcessMetrics()
+    private let certificate: MetricFamily
 
     /// Documents under way or waiting; a build of a year takes minutes.
     private static let jobsMax = 16
@@ -41,8 +44,10 @@ final class Hub: @unchecked Sendable {
     }
 
     /// `control` has replayed its log.
-    init(control: Control, on eventLoop: any EventLoop, logger: Logger) {
+    /// - Parameter certificate: the family that tells when the hub's own runs out.
+    init(control: Control, certificate: MetricFamily, on eventLoop: any EventLoop, logger: Logger) {
         self.control = control
+        self.certificate = certificate
         self.eventLoop = eventLoop
         self.logger = logger
     }
@@ -53,6 +58,7 @@ final class Hub: @unchecked Sendable {
         self.committer = committer
         self.records = records
         self.documents = documents
+        counts.lastBuild = documents.newestDataset
         for (host, files) in held { ingest.found(host: host, files: files) }
         perform(control.step(.started, at: now()))
         timer = eventLoop.scheduleRepeatedTask(
@@ -167,7 +173,7 @@ final class Hub: @unchecked Sendable {
         send(
             .welcome(
                 Message.Welcome(
-                    version: min(hello.protocolMax, ProtocolVersion.current), software: Build.version, identity: link.identity?.uri ?? "",
+                    version: min(hello.protocolMax, ProtocolVersion.current), software: Build.software, identity: link.identity?.uri ?? "",
                     revision: control.revision, wallMilliseconds: now.wall.milliseconds, highestSeq: highestSeq)), to: id)
         perform(control.step(.connected(id, peer, hello), at: now))
     }
@@ -198,7 +204,10 @@ final class Hub: @unchecked Sendable {
     func committed(_ results: [FeedCommitter.Result]) {
         for result in results {
             switch result {
-            case .committed(let host, let file, let length): perform(ingest.committed(host: host, file: file, length: length))
+            case .committed(let host, let file, let length, let records):
+                counts.stored(host, file, records: records, at: now().wall)
+                perform(ingest.committed(host: host, file: file, length: length))
+            case .committedAll(let nanoseconds): counts.commits.add(nanoseconds)
             case .inspected(let id, _, let file, let found): perform(ingest.inspected(id, file: file, found))
             case .surveyed(let id, let files, let highestSeq): perform(ingest.surveyed(id, files: files, highestSeq: highestSeq))
             case .failed(let host, let file, let error):
@@ -252,9 +261,10 @@ final class Hub: @unchecked Sendable {
                         flush()
                     }
                 },
-                done: { [self] outcome in
+                done: { [self] outcome, nanoseconds in
                     eventLoop.execute { [self] in
                         jobs -= 1
+                        if verb == .datasetBuild, case .body = outcome { counts.built(nanoseconds: nanoseconds, at: now().wall) }
                         switch outcome {
                         case .body(let body): reply(id, requestID, .ok(body))
                         case .document(let bytes, let body): transfer(Transfer(id: requestID, bytes: bytes, body: body), on: id)
@@ -308,7 +318,7 @@ final class Hub: @unchecked Sendable {
         switch path {
         case "/metrics":
             let form = MetricsForm(accept: accept)
-            let families = control.metrics(ingest, version: Build.version, SystemClock.monotonic())
+            let families = control.metrics(ingest, counts, at: now()) + [certificate] + process.families + [Build.metric]
             return Endpoints.Response(contentType: form.contentType, body: Prometheus.exposition(families, form))
         case "/-/healthy": return Endpoints.Response(text: "healthy")
         case "/-/ready":

@@ -71,7 +71,7 @@ struct Run: ParsableCommand {
             // What was durable stays so, and nothing else was promised.
             Glibc.exit(1)
         }
-        let hub = Hub(control: control, on: group.next(), logger: logger)
+        let hub = Hub(control: control, certificate: context.certificateMetrics, on: group.next(), logger: logger)
         let committer = try FeedCommitter(directory: artifacts + "/feeds") { results in hub.eventLoop.execute { hub.committed(results) } }
         defer { committer.finish() }
         let documents = try Documents(artifacts: artifacts)

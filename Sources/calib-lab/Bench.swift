@@ -9,7 +9,7 @@ import Wire
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures the edge on recorded frames in memory.",
-        subcommands: [Edge.self, JSON.self])
+        subcommands: [Edge.self, JSON.self, Profile.self])
 
     struct Input: ParsableArguments {
         @Option(

@@ -61,7 +61,7 @@ struct BenchFrames {
             case .trade(let symbol, _, _, _, _, _): return (.trade, symbol)
             case .bookTicker(let symbol, _, _, _, _): return (.bookTicker, symbol)
             case .snapshot(let symbol, _, _): return (.snapshot, symbol)
-            case .leaving, .refused, .other: return (.other, nil)
+            case .other, .leaving, .refused: return (.other, nil)
             }
         } catch { return (.other, nil) }
     }

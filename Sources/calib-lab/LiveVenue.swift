@@ -110,8 +110,7 @@ struct LiveVenue {
         json.endArray()
         json.endObject()
         json.newline()
-        // Not through stdio, which would keep it back from a pipe.
-        _ = json.bytes.withUnsafeBytes { write(STDOUT_FILENO, $0.baseAddress, $0.count) }
+        writeToStandardOutput(json.bytes)
     }
 }
 

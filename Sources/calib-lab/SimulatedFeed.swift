@@ -3,8 +3,9 @@ import Glibc
 import NIOCore
 import NodeShell
 import Simulation
+import Wire
 
-/// Serves `BybitVenue` in real time.
+/// Serves `BybitVenue` in real time, with trouble when there is a seed for it.
 ///
 /// `@unchecked Sendable`: after `init` only the venue's one event loop touches it.
 final class SimulatedFeed: BybitFeed, @unchecked Sendable {
@@ -12,27 +13,38 @@ final class SimulatedFeed: BybitFeed, @unchecked Sendable {
     private static let turn = TimeAmount.milliseconds(5)
     /// Milliseconds of market played in one turn at most, so that a venue that fell behind still answers while it catches up.
     private static let turnMillisecondsMax: Int64 = 250
+    /// How often the trouble so far is told.
+    private static let reportMilliseconds: Int64 = 10_000
     /// Falling behind by this much is worth a line in the log.
     private static let lateMilliseconds: Int64 = 1000
 
     let symbols: [String]
-    private var venue: BybitVenue
+    private var venue: ChaoticVenue
+    private let chaosSeed: UInt64?
+    /// The venue's wall clock when no time has elapsed, milliseconds.
+    private let startMilliseconds: Int64
+    private var hasSeenEveryKind = false
+    private var nextReport = SimulatedFeed.reportMilliseconds
+    /// Outages already reported.
+    private var reportedOutages = 0
     private var clients = VenueClients()
     private var eventLoop: (any EventLoop)?
     /// The monotonic time of the market's start; what passes until the venue listens is caught up with.
     private let started: NIODeadline
     private var playedMilliseconds: Int64 = 0
     private var isLate = false
-    private var frames: [(clients: [Int], frame: [UInt8])] = []
+    private var outputs: [(client: Int, output: ChaoticVenue.Output)] = []
 
-    init(seed: UInt64, instruments: [SimInstrument], lostDeltaInterval: Int?) {
+    init(seed: UInt64, instruments: [SimInstrument], lostDeltaInterval: Int?, chaosSeed: UInt64? = nil) {
+        self.chaosSeed = chaosSeed
         symbols = instruments.map(\.symbol)
         var now = timespec()
         clock_gettime(CLOCK_REALTIME, &now)
         started = .now()
-        venue = BybitVenue(
-            seed: seed, instruments: instruments,
-            start: WallTime(nanoseconds: Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec)), lostDeltaInterval: lostDeltaInterval)
+        let start = WallTime(nanoseconds: Int64(now.tv_sec) * 1_000_000_000 + Int64(now.tv_nsec))
+        startMilliseconds = start.milliseconds
+        venue = ChaoticVenue(
+            BybitVenue(seed: seed, instruments: instruments, start: start, lostDeltaInterval: lostDeltaInterval), seed: chaosSeed)
     }
 
     func start(on eventLoop: any EventLoop, finish: @escaping @Sendable (VenueError?) -> Void) {
@@ -42,12 +54,13 @@ final class SimulatedFeed: BybitFeed, @unchecked Sendable {
 
     func stop() -> EventLoopFuture<Void> {
         guard let eventLoop else { preconditionFailure("BUG: stopped before it started") }
+        report()
         return clients.closeAll(on: eventLoop)
     }
 
     func makeClient(_ category: BybitCategory) -> any WebSocketDelegate { Client(feed: self, id: venue.connect(category)) }
 
-    func rest(path: String, query: String) -> [UInt8]? { venue.rest(path: path, query: query) }
+    func rest(path: String, query: String) -> [UInt8]? { venue.venue.rest(path: path, query: query) }
 
     // MARK: Frames
 
@@ -59,25 +72,34 @@ final class SimulatedFeed: BybitFeed, @unchecked Sendable {
         }
         playedMilliseconds = min(due, playedMilliseconds + Self.turnMillisecondsMax)
         if playedMilliseconds == due { isLate = false }
-        venue.advance(toElapsed: playedMilliseconds) { frames.append(($0, $1)) }
+        venue.advance(toElapsed: playedMilliseconds) { outputs.append(($0, $1)) }
         send()
+        if chaosSeed != nil, !hasSeenEveryKind, venue.counts.allSatisfy({ $0 > 0 }) {
+            hasSeenEveryKind = true
+            note("venue: every kind of trouble has come, after \(playedMilliseconds) ms")
+        }
+        guard playedMilliseconds >= nextReport else { return }
+        nextReport += Self.reportMilliseconds
+        report()
     }
 
     fileprivate func receive(_ message: UnsafeRawBufferPointer, from id: Int) {
-        venue.receive(message, from: id) { frames.append(($0, $1)) }
+        venue.receive(Array(message), from: id) { outputs.append(($0, $1)) }
         send()
     }
 
     /// The venue is not in the middle of anything: a socket that ends here may tell it so.
     private func send() {
-        let frames = frames
-        self.frames.removeAll(keepingCapacity: true)
+        let outputs = outputs
+        self.outputs.removeAll(keepingCapacity: true)
         var written: Set<Int> = []
-        for (ids, frame) in frames {
-            let buffer = ByteBuffer(bytes: frame)
-            for id in ids {
-                clients[id]?.send(text: buffer, isFlushed: false)
+        for (id, output) in outputs {
+            switch output {
+            case .frame(let frame):
+                clients[id]?.send(text: ByteBuffer(bytes: frame), isFlushed: false)
                 written.insert(id)
+            case .close: clients[id]?.close()
+            case .reset: clients[id]?.reset("trouble, as asked for")
             }
         }
         for id in written.sorted() {
@@ -99,6 +121,38 @@ final class SimulatedFeed: BybitFeed, @unchecked Sendable {
         venue.disconnect(id)
         clients.remove(id)
         note("venue: client \(id) at \(socket.peer) gone: \(reason)")
+    }
+
+    /// The trouble so far, on one line of standard output: faults by kind, and the outages that ended since the last line. Times are ms UTC.
+    private func report() {
+        guard let chaosSeed else { return }
+        var json = JSONWriter()
+        json.beginObject()
+        // Beyond 2^53 a JSON number is not safe in every reader, so the seed is text.
+        json.field("chaos_seed", string: String(chaosSeed))
+        json.field("ts", integer: startMilliseconds + playedMilliseconds)
+        json.field("elapsed_ms", integer: playedMilliseconds)
+        json.field("burst_messages", integer: VenueChaos.burstMessages)
+        json.key("faults")
+        json.beginObject()
+        for kind in VenueChaos.Kind.allCases { json.field(kind.text, integer: venue.count(of: kind)) }
+        json.endObject()
+        json.key("outages")
+        json.beginArray()
+        // In the order they began; one that lasts holds the later ones back.
+        while reportedOutages < venue.outages.count, let end = venue.outages[reportedOutages].toMilliseconds {
+            let outage = venue.outages[reportedOutages]
+            reportedOutages += 1
+            json.beginObject()
+            json.field("kind", string: outage.kind.text)
+            json.field("from", integer: startMilliseconds + outage.fromMilliseconds)
+            json.field("to", integer: startMilliseconds + end)
+            json.endObject()
+        }
+        json.endArray()
+        json.endObject()
+        json.newline()
+        writeToStandardOutput(json.bytes)
     }
 
     private final class Client: WebSocketDelegate {

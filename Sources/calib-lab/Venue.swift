@@ -13,6 +13,7 @@ struct Venue: ParsableCommand {
             --listen serves Bybit's public wire (websocket /v5/public/linear and /v5/public/spot, GET /v5/market/orderbook) or Binance's (websocket \
             /stream and /ws, GET .../depth and .../exchangeInfo) until SIGTERM or SIGINT: seeded markets at the pace of the clock, or with --replay \
             a recording of Bybit's. One JSON line on standard output says where: {"listening":"127.0.0.1:4711","symbols":["BTCUSDT"]}.
+            With --chaos Bybit's wire loses, repeats, reorders, delays and mangles frames and breaks connections, all from one seed.
 
             --record writes what a venue would have sent: lines '<receive unix ns> <frame>' with the venue's own frames, the REST \
             snapshot in line. Equal arguments give equal bytes. A name ending in .gz or .zst is compressed.
@@ -54,6 +55,12 @@ struct Venue: ParsableCommand {
 
     @Option(help: "With --listen: leave out every Nth delta of each order book topic.")
     var dropDeltaEvery: Int?
+
+    @Flag(help: "With --listen: trouble of every kind for the clients. Each 10 s and at the end a JSON line counts it.")
+    var chaos = false
+
+    @Option(help: "With --chaos: the seed of the trouble (default: the market's).")
+    var chaosSeed: UInt64?
 
     @Option(help: "With --listen and Binance: answer the first N requests for an order book with the one of the venue's start.")
     var oldBooks: Int?
@@ -108,8 +115,8 @@ struct Venue: ParsableCommand {
         }
         if replay != nil {
             guard wire == .bybit else { throw ValidationError("--replay serves Bybit's stream; give --wire bybit") }
-            guard seed == nil, symbols == nil, dropDeltaEvery == nil else {
-                throw ValidationError("--seed, --symbols and --drop-delta-every belong to simulated markets, not to --replay")
+            guard seed == nil, symbols == nil, dropDeltaEvery == nil, !chaos else {
+                throw ValidationError("--seed, --symbols, --drop-delta-every and --chaos belong to simulated markets, not to --replay")
             }
             guard Self.speed(speed ?? "1") != nil else {
                 throw ValidationError("--speed '\(speed ?? "")': allowed are max and 0.001 to 1000000")
@@ -122,6 +129,8 @@ struct Venue: ParsableCommand {
             throw ValidationError(
                 "--symbols '\(symbols ?? "")': allowed are \(wire.instruments.map(\.symbol).joined(separator: ",")), each at most once")
         }
+        guard !chaos || wire == .bybit else { throw ValidationError("--chaos belongs to Bybit's wire") }
+        guard chaos || chaosSeed == nil else { throw ValidationError("--chaos-seed belongs to --chaos") }
         guard dropDeltaEvery ?? 1 > 0 else { throw ValidationError("--drop-delta-every \(dropDeltaEvery ?? 0): allowed are 1 and more") }
     }
 
@@ -130,8 +139,8 @@ struct Venue: ParsableCommand {
         guard oldBooks == nil, refuseBooks == nil, goodbyeEvery == nil else {
             throw ValidationError("--old-books, --refuse-books and --goodbye-every belong to --listen")
         }
-        guard symbols == nil, dropDeltaEvery == nil, replay == nil, speed == nil, !once else {
-            throw ValidationError("--symbols, --drop-delta-every, --replay, --speed and --once belong to --listen")
+        guard symbols == nil, dropDeltaEvery == nil, !chaos, chaosSeed == nil, replay == nil, speed == nil, !once else {
+            throw ValidationError("--symbols, --drop-delta-every, --chaos, --replay, --speed and --once belong to --listen")
         }
         guard let seconds, seed != nil else { throw ValidationError("--record needs --seed and --seconds") }
         guard (1...Self.secondsMax).contains(seconds) else {
@@ -175,7 +184,9 @@ struct Venue: ParsableCommand {
             } else if let market = wire.binance {
                 BinanceFeed(market, seed: seed ?? 0, instruments: instruments, faults: faults)
             } else {
-                SimulatedFeed(seed: seed ?? 0, instruments: instruments, lostDeltaInterval: dropDeltaEvery)
+                SimulatedFeed(
+                    seed: seed ?? 0, instruments: instruments, lostDeltaInterval: dropDeltaEvery,
+                    chaosSeed: chaos ? chaosSeed ?? seed ?? 0 : nil)
             }
         try LiveVenue(host: host, port: port, feed: feed).run()
     }
@@ -289,6 +300,11 @@ struct Venue: ParsableCommand {
             print(String(decoding: json.bytes, as: UTF8.self))
         }
     }
+}
+
+/// Not through stdio, which would keep it back from a pipe.
+func writeToStandardOutput(_ bytes: [UInt8]) {
+    _ = bytes.withUnsafeBytes { Glibc.write(STDOUT_FILENO, $0.baseAddress, $0.count) }
 }
 
 /// One line on stderr, where a person looks and a pipe does not.

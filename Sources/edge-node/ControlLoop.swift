@@ -10,9 +10,9 @@ import Wire
 struct HostStatus: Sendable {
     var wallMilliseconds: Int64
     var isKilled: Bool
-    var symbols: [Message.Status.Symbol]
-    /// When each symbol last ticked.
-    var lastTicks: [Instant]
+    var symbols: [EdgeMetrics.Symbol]
+    var metrics: EdgeMetrics.Node
+    var feeds: FeedCounters
     var feedsFailed: Bool
     var reload: ReloadStatus
 }
@@ -105,13 +105,23 @@ final class ControlLoop: @unchecked Sendable {
             synced.onChange { [self] in eventLoop.execute { self.readLengths() } }
             timers.append(
                 eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .milliseconds(100)) { _ in self.step(.tick) })
+            // What may be removed (SPEC 2.7): looked at as often as files are removed.
+            timers.append(
+                eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .nanoseconds(Limits.retentionNanoseconds)) { _ in
+                    self.synced.acknowledge(self.uplink.acknowledgedLengths)
+                })
             step(.started)
         }
     }
 
     func adopt(_ configuration: EdgeConfiguration) { eventLoop.execute { [self] in self.configuration = configuration } }
 
-    func say(_ message: Message) { eventLoop.execute { [self] in step(.say(message)) } }
+    func say(_ message: Message) {
+        eventLoop.execute { [self] in
+            if case .commandResult(let result) = message { commands.said(result, at: SystemClock.monotonic()) }
+            step(.say(message))
+        }
+    }
 
     func share(_ state: ControlState) {
         eventLoop.execute { [self] in
@@ -171,6 +181,12 @@ final class ControlLoop: @unchecked Sendable {
     private var seenKillFile: (stamp: Stamp, toldAt: Instant)?
     private var isTurnLeaving = false
     private var isStopping = false
+    // For /metrics.
+    private var commands = CommandMeter()
+    private var clockOffsetMilliseconds: Int64?
+    private let process = ProcessMetrics()
+    private var droppedSeries: Int64 = 0
+    private var hasReportedDroppedSeries = false
 
     private func ship(until deadline: Instant, _ done: EventLoopPromise<Void>) {
         readLengths()
@@ -275,6 +291,7 @@ final class ControlLoop: @unchecked Sendable {
 
     private func welcomed(_ welcome: Message.Welcome) {
         let skew = SystemClock.wall().milliseconds - welcome.wallMilliseconds
+        clockOffsetMilliseconds = skew
         logger.info(
             "Connected to the hub.",
             metadata: ["hub": "\(welcome.software)", "as": "\(welcome.identity)", "clock_ahead_ms": "\(skew)"])
@@ -287,6 +304,7 @@ final class ControlLoop: @unchecked Sendable {
         case .lease(let lease): quote.deliver(ArmControl.Input.lease(lease))
         case .assignment(let assignment): quote.deliver(ArmControl.Input.assigned(assignment))
         case .command(let command):
+            commands.received(command, at: SystemClock.monotonic())
             switch command.kind {
             case .rollback: quote.deliver(ArmControl.Input.command(command))
             case .kill, .release: quote.deliver(KillSwitch.Input.command(command))
@@ -297,7 +315,7 @@ final class ControlLoop: @unchecked Sendable {
 
     private func sendStatus(_ status: HostStatus) {
         guard uplink.isConnected else { return }
-        var rest = status.symbols[...]
+        var rest = status.symbols.map(\.status)[...]
         repeat {
             step(
                 .say(
@@ -313,7 +331,7 @@ final class ControlLoop: @unchecked Sendable {
         var hash = JSONWriter()
         hash.hex(control.configHash)
         return Message.Hello(
-            version: Build.version,
+            version: Build.software,
             edge: .init(
                 host: configuration.host, epoch: epoch, source: source, venue: configuration.venue.name,
                 wallMilliseconds: SystemClock.wall().milliseconds, symbols: configuration.venue.symbols, revision: control.revision,
@@ -331,12 +349,37 @@ final class ControlLoop: @unchecked Sendable {
             return missing.isEmpty ? .init(text: "ready") : .init(status: 503, text: missing.joined(separator: "\n"))
         case "/metrics":
             let form = MetricsForm(accept: accept)
-            let metrics = EdgeMetrics(
-                status: status, now: SystemClock.monotonic(), symbolNanoseconds: configuration.metricsSymbolSeconds * 1_000_000_000,
-                isConnected: uplink.isConnected, backlogBytes: tls == nil ? nil : uplink.backlogBytes)
-            return .init(contentType: form.contentType, body: Prometheus.exposition(metrics.families, form))
+            return .init(contentType: form.contentType, body: Prometheus.exposition(metrics(), form))
         default: return nil
         }
+    }
+
+    private func metrics() -> [MetricFamily] {
+        let link = tls.map { _ in
+            EdgeMetrics.Link(
+                uplink: uplink.reading(at: SystemClock.monotonic()), commands: commands, revision: control.revision,
+                clockOffsetMilliseconds: clockOffsetMilliseconds)
+        }
+        let feeds = status.map { status in
+            EdgeMetrics.Feeds(
+                written: status.feeds.written, syncs: status.feeds.syncDurations,
+                bytesMax: configuration.retention.bytesMax)
+        }
+        let metrics = EdgeMetrics(
+            symbols: status?.symbols ?? [], silentAfter: configuration.metricsSymbolSeconds * 1_000_000_000,
+            most: configuration.metricsSymbolsMax, node: status?.metrics, feeds: feeds, link: link,
+            configuration: status.map {
+                .init(isSuccess: $0.reload.lastSucceeded, succeededAt: WallTime(nanoseconds: $0.reload.succeededAt * 1_000_000))
+            },
+            droppedBefore: droppedSeries, at: SystemClock.wall())
+        droppedSeries += metrics.droppedSeries
+        if metrics.droppedSeries > 0, !hasReportedDroppedSeries {
+            hasReportedDroppedSeries = true
+            logger.warning(
+                "More symbols than metrics.max_symbols; /metrics leaves some out.",
+                metadata: ["max_symbols": "\(configuration.metricsSymbolsMax)", "left_out": "\(metrics.dropped.count)"])
+        }
+        return metrics.families + [tls?.certificateMetrics].compactMap(\.self) + process.families + [Build.metric]
     }
 
     /// What is missing for quoting. The hub is not: the edge quotes without it.
@@ -345,7 +388,7 @@ final class ControlLoop: @unchecked Sendable {
         var missing: [String] = []
         if status.feedsFailed { missing.append("feeds cannot be written") }
         if !configuration.parameters.cache.isEnabled { missing.append("md_cache.enabled is false") }
-        for symbol in status.symbols where !symbol.isProven { missing.append("\(symbol.symbol): no proven book") }
+        for symbol in status.symbols where !symbol.status.isProven { missing.append("\(symbol.status.symbol): no proven book") }
         return missing
     }
 }

@@ -19,6 +19,10 @@ struct EdgeConfiguration: Sendable {
     /// `host:port`, nil when off.
     var metricsListen: String? = "127.0.0.1:9464"
     var metricsSymbolSeconds: Int64 = 900
+    var metricsSymbolsMax = Limits.symbolsMax
+    /// How long feeds may go unwritten before quotes are pulled.
+    var diskGraceNanoseconds: Int64 = 5_000_000_000
+    var retention = Retention()
     private var instrumentsFile: String?
     private var feesFile: String?
 
@@ -39,6 +43,13 @@ struct EdgeConfiguration: Sendable {
         var port = 7443
         /// What the hub's certificate must say.
         var serverName = "localhost"
+    }
+
+    /// How long feed files are kept.
+    struct Retention {
+        /// 0: no limit.
+        var days: Int64 = 30
+        var bytesMax: Int64 = 100 << 30
     }
 
     /// As written; relative to the configuration file until `load` has resolved them.
@@ -83,6 +94,12 @@ struct EdgeConfiguration: Sendable {
             $0.metricsListen = $1 == "off" ? nil : $1
         },
         integer("metrics.symbol_ttl", 900, 1...86_400) { $0.metricsSymbolSeconds = $1 },
+        integer("metrics.max_symbols", Int64(Limits.symbolsMax), 1...Int64(Limits.symbolsMax)) { $0.metricsSymbolsMax = Int($1) },
+
+        integer("feeds.disk_grace_s", 5, 0...3600) { $0.diskGraceNanoseconds = $1 * 1_000_000_000 },
+
+        integer("retention.days", 30, 0...36_500) { $0.retention.days = $1 },
+        integer("retention.max_bytes", 107_374_182_400, 1 << 20...1 << 50) { $0.retention.bytesMax = $1 },
 
         flag("md_cache.enabled", true) { $0.parameters.cache.isEnabled = $1 },
         milliseconds("md_cache.ttl_ms", "100", 10...5000) { $0.parameters.cache.ttlNanoseconds = $1 },
@@ -91,7 +108,9 @@ struct EdgeConfiguration: Sendable {
         flag("md_cache.skip_pricing_on_stale", false) { $0.parameters.cache.skipsPricingOnStale = $1 },
         milliseconds("md_cache.max_stale_ms", "1000", 10...60_000) { $0.parameters.cache.maxStaleNanoseconds = $1 },
         bps("md_cache.stale_widen_bps", "0.5", 0...100) { $0.parameters.cache.staleWiden = $1 },
+        milliseconds("md_cache.invalidate_on_ws_gap_ms", "300", 50...10_000) { $0.parameters.cache.webSocketGapNanoseconds = $1 },
         bps("md_cache.invalidate_on_jump_bps", "50", 1...10_000) { $0.parameters.cache.invalidateOnJump = $1 },
+        integer("md_cache.max_depth", 50, 1...200) { $0.parameters.cache.maxDepth = $1 },
         milliseconds("md_cache.topic_proof_ms", "30000", 100...600_000) { $0.parameters.cache.topicProofNanoseconds = $1 },
 
         text("pipeline.trigger", "book", "book or interval", isTrigger) {
@@ -238,6 +257,12 @@ struct EdgeConfiguration: Sendable {
         for instrument in instruments[venue] ?? [] where instrument.sizeUnit != 1 {
             lines.append("size_unit.\(instrument.symbol)=\(instrument.sizeUnit)")
         }
+        for instrument in instruments[venue] ?? [] where instrument.minimumNotional != 0 {
+            lines.append("min_notional.\(instrument.symbol)=\(instrument.minimumNotional)")
+        }
+        for instrument in instruments[venue] ?? [] where instrument.isInverse {
+            lines.append("contract.\(instrument.symbol)=\(instrument.contractMultiplier ?? 0)")
+        }
         lines += ["fees.maker_bps=\(fees.makerFee.micro)", "fees.taker_bps=\(fees.takerFee.micro)"]
         return KeyedHash.hash(lines.sorted().joined(separator: "\n").utf8, key0: 0, key1: 0)
     }
@@ -316,6 +341,7 @@ struct EdgeConfiguration: Sendable {
     private static func isQuoting(_ path: String) -> Bool {
         let kept = [
             "quoting.orders_per_second", "quoting.orders_burst", "md_cache.topic_proof_ms", "md_cache.invalidate_on_jump_bps",
+            "md_cache.invalidate_on_ws_gap_ms", "md_cache.max_depth",
         ]
         return ["md_cache.", "spread.", "guards.", "quoting."].contains { path.hasPrefix($0) } && !kept.contains(path)
     }
@@ -323,7 +349,7 @@ struct EdgeConfiguration: Sendable {
     /// Where things are, not how they are done.
     private static func isPlace(_ path: String) -> Bool {
         ["host", "artifacts_dir", "instruments_file", "fees_file"].contains(path)
-            || ["venue.", "hub.", "tls.", "metrics."].contains { path.hasPrefix($0) }
+            || ["venue.", "hub.", "tls.", "metrics.", "retention."].contains { path.hasPrefix($0) }
     }
 
     // MARK: Other files
@@ -345,10 +371,10 @@ struct EdgeConfiguration: Sendable {
                 let symbol = symbolNode.string ?? "?"
                 var values: [String: String] = [:]
                 for (key, node) in reader.flatten(valuesNode) {
-                    if ["tick", "lot", "size_unit"].contains(key) {
+                    if ["tick", "lot", "size_unit", "contract", "min_notional"].contains(key) {
                         values[key] = node.string
                     } else {
-                        reader.problem(node, key, "unknown key; tick, lot and size_unit are allowed")
+                        reader.problem(node, key, "unknown key; tick, lot, size_unit, contract and min_notional are allowed")
                     }
                 }
                 guard let (digits, units) = Self.step(values["tick"], places: Places.price),
@@ -361,10 +387,27 @@ struct EdgeConfiguration: Sendable {
                     reader.problem(symbolNode, "\(venue).\(symbol)", "size_unit must be a whole number; 1...1000000000 is allowed")
                     continue
                 }
+                let isInverse = QuoteNode.Venue(rawValue: venue)?.binance == .coinm
+                let contract = values["contract"].flatMap { Int64($0) }
+                let isRight = isInverse ? (1...Limits.contractMultiplierMax).contains(contract ?? 0) : values["contract"] == nil
+                guard isRight else {
+                    reader.problem(
+                        symbolNode, "\(venue).\(symbol)",
+                        isInverse
+                            ? "contract must say what a contract is worth; 1...\(Limits.contractMultiplierMax), whole, is allowed"
+                            : "contract belongs to binance-coinm only")
+                    continue
+                }
+                guard let minimum = ConfigurationReader.exact(values["min_notional"] ?? "0", places: Places.notional),
+                    (0...1_000_000 * 100_000_000).contains(minimum)
+                else {
+                    reader.problem(symbolNode, "\(venue).\(symbol)", "min_notional must be quote currency; 0...1000000 is allowed")
+                    continue
+                }
                 instruments[venue, default: []].append(
                     Instrument(
                         symbol: symbol, priceDigits: digits, tickUnits: units, quantityDigits: lotDigits, lotUnits: lotUnits,
-                        sizeUnit: sizeUnit))
+                        sizeUnit: sizeUnit, contractMultiplier: contract, minimumNotional: minimum))
             }
         }
     }

@@ -5,7 +5,7 @@ struct EdgeNode: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "edge-node",
         abstract: "Quotes on one trading host, measures and logs.",
-        subcommands: [Run.self, Kill.self, Replay.self, Config.self])
+        subcommands: [Run.self, Kill.self, Replay.self, Record.self, Config.self])
 }
 
 /// The exit statuses of every binary (SPEC 9.3); ArgumentParser itself answers 64 to wrong usage.

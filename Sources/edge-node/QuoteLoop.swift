@@ -16,7 +16,7 @@ final class QuoteLoop: @unchecked Sendable {
         var venue: QuoteNode.Venue
         var instruments: [Instrument]
         var target: WebSocketTarget
-        var rest: VenueConnection.RESTOrigin?
+        var rest: VenueConnection.RESTOrigin
         var spool: FeedSpool
         /// `kills.jsonl` and `latches.jsonl`, read before the first quote.
         var kills: [UInt8]
@@ -50,8 +50,6 @@ final class QuoteLoop: @unchecked Sendable {
     /// While B is played: when the arms must be looked at again, on CLOCK_BOOTTIME.
     private var leaseEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
-    /// When each symbol's ticks were last seen to rise.
-    private var lastTick: [(count: Int64, at: Instant)]
     private var hasReportedFailure = false
     /// Before the present connection.
     private var refusalsBefore: Int64 = 0
@@ -76,6 +74,7 @@ final class QuoteLoop: @unchecked Sendable {
         venue = VenueConnection(
             .init(
                 venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
+                comparedLevels: Int(configuration.parameters.cache.maxDepth),
                 logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
@@ -88,7 +87,6 @@ final class QuoteLoop: @unchecked Sendable {
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
         (nextSecond, startedAt) = (now, now)
-        lastTick = .init(repeating: (0, now), count: symbols.count)
     }
 
     // MARK: Any thread
@@ -133,6 +131,19 @@ final class QuoteLoop: @unchecked Sendable {
     /// A configuration that was refused; the old one stays in effect.
     func reloadFailed() { eventLoop.execute { [self] in reload.fail() } }
 
+    /// What the venue has changed: nothing of it is quoted until a restart.
+    func deliver(changedInstruments names: [String]) {
+        eventLoop.execute { [self] in
+            for (index, symbol) in symbols.enumerated() where names.contains(symbol) {
+                node.instrumentChanged(SymbolIndex(index), at: moment())
+                logger.error(
+                    "The venue has changed an instrument; it is not quoted until this edge is started again.",
+                    metadata: ["symbol": "\(symbol)"])
+            }
+            spool.publish(&node.shared.outboxes)
+        }
+    }
+
     struct Outcome: Sendable {
         /// One JSON object on one line.
         var summary: String
@@ -163,6 +174,7 @@ final class QuoteLoop: @unchecked Sendable {
         node.advance(to: now)
         settle()
         spool.publish(&node.shared.outboxes)
+        watchDisk(now)
         if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
         venue.turn(at: now.instant, node.takeRequests())
         if now.instant >= nextSecond {
@@ -177,10 +189,6 @@ final class QuoteLoop: @unchecked Sendable {
             node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .clock, first: step / 1_000_000))
             logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(step / 1_000_000)"])
         }
-        if let failure = spool.failure, !hasReportedFailure {
-            hasReportedFailure = true
-            logger.error("Feeds cannot be written; quoting halts when the rings are full.", metadata: ["cause": "\(failure)"])
-        }
         if node.refusedRequests > refusalsBefore, !hasReportedRefusal {
             hasReportedRefusal = true
             logger.warning(
@@ -191,14 +199,32 @@ final class QuoteLoop: @unchecked Sendable {
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
-        let statuses = symbols.indices.map { node.status(of: SymbolIndex($0)) }
-        for (index, status) in statuses.enumerated() where status.ticks != lastTick[index].count {
-            lastTick[index] = (status.ticks, now.instant)
-        }
         control.share(
             HostStatus(
-                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled, symbols: statuses, lastTicks: lastTick.map(\.at),
-                feedsFailed: spool.failure != nil, reload: reload))
+                wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
+                symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
+                feeds: spool.counters, feedsFailed: spool.troubleSince != nil, reload: reload))
+    }
+
+    /// Rows wait in memory while the disk takes none; quotes that could not be accounted for are pulled after a while (SPEC 2.7).
+    private func watchDisk(_ now: Moment) {
+        guard let since = spool.troubleSince else {
+            guard hasReportedFailure else { return }
+            hasReportedFailure = false
+            node.resumeAfterDisk()
+            logger.warning("Feeds are written again.")
+            return
+        }
+        if !hasReportedFailure {
+            hasReportedFailure = true
+            logger.error(
+                "Feeds cannot be written; rows wait in memory, and quotes are pulled after disk_grace_s.",
+                metadata: ["cause": "\(spool.counters.trouble.map { "\($0.cause)" } ?? "")"])
+        }
+        guard !node.isDiskHalted, now.instant.since(since) >= configuration.diskGraceNanoseconds else { return }
+        let cancelled = node.haltForDisk(at: now)
+        spool.publish(&node.shared.outboxes)
+        logger.error("Quotes are pulled until feeds are written again.", metadata: ["cancelled": "\(cancelled)"])
     }
 
     private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {
@@ -355,6 +381,8 @@ extension QuoteLoop: VenueListener {
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
         node.frame(bytes, on: connection, at: now)
+        // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
+        if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
@@ -380,6 +408,8 @@ extension QuoteLoop: VenueListener {
         guard !isStopping else { return }
         node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
     }
+
+    func isDead(_ connection: Int, at now: Instant) -> Bool { node.isDead(connection, at: now) }
 
     func hasHeard(of symbol: SymbolIndex) -> Bool { node.hasHeardOf(symbol) }
 }

@@ -66,22 +66,16 @@ private struct Edge {
     private let venue: QuoteNode.Venue
     private let instruments: [Instrument]
     private let target: WebSocketTarget
-    private let rest: VenueConnection.RESTOrigin?
+    private let rest: VenueConnection.RESTOrigin
+    /// The symbols that no file names, and what the venue said of them at the start.
+    private let venueInstruments: VenueInstruments?
+    private let fetched: [Instrument]
     private let tls: TLSContext?
 
     init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
         self.configuration = configuration
         self.logger = logger
         venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as are the URLs.
-        let known = configuration.instruments[configuration.venue.name] ?? []
-        let missing = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
-        guard missing.isEmpty else {
-            throw Unusable(
-                text:
-                    "venue.symbols: \(missing.joined(separator: ", ")) have no tick and lot under '\(configuration.venue.name)' in the instruments file"
-            )
-        }
-        instruments = configuration.venue.symbols.map { symbol in known.first { $0.symbol == symbol }! }
         do throws(TLSError) {
             let paths = configuration.tls
             tls =
@@ -91,6 +85,19 @@ private struct Edge {
         } catch {
             throw Unusable(text: "tls: \(error)")
         }
+        let known = configuration.instruments[configuration.venue.name] ?? []
+        let unknown = configuration.venue.symbols.filter { symbol in !known.contains { $0.symbol == symbol } }
+        guard !unknown.isEmpty else {
+            (instruments, venueInstruments, fetched) = (
+                configuration.venue.symbols.map { symbol in known.first { $0.symbol == symbol }! }, nil, []
+            )
+            return
+        }
+        let list = VenueInstruments(venue: venue, symbols: unknown, origin: rest)
+        let fetched = try list.fetch()
+        (venueInstruments, self.fetched) = (list, fetched)
+        instruments = configuration.venue.symbols.map { symbol in (known + fetched).first { $0.symbol == symbol }! }
+        logger.info("Instruments come from the venue.", metadata: ["symbols": "\(unknown.joined(separator: ","))"])
     }
 
     /// `load` reads the configuration again, on SIGHUP.
@@ -99,7 +106,9 @@ private struct Edge {
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
         let spool = try FeedSpool(
-            directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments)
+            directory: artifacts, source: source, venue: venue.rawValue, host: configuration.host, instruments: instruments,
+            retention: FeedRetention(
+                days: configuration.retention.days, bytesMax: configuration.retention.bytesMax, hasHub: configuration.hub.isEnabled))
         let kills = ControlFile(kills: artifacts + "/kills.jsonl")
         // The stamp first: what is written between the two is read twice, never missed.
         let killStamp = kills.stamp
@@ -114,7 +123,8 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger), on: controlGroup.next())
+                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger),
+            on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
@@ -124,6 +134,8 @@ private struct Edge {
         let metrics = try listen(control, on: controlGroup)
         quote.start()
         control.start(quote, killStamp: killStamp)
+        let watch = venueInstruments?.watch(fetched, on: control.eventLoop, logger) { quote.deliver(changedInstruments: $0) }
+        defer { watch?.cancel() }
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
         var signal = signals.wait()

@@ -19,6 +19,8 @@ protocol VenueListener: AnyObject {
     func snapshotFailed(of symbol: SymbolIndex, pauseNanoseconds: Int64)
     /// Whether a frame of the symbol's book came on its present connection.
     func hasHeard(of symbol: SymbolIndex) -> Bool
+    /// Whether the connection has answered no ping for too long.
+    func isDead(_ connection: Int, at now: Instant) -> Bool
 }
 
 /// The edge's way to its venue: websockets, subscriptions, REST; it carries out what the node asks for.
@@ -31,11 +33,13 @@ final class VenueConnection {
     struct Setup {
         var venue: QuoteNode.Venue
         var target: WebSocketTarget
-        /// Where order books are asked for; nil where they come in band.
-        var rest: RESTOrigin?
+        /// Where order books and instruments are asked for.
+        var rest: RESTOrigin
         var symbols: [String]
         /// Levels of the books that are subscribed to (Bybit).
         var depth: Int
+        /// Levels that a refreshing snapshot is asked for (Bybit; `md_cache.max_depth`).
+        var comparedLevels = Int(Parameters.Cache().maxDepth)
         var logger: Logger
     }
 
@@ -63,13 +67,12 @@ final class VenueConnection {
         askedAt = SystemClock.monotonic()
         if let market = setup.venue.binance {
             let habits = VenueSocket.Habits(
-                requestIntervalNanoseconds: market.requestIntervalNanoseconds, pingIntervalNanoseconds: BinanceWire.pingIntervalNanoseconds,
-                lifetimeNanoseconds: BinanceWire.lifetimeNanoseconds)
+                requestIntervalNanoseconds: market.requestIntervalNanoseconds, lifetimeNanoseconds: BinanceWire.lifetimeNanoseconds)
             for shard in BinanceWire.shards(symbols: setup.symbols.count) {
                 add(habits, BinanceWire.subscriptions(symbols: setup.symbols[shard], market))
             }
         } else {
-            let habits = VenueSocket.Habits(pingText: BybitWire.ping(), heartbeatNanoseconds: BybitWire.heartbeatNanoseconds)
+            let habits = VenueSocket.Habits(pingText: BybitWire.ping())
             add(habits, BybitWire.subscriptions(symbols: setup.symbols, depth: setup.depth))
         }
     }
@@ -88,13 +91,17 @@ final class VenueConnection {
 
     /// Where a configured venue is. REST requests go to the venue's public address, or, when the stream is somebody else's (a simulated venue, a
     /// proxy), to the stream's own host and port.
-    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin?) {
+    static func addresses(_ venue: EdgeConfiguration.Venue) throws(TLSError) -> (WebSocketTarget, RESTOrigin) {
         let url = VenueURL(venue.url)!  // Checked on load, as is the other.
         let tls = url.isSecure || venue.restURL?.hasPrefix("https://") == true ? try TLSContext.venue() : nil
         let target = WebSocketTarget(host: url.host, port: url.port, path: url.path, tls: url.isSecure ? tls : nil)
-        guard let market = QuoteNode.Venue(rawValue: venue.name)?.binance else { return (target, nil) }
-        let isPublic = url.isSecure && (url.host.hasSuffix(".binance.com") || url.host.hasSuffix(".binance.vision"))
-        guard let rest = (venue.restURL ?? (isPublic ? market.publicREST : nil)).map({ VenueURL(rest: $0)! }) else {
+        let known: String? =
+            if let market = QuoteNode.Venue(rawValue: venue.name)?.binance {
+                url.host.hasSuffix(".binance.com") || url.host.hasSuffix(".binance.vision") ? market.publicREST : nil
+            } else {
+                BybitWire.publicREST(ofStream: url.host)
+            }
+        guard let rest = (venue.restURL ?? (url.isSecure ? known : nil)).map({ VenueURL(rest: $0)! }) else {
             return (target, RESTOrigin(host: url.host, port: url.port, tls: target.tls))
         }
         return (target, RESTOrigin(host: rest.host, port: rest.port, tls: rest.isSecure ? tls : nil))
@@ -119,7 +126,7 @@ final class VenueConnection {
             switch request {
             case .resubscribe(let symbol):
                 sockets[0].ask(BybitWire.resubscriptions(symbol: setup.symbols[Int(symbol)], depth: setup.depth))
-            case .ping: for socket in sockets { socket.ping(at: now) }
+            case .ping: for socket in sockets { socket.ping() }
             case .snapshot(let symbol): fetch(symbol, at: now)
             case .reconnect(let connection): sockets[connection].renew("the venue has announced its end")
             }
@@ -131,11 +138,16 @@ final class VenueConnection {
     // MARK: Order books over REST
 
     private func fetch(_ symbol: SymbolIndex, at now: Instant) {
-        guard let market = setup.venue.binance, let rest = setup.rest else { return answered(symbol, pauseNanoseconds: 0) }
-        let levels = market.snapshotLevels(symbols: setup.symbols.count)
+        let rest = setup.rest
+        let name = setup.symbols[Int(symbol)]
+        let path =
+            if let market = setup.venue.binance {
+                "\(market.depthPath)?symbol=\(name)&limit=\(market.snapshotLevels(symbols: setup.symbols.count))"
+            } else {
+                BybitWire.orderBookPath(setup.venue.category ?? .linear, symbol: name, levels: setup.comparedLevels)
+            }
         HTTPClient.get(
-            host: rest.host, port: rest.port, path: "\(market.depthPath)?symbol=\(setup.symbols[Int(symbol)])&limit=\(levels)",
-            tls: rest.tls, on: eventLoop
+            host: rest.host, port: rest.port, path: path, tls: rest.tls, on: eventLoop
         ).assumeIsolated().whenComplete { [self] result in
             switch result {
             case .success(let response) where response.status == 200:
@@ -194,4 +206,5 @@ final class VenueConnection {
     func heard(_ bytes: UnsafeRawBufferPointer, on connection: Int) { listener?.frame(bytes, on: connection) }
     func ponged(_ connection: Int) { listener?.pong(on: connection) }
     func closed(_ connection: Int) { listener?.disconnected(connection) }
+    func isDead(_ connection: Int, at now: Instant) -> Bool { listener?.isDead(connection, at: now) ?? false }
 }

@@ -14,9 +14,6 @@ final class VenueSocket: WebSocketDelegate {
         var requestIntervalNanoseconds: Int64 = 0
         /// A text frame; nil pings with the websocket's own.
         var pingText: [UInt8]?
-        var pingIntervalNanoseconds = Limits.freshnessPingIntervalNanoseconds
-        /// A ping is sent this often whatever comes; nil where the venue pings.
-        var heartbeatNanoseconds: Int64?
         /// It is renewed at a random age within; nil: as long as the venue likes.
         var lifetimeNanoseconds: ClosedRange<Int64>?
     }
@@ -33,11 +30,12 @@ final class VenueSocket: WebSocketDelegate {
     private var backOff = BackOff { Int64.random(in: $0) }
     private var waiting: [[UInt8]] = []
     private var lastRequest: Instant
-    private var lastFrame: Instant
     /// Anything at all, pongs too.
     private var lastSign: Instant
-    private var lastPing: Instant
+    /// Pings asked for while requests wait.
+    private var pingsWaiting = 0
     private var endOfLife: Instant?
+    private var isRenewing = false
 
     init(
         number: Int, target: WebSocketTarget, habits: Habits, subscriptions: [[UInt8]], owner: VenueConnection, on eventLoop: any EventLoop,
@@ -46,7 +44,7 @@ final class VenueSocket: WebSocketDelegate {
         (self.number, self.target, self.habits, self.subscriptions) = (number, target, habits, subscriptions)
         (self.owner, self.eventLoop, self.logger) = (owner, eventLoop, logger)
         let now = SystemClock.monotonic()
-        (lastRequest, lastFrame, lastSign, lastPing) = (now, now, now, now)
+        (lastRequest, lastSign) = (now, now)
     }
 
     var isOpen: Bool { socket != nil }
@@ -65,11 +63,20 @@ final class VenueSocket: WebSocketDelegate {
         waiting += requests
     }
 
-    func ping(at now: Instant) {
+    /// Each is answered once: the node counts them.
+    func ping() {
+        guard let socket else { return }
+        pingsWaiting += 1
+        sendPings(socket)
+    }
+
+    private func sendPings(_ socket: WebSocket) {
         // Subscriptions first: both count against the venue's limit of messages.
-        guard let socket, waiting.isEmpty else { return }
-        lastPing = now
-        if let text = habits.pingText { socket.send(text: text) } else { socket.ping() }
+        guard waiting.isEmpty else { return }
+        for _ in 0..<pingsWaiting {
+            if let text = habits.pingText { socket.send(text: text) } else { socket.ping() }
+        }
+        pingsWaiting = 0
     }
 
     /// Ends the connection in good order; the next one is opened at once.
@@ -77,6 +84,7 @@ final class VenueSocket: WebSocketDelegate {
         guard let socket else { return }
         logger.info("The venue's connection is renewed.", metadata: ["venue": "\(target.description)", "why": "\(why)"])
         endOfLife = nil
+        isRenewing = true
         socket.close()
     }
 
@@ -86,12 +94,12 @@ final class VenueSocket: WebSocketDelegate {
     func turn(at now: Instant) {
         guard let socket else { return }
         // It would not answer a goodbye either.
-        if now.since(lastSign) >= Limits.venueSilenceNanoseconds { return socket.abandon("the venue says nothing any more") }
+        if now.since(lastSign) >= Limits.venueSilenceNanoseconds || owner?.isDead(number, at: now) == true {
+            return socket.abandon("the venue says nothing any more")
+        }
         if let endOfLife, now >= endOfLife { return renew("its day is over") }
         send(socket, at: now)
-        let isQuiet = now.since(lastFrame) >= Limits.freshnessPingNanoseconds
-        let sincePing = now.since(lastPing)
-        if isQuiet && sincePing >= habits.pingIntervalNanoseconds || sincePing >= habits.heartbeatNanoseconds ?? .max { ping(at: now) }
+        sendPings(socket)
     }
 
     private func send(_ socket: WebSocket, at now: Instant) {
@@ -116,7 +124,8 @@ final class VenueSocket: WebSocketDelegate {
         guard let owner, !owner.isStopped else { return socket.close() }
         self.socket = socket
         let now = SystemClock.monotonic()
-        (lastFrame, lastSign, lastPing) = (now, now, now)
+        lastSign = now
+        pingsWaiting = 0
         endOfLife = habits.lifetimeNanoseconds.map { now.advanced(nanoseconds: .random(in: $0)) }
         owner.opened(number)
         waiting = subscriptions
@@ -127,8 +136,7 @@ final class VenueSocket: WebSocketDelegate {
 
     func text(_ bytes: UnsafeRawBufferPointer, on socket: WebSocket) {
         guard socket === self.socket, let owner else { return }
-        lastFrame = SystemClock.monotonic()
-        lastSign = lastFrame
+        lastSign = SystemClock.monotonic()
         // A venue that talks is one that is there: the next failure is the first again.
         backOff.reset()
         owner.heard(bytes, on: number)
@@ -146,6 +154,9 @@ final class VenueSocket: WebSocketDelegate {
         waiting = []
         guard let owner, !owner.isStopped else { return }
         owner.closed(number)
+        let wasRenewed = isRenewing
+        isRenewing = false
+        if wasRenewed { return connect() }
         logger.warning("The venue's connection ended.", metadata: ["venue": "\(target.description)", "cause": "\(reason)"])
         reconnect()
     }

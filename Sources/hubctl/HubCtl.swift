@@ -11,11 +11,15 @@ import ArgumentParser
         version: "0.1.0",
         subcommands: [
             HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, DatasetCommand.self, ReportCommand.self,
+            PerfGateCommand.self,
         ])
 }
 
 struct DatasetCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "dataset", abstract: "Calibration datasets.",
-        subcommands: [DatasetBuildCommand.self, DatasetListCommand.self, DatasetPullCommand.self, DatasetSummaryCommand.self])
+        subcommands: [
+            DatasetBuildCommand.self, DocumentListCommand<DatasetDocument>.self, DocumentPullCommand<DatasetDocument>.self,
+            DatasetSummaryCommand.self,
+        ])
 }

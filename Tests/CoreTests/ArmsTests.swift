@@ -243,7 +243,7 @@ import Testing
         #expect(it.markouts.count == it.fills.count)
         for markout in it.markouts { #expect(fillsByID[markout.fillID]?.armFields == markout.armFields) }
         func notional(_ fill: FillRecord) -> Int64 {
-            it.node.withSymbol(0) { $0.notional(ticksTimesLots: Int128(fill.price) * Int128(fill.quantity)) }
+            it.node.withSymbol(0) { $0.instrument.notional(price: fill.price, lots: fill.quantity) }
         }
         for fields in all {
             let rows = it.snapshots.filter { $0.armFields == fields }

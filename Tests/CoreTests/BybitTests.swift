@@ -12,10 +12,11 @@ import Wire
         private let memory = OutboxMemory()
         private(set) var clock: Int64 = 1_735_689_600_000
 
-        init(_ venue: QuoteNode.Venue = .bybit, isRecorded: Bool = true) {
+        init(_ venue: QuoteNode.Venue = .bybit, isRecorded: Bool = true, _ change: (inout Parameters) -> Void = { _ in }) {
             var parameters = Parameters()
             parameters.tickSampleRate = 1
             parameters.cache.topicProofNanoseconds = 5_000_000_000
+            change(&parameters)
             node = QuoteNode(
                 venue: venue,
                 instruments: [
@@ -390,11 +391,16 @@ import Wire
     /// Live: a pong each 250 ms keeps a silent book quoted while its topic spoke within 5 s, and no longer.
     @Test func pongsExtendTheProofOfASilentTopic() {
         let it = Harness(isRecorded: false)
+        it.node.connected(0, at: it.moment())
         it.quote()
         #expect(it.isQuoting)
-        for _ in 0..<19 { it.node.pong(on: 0, at: it.moment(after: 250)) }
+        func answer() {
+            _ = it.node.takeRequests()
+            it.node.pong(on: 0, at: it.moment(after: 250))
+        }
+        for _ in 0..<19 { answer() }
         #expect(it.isQuoting, "4.75 s of pongs")
-        for _ in 0..<6 { it.node.pong(on: 0, at: it.moment(after: 250)) }
+        for _ in 0..<6 { answer() }
         #expect(!it.isQuoting && it.isProven(), "the chain is whole; its age is not")
         it.book("delta", 13)
         it.book("delta", 14, after: 20)
@@ -412,8 +418,13 @@ import Wire
 
     @Test func theTextPongProvesToo() {
         let it = Harness(isRecorded: false)
+        it.node.connected(0, at: it.moment())
         it.quote()
-        for _ in 0..<8 { it.send(#"{"success":true,"ret_msg":"pong","conn_id":"d8","op":"ping"}"#, after: 250) }
+        for _ in 0..<8 {
+            it.node.advance(to: it.moment(after: 200))
+            _ = it.node.takeRequests()
+            it.send(#"{"success":true,"ret_msg":"pong","conn_id":"d8","op":"ping"}"#, after: 50)
+        }
         #expect(it.isQuoting)
     }
 

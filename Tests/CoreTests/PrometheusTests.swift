@@ -87,6 +87,41 @@ import Wire
         #expect(!text(families, .text).contains("fill_rate"), "a family without a sample is not written")
     }
 
+    /// Buckets accumulate, bounds look alike in both forms; a sum that can fall is not for OpenMetrics.
+    @Test func histogramAccumulates_signedOneHasNoSumInOpenMetrics() {
+        var seconds = BoundedHistogram(bounds: [50_000, 150_000_000, 1_000_000_000])
+        for value: Int64 in [50_000, 50_001, 150_000_000, 2_000_000_000] { seconds.add(value) }
+        var signed = BoundedHistogram(bounds: [-100_000, 0])
+        for value: Int64 in [-200_000, 0, 0, 300_000] { signed.add(value) }
+        let families = [
+            MetricFamily(
+                "mm_x_seconds", .histogram, help: "H.", unit: "seconds",
+                samples: [MetricSample(.histogram(seconds, places: 9), labels: [("bucket", "A")])]),
+            MetricFamily("mm_y_bps", .histogram, help: "H.", value: .histogram(signed, places: 6)),
+        ]
+        let buckets = """
+            mm_x_seconds_bucket{bucket="A",le="0.00005"} 1
+            mm_x_seconds_bucket{bucket="A",le="0.15"} 3
+            mm_x_seconds_bucket{bucket="A",le="1.0"} 3
+            mm_x_seconds_bucket{bucket="A",le="+Inf"} 4
+            mm_x_seconds_sum{bucket="A"} 2.150100001
+            mm_x_seconds_count{bucket="A"} 4
+
+            """
+        let signedBuckets = """
+            mm_y_bps_bucket{le="-0.1"} 1
+            mm_y_bps_bucket{le="0.0"} 3
+            mm_y_bps_bucket{le="+Inf"} 4
+
+            """
+        #expect(
+            text(families, .text) == "# HELP mm_x_seconds H.\n# TYPE mm_x_seconds histogram\n" + buckets
+                + "# HELP mm_y_bps H.\n# TYPE mm_y_bps histogram\n" + signedBuckets + "mm_y_bps_sum 0.1\nmm_y_bps_count 4\n")
+        #expect(
+            text(families, .openMetrics) == "# TYPE mm_x_seconds histogram\n# UNIT mm_x_seconds seconds\n# HELP mm_x_seconds H.\n" + buckets
+                + "# TYPE mm_y_bps histogram\n# HELP mm_y_bps H.\n" + signedBuckets + "# EOF\n")
+    }
+
     @Test(arguments: [
         ("", MetricsForm.text), ("*/*", .text), ("text/plain;version=0.0.4", .text),
         ("application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", .openMetrics),

@@ -27,8 +27,7 @@ struct RecordLinesTests {
         var lines = RecordLines(Sample.format())
         var writer = JSONWriter()
         for (index, kind) in EventKind.allCases.enumerated() {
-            let feed: Feed? = kind == .dropped ? .ticks : kind == .cut ? .fills : nil
-            lines.event(Sample.event(kind), about: feed, seq: Int64(index + 1), into: &writer)
+            lines.event(Sample.event(kind), about: Sample.subject(kind), seq: Int64(index + 1), into: &writer)
         }
         let rows = String(decoding: writer.bytes, as: UTF8.self)
         try compare(rows, with: "event_kinds.jsonl")
@@ -291,6 +290,20 @@ enum Sample {
         case .latch, .config: EventRecord(wall: wall, kind: kind, armFields: fields)
         case .kill: EventRecord(wall: wall, kind: kind, first: 4)
         case .release: EventRecord(wall: wall, kind: kind, symbol: 1)
+        case .lost: EventRecord(wall: wall, kind: kind, symbol: 1, first: 3 << 32 | 17)
+        case .sealed: EventRecord(wall: wall, kind: kind, first: 61_440, second: 120)
+        }
+    }
+
+    static func subject(_ kind: EventKind) -> EventSubject? {
+        switch kind {
+        case .dropped: EventSubject(feed: .ticks)
+        case .cut: EventSubject(feed: .fills)
+        case .sealed:
+            EventSubject(
+                feed: .markouts, day: CalendarDay(number: 20_088),
+                sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")
+        default: nil
         }
     }
 

@@ -79,7 +79,7 @@ import Testing
         it.advance(10)
         it.trade("99.9", "100", sells: true)
         #expect(it.fills.map(\.quantity) == [10], "the narrower order limit holds, whatever the order size became")
-        #expect(Set(Parameters.Limits().widened(beyond: limits)) == ["limits.order_qty", "limits.daily_loss_host"])
+        #expect(Set(Parameters.Limits().widened(beyond: limits)) == ["limits.order_qty", "limits.position", "limits.daily_loss_host"])
         var wide = limits
         wide.position += 1
         wide.priceCollar = BasisPoints(101)!
@@ -92,12 +92,15 @@ import Testing
         let it = QuoteBench(symbols: 2)
         it.quoting(symbols: 2)
         reload(it) { $0.limits.openOrdersHost = 3 }
-        #expect(it.node.shared.openOrders == 0)
+        #expect((0...1).allSatisfy { it.intended($0) == (nil, nil) }, "cancels are on their way")
         it.advance(10)
+        #expect(it.node.shared.openOrders == 0)
         for symbol in 0...1 { it.tick(symbol, after: 5) }
         it.advance(10)
         #expect(it.node.shared.openOrders == 3)
         reload(it, hash: 10) { $0.limits.openOrdersSymbol = 1 }
+        for symbol in 0...1 { it.tick(symbol, after: 1) }
+        #expect((0...1).allSatisfy { it.intended($0) == (nil, nil) }, "nothing new before the old ones are gone")
         it.advance(10)
         for symbol in 0...1 { it.tick(symbol, after: 5) }
         it.advance(10)

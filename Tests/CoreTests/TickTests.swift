@@ -91,11 +91,12 @@ import Testing
         let it = QuoteBench()
         it.quoting()
         #expect(it.intended() == (1_000, 1_002))
-        it.move(bids: "[\"100.2\",\"5\"]", asks: "[\"100.2\",\"0\"],[\"100.4\",\"5\"]", after: 1)
-        #expect(it.intended().sell == 1_004 && it.intended().buy == 1_000, "the ask at 100.2 may still be hit")
-        #expect(it.node.withSymbol(0) { $0.counts.selfCrossesHeld } == 1)
+        // Mid 100.4: the new bid belongs above our old ask, which nobody has taken.
+        it.move(bids: "[\"100.1\",\"5\"]", asks: "[\"100.2\",\"0\"],[\"100.7\",\"5\"]", after: 1)
+        #expect(it.intended() == (1_000, 1_005), "the ask at 100.2 may still be hit")
+        #expect(it.node.withSymbol(0) { $0.counts.selfCrossesHeld } == 1 && it.fills.isEmpty)
         it.tick(after: 6)
-        #expect(it.intended() == (1_002, 1_004))
+        #expect(it.intended() == (1_003, 1_005))
     }
 
     @Test func takersPayTheTakerFee_andCount() {
@@ -110,7 +111,9 @@ import Testing
         it.advance(20)
         let fill = it.fills.first
         #expect(it.fills.count == 1 && fill?.isTaker == true && fill?.price == 999 && fill?.quantity == 4 && fill?.fee == BasisPoints(5))
-        #expect(fill?.slip.micro == FixedPoint.divide(-1 * 10_000_000_000, by: Int128(fill!.quotePrice)), "a tick better than quoted")
+        // The newest target counts, that of the replacement on its way (SPEC 1.3).
+        let quoted = fill!.quotePrice
+        #expect(quoted < 999 && fill?.slip.micro == FixedPoint.divide(Int128(999 - quoted) * 10_000_000_000, by: Int128(quoted)))
         #expect(it.position() == 4 && it.quotes.first?.outcome == .cancelled && it.quotes.first?.quantity == 10)
         let rejected = it.node.withSymbol(0) { $0.counts.postOnlyRejections }
         #expect(rejected == 0)

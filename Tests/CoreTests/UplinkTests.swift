@@ -171,6 +171,68 @@ struct UplinkTests {
         }
     }
 
+    // MARK: Metrics
+
+    @Test func roundTripIsThatOfThePing_reconnectsAreWelcomesAfterTheFirst() {
+        var link = Link()
+        _ = link.connect()
+        link.now = Instant(nanoseconds: 5_000_000_000)
+        #expect(link.step(.tick) == [.send(.ping(number: 1))])
+        link.now = Instant(nanoseconds: 5_030_000_000)
+        _ = link.step(.received(.pong(number: 9)))
+        _ = link.step(.received(.pong(number: 1)))
+        var reading = link.uplink.reading(at: link.now)
+        #expect(reading.roundTrips.count == 1 && reading.roundTrips.sum == 30_000_000 && reading.reconnects == 0 && reading.isConnected)
+        // A hub that talks is asked, too.
+        link.now = Instant(nanoseconds: 9_999_000_000)
+        _ = link.step(.received(.pong(number: 7)))
+        link.now = Instant(nanoseconds: 10_000_000_000)
+        #expect(link.step(.tick) == [.send(.ping(number: 2))])
+        _ = link.step(.disconnected)
+        _ = link.step(.connected(Link.hello))
+        _ = link.step(.received(.welcome(Link.welcome)))
+        reading = link.uplink.reading(at: link.now)
+        #expect(reading.reconnects == 1)
+    }
+
+    @Test func oldestUnackedByteHasItsAge_untilItIsAcknowledged() {
+        var link = Link()
+        func age() -> Int64? { link.uplink.reading(at: link.now).oldestUnackedNanoseconds.map { $0 / 1_000_000_000 } }
+        #expect(age() == nil)
+        link.stream([Self.fills])
+        #expect(age() == nil)
+        for second in Int64(10)..<20 {
+            link.now = Instant(nanoseconds: second * 1_000_000_000)
+            _ = link.step(.grew(file: Self.fills, syncedLength: 1 + (second - 9) * 100))
+            _ = link.step(.turnEnded)
+        }
+        #expect(age() == 9)
+        // Up to a byte before the end of the third growth.
+        _ = link.step(.received(.ack(.init(file: Self.fills, length: 300))))
+        #expect(age() == 7)
+        _ = link.step(.received(.ack(.init(file: Self.fills, length: 1001))))
+        #expect(age() == nil)
+    }
+
+    /// A week without a hub: the memory is bounded, and the age is never told too young.
+    @Test func ageOfALongBacklogStaysKnown() {
+        var link = Link()
+        link.stream([Self.fills])
+        _ = link.step(.disconnected)
+        for second in stride(from: Int64(1), to: 600_000, by: 20) {
+            link.now = Instant(nanoseconds: second * 1_000_000_000)
+            _ = link.step(.grew(file: Self.fills, syncedLength: 1 + second))
+        }
+        #expect(link.uplink.reading(at: link.now).oldestUnackedNanoseconds == link.now.nanoseconds - 1_000_000_000)
+        // The hub holds all but the last day.
+        _ = link.step(.connected(Link.hello))
+        _ = link.step(.received(.welcome(Link.welcome)))
+        _ = link.step(.received(.resume(.init(file: Self.fills, length: 513_600, tailCRC32C: "00000000"))))
+        _ = link.step(.tail(file: Self.fills, length: 513_600, crc32c: "00000000"))
+        let hours = (link.uplink.reading(at: link.now).oldestUnackedNanoseconds ?? 0) / 3_600_000_000_000
+        #expect((23...27).contains(hours), "\(hours)")
+    }
+
     // MARK: Time
 
     @Test func pingAfter5SecondsOfSilence_deadAfter30() {

@@ -18,10 +18,10 @@ final class EdgeRig {
     struct TimedOut: Error, CustomStringConvertible { var description: String }
 
     /// Starts both; returns when the edge has said that it runs.
-    init(_ more: [String] = [], prepare: (String) throws -> [String] = { _ in [] }) throws {
+    init(_ more: [String] = [], venue options: [String] = [], prepare: (String) throws -> [String] = { _ in [] }) throws {
         directory = try Binaries.temporaryDirectory()
         venue = try LiveProcess(
-            "calib-lab", ["venue", "--wire", "bybit", "--listen", "127.0.0.1:0", "--symbols", "BTCUSDT,ETHUSDT", "--seed", "3"])
+            "calib-lab", ["venue", "--wire", "bybit", "--listen", "127.0.0.1:0", "--symbols", "BTCUSDT,ETHUSDT", "--seed", "3"] + options)
         address = try Self.member("listening", of: venue.firstLine)
         arguments =
             [

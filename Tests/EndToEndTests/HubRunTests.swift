@@ -336,6 +336,9 @@ import Wire
         let text = String(decoding: try rig.get("/metrics").body, as: UTF8.self)
         #expect(text.contains(#"mm_symbol_vol_realized{symbol="BTCUSDT",host="tokyo"} 1.5"#), "\(text)")
         #expect(!text.contains("mm_symbol_queue_eta_ms{"))
+        #expect(text.contains(#"mm_hub_ingest_records_total{host="tokyo",stream="fills"} 1"#))
+        #expect(text.contains("mm_hub_store_commit_duration_seconds_count 1\n"), "one round wrote something")
+        #expect(text.contains("mm_tls_certificate_expiry_timestamp_seconds{cn=") && text.contains("process_cpu_seconds_total "))
         #expect(text.contains(#"mm_hub_hosts{state="connected"} 1"#) && text.contains("mm_hub_ingest_bytes_total \(Self.row(1).count)"))
     }
 

@@ -1,7 +1,11 @@
 import CalibModel
+import EdgeCore
 import Glibc
 import NodeShell
+import Synchronization
+import TestSupport
 import Testing
+import Wire
 
 /// Idea: write rows, close, damage the files as a crash would, open again; then look at the files, not at the code.
 struct FeedFilesTests {
@@ -14,6 +18,7 @@ struct FeedFilesTests {
             #expect(epoch.utf8.count == 16)
             #expect(files.highestSeq == [0, 0, 0, 0, 0, 0])
             try append(files, .fills, 1, [row(1), row(2)])
+            try files.sync(.fills)
             try append(files, .fills, 0, [row(3)])
             try append(files, .quotes, 0, [row(9)])
             try files.sync(.fills)
@@ -92,7 +97,7 @@ struct FeedFilesTests {
         #expect(files.cuts.count == 1)
     }
 
-    /// A file-size limit stands for a full disk: the write stops inside a row, the part is cut back, the error is told.
+    /// A file-size limit stands for a full disk: the write stops inside a row, all of it is cut back, the error is told.
     @Test func rowCutShortByAFullDiskIsTakenBack() throws {
         let folder = try Folder()
         let files = try FeedFiles(artifacts: folder.path)
@@ -118,7 +123,163 @@ struct FeedFilesTests {
         #expect(error?.errorNumber == EFBIG)
         var status = stat()
         try #require(stat(path, &status) == 0)
-        #expect(Int(status.st_size) == limit - length * 3 / 2 + length)
+        #expect(Int(status.st_size) == limit - length * 3 / 2)
+    }
+
+    // MARK: Trouble
+
+    /// The disk is full in the middle of a row, and then refuses even to cut it off: the next append begins by cutting.
+    @Test(arguments: [false, true])
+    func appendThatFailsLeavesNothing_andIsRepeatedWhole(cutFailsToo: Bool) throws {
+        let folder = try Folder()
+        let disk = FaultyDisk()
+        let files = try FeedFiles(artifacts: folder.path, calls: disk.calls)
+        try append(files, .fills, 0, [row(1)])
+        disk.set { ($0.room, $0.cutFails) = (10, cutFailsToo) }
+        for _ in 0..<2 {
+            let error = #expect(throws: FileError.self) { try append(files, .fills, 0, [row(2), row(3)]) }
+            #expect(error?.errorNumber == (cutFailsToo ? error?.errorNumber : ENOSPC))
+        }
+        // What was there before can be synced, and that is all that is ever shipped.
+        try files.sync(.fills)
+        #expect(files.synced.takeChanges().map(\.length) == [Int64(row(1).utf8.count)])
+        disk.set { ($0.room, $0.cutFails) = (.max, false) }
+        try append(files, .fills, 0, [row(2), row(3)])
+        try files.sync(.fills)
+        #expect(try folder.read("feeds/fills_19700101.jsonl") == row(1) + row(2) + row(3))
+    }
+
+    /// After a failed sync the file goes back to what is known to be durable, and a new descriptor goes on from there.
+    @Test func syncThatFailsTakesBackWhatItDidNotCover() throws {
+        let folder = try Folder()
+        let disk = FaultyDisk()
+        let files = try FeedFiles(artifacts: folder.path, calls: disk.calls)
+        try append(files, .fills, 0, [row(1)])
+        try files.sync(.fills)
+        _ = files.synced.takeChanges()
+        try append(files, .fills, 0, [row(2)])
+        disk.set { $0.syncFails = true }
+        let error = #expect(throws: FileError.self) { try files.sync(.fills) }
+        #expect(error?.errorNumber == EIO)
+        try files.takeBack(.fills)
+        #expect(try folder.read("feeds/fills_19700101.jsonl") == row(1))
+        let before = disk.opens
+        disk.set { $0.syncFails = false }
+        try append(files, .fills, 0, [row(2)])
+        try files.sync(.fills)
+        #expect(disk.opens == before + 1)
+        #expect(try folder.read("feeds/fills_19700101.jsonl") == row(1) + row(2))
+        #expect(files.synced.takeChanges().map(\.length) == [Int64((row(1) + row(2)).utf8.count)])
+    }
+
+    /// The writer and the files together, on a disk that fails half of the time, and processes that die in the middle of it.
+    @Test(arguments: 1...8 as ClosedRange<UInt64>)
+    func noDurableRowIsLostOrDoubled_overFaultsAndRestarts(seed: UInt64) throws {
+        let folder = try Folder()
+        var random = SeededRandom(seed: seed)
+        var durable: [UInt8] = []
+        for life in 0..<6 {
+            let disk = FaultyDisk()
+            let files = try FeedFiles(artifacts: folder.path, calls: disk.calls)
+            let found = Array(try folder.read("feeds/events_20250101.jsonl", orEmpty: true).utf8)
+            #expect(found.starts(with: durable), "what was durable is as it was")
+            #expect(found.split(separator: 0x0a).count == Int(files.highestSeq[2]), "seq without a hole")
+            let format = RecordFormat(source: "live", venue: "v", host: "h", epoch: files.epoch, instruments: [])
+            var writer = FeedWriter(format: format, highestSeq: files.highestSeq)
+            var now: Int64 = 0
+            for step in 0..<200 {
+                now += 20_000_000
+                let isHealthy = life == 5 && step > 120
+                disk.set { state in
+                    state.room = isHealthy || random.next(below: 2) == 0 ? .max : random.next(below: 300)
+                    state.syncFails = !isHealthy && random.next(below: 4) == 0
+                    state.cutFails = !isHealthy && random.next(below: 4) == 0
+                }
+                for _ in 0..<random.next(below: 3) {
+                    let wall = WallTime(nanoseconds: 1_735_689_600_000_000_000 + now)
+                    writer.append(EventRecord(wall: wall, kind: .clock, first: 1), at: Instant(nanoseconds: now))
+                }
+                for effect in writer.endDrain(at: Instant(nanoseconds: now), isLast: isHealthy) where writer.mayPerform(effect) {
+                    do {
+                        switch effect {
+                        case .append(let feed, let day, let range):
+                            let bytes = Array(writer.pendingBytes(of: feed)[range])
+                            try bytes.withUnsafeBytes { try files.append(feed, day, $0) }
+                        case .sync(let feed): try files.sync(feed)
+                        case .takeBack(let feed): try files.takeBack(feed)
+                        }
+                        writer.done(effect)
+                    } catch {
+                        writer.failed(effect, at: Instant(nanoseconds: now))
+                    }
+                }
+                writer.performed()
+                if let length = files.synced.takeChanges().last?.length {
+                    let bytes = Array(try folder.read("feeds/events_20250101.jsonl").utf8.prefix(Int(length)))
+                    #expect(bytes.starts(with: durable) && bytes.last == 0x0a)
+                    durable = bytes
+                }
+            }
+            if life == 5 { #expect(writer.isEverythingSynced && writer.troubleSince == nil) }
+        }
+        #expect(durable.split(separator: 0x0a).count > 300)
+    }
+
+    // MARK: Sealed files
+
+    @Test func sealSaysWhatTheFileHolds_andIsRememberedOnce() throws {
+        let folder = try Folder()
+        let text = row(1) + row(2) + row(7)
+        try folder.write("feeds/quotes_19700101.jsonl", text)
+        do {
+            let files = try FeedFiles(artifacts: folder.path)
+            let day = CalendarDay(number: 0)
+            let missing = try files.sealed.seal(.fills, day) { false }
+            let cancelled = try files.sealed.seal(.quotes, day) { true }
+            #expect(missing == nil && cancelled == nil)
+            let file = try #require(try files.sealed.seal(.quotes, day) { false })
+            #expect(
+                file
+                    == SealedFile(
+                        feed: .quotes, day: day, bytes: Int64(text.utf8.count), rows: 3, sha256: Digest.sha256(Array(text.utf8)),
+                        highestSeq: 7))
+            #expect(files.sealed[.quotes, day] == nil)
+            try files.sealed.note(file)
+            #expect(files.sealed[.quotes, day] == file)
+        }
+        // It is not read again: damage of the same length stays, and seq comes from the ledger.
+        try folder.write("feeds/quotes_19700101.jsonl", String(repeating: "x", count: text.utf8.count))
+        do {
+            let files = try FeedFiles(artifacts: folder.path)
+            #expect(files.cuts.isEmpty && files.highestSeq[4] == 7 && files.sealed[.quotes, CalendarDay(number: 0)]?.rows == 3)
+        }
+        // Of another length it is looked at like any.
+        try folder.write("feeds/quotes_19700101.jsonl", row(1) + "x")
+        let files = try FeedFiles(artifacts: folder.path)
+        #expect(files.cuts.count == 1 && files.highestSeq[4] == 1)
+    }
+
+    /// The process died between a sealed event's sync and its line in the ledger, or in the middle of that line.
+    @Test(arguments: ["", "{\"file\":\"fills_1970"])
+    func sealedEventWithoutItsLineIsFound(ledger: String) throws {
+        let folder = try Folder()
+        try folder.write("feeds/fills_19700101.jsonl", row(1))
+        var lines = RecordLines(RecordFormat(source: "live", venue: "v", host: "h", epoch: "0123456789abcdef", instruments: []))
+        var events = JSONWriter()
+        let sha256 = Digest.sha256(Array(row(1).utf8))
+        let wall = WallTime(nanoseconds: 86_400_000_000_000)
+        lines.event(EventRecord(wall: wall, kind: .started, first: 1), seq: 1, into: &events)
+        lines.event(
+            EventRecord(wall: wall, kind: .sealed, first: Int64(row(1).utf8.count), second: 1),
+            about: EventSubject(feed: .fills, day: CalendarDay(number: 0), sha256: sha256), seq: 2, into: &events)
+        try folder.write("feeds/events_19700102.jsonl", String(decoding: events.bytes, as: UTF8.self))
+        try folder.write("feeds/.sealed", ledger)
+        for _ in 0..<2 {
+            let files = try FeedFiles(artifacts: folder.path)
+            #expect(files.sealed[.fills, CalendarDay(number: 0)]?.sha256 == sha256)
+            #expect(files.highestSeq[0] == 1 && files.newestDay[2] == CalendarDay(number: 1))
+        }
+        #expect(try folder.read("feeds/.sealed").split(separator: "\n").count == 1)
     }
 
     @Test func otherFilesAreLeftAlone() throws {
@@ -136,6 +297,50 @@ private func row(_ seq: Int64) -> String { "{\"v\":1,\"host\":\"h\",\"epoch\":\"
 
 private func append(_ files: FeedFiles, _ feed: Feed, _ day: Int64, _ rows: [String]) throws {
     try Array(rows.joined().utf8).withUnsafeBytes { try files.append(feed, CalendarDay(number: day), $0) }
+}
+
+/// The system's calls, some of which fail as a full or dying disk lets them.
+private final class FaultyDisk: Sendable {
+    struct State {
+        /// Bytes that the next writes may still put down.
+        var room = Int.max
+        var syncFails = false
+        var cutFails = false
+        var opens = 0
+    }
+    private let state = Mutex(State())
+
+    func set(_ change: (inout State) -> Void) { state.withLock { change(&$0) } }
+    var opens: Int { state.withLock { $0.opens } }
+
+    var calls: FileCalls {
+        FileCalls(
+            write: { [self] descriptor, bytes, count in
+                let part = state.withLock { state in
+                    defer { if state.room != .max { state.room = max(0, state.room - count) } }
+                    return min(count, state.room)
+                }
+                if part == 0 {
+                    errno = ENOSPC
+                    return -1
+                }
+                return write(descriptor, bytes, part)
+            },
+            sync: { [self] descriptor in
+                guard state.withLock({ $0.syncFails }) else { return fdatasync(descriptor) }
+                errno = EIO
+                return -1
+            },
+            truncate: { [self] descriptor, length in
+                guard state.withLock({ $0.cutFails }) else { return ftruncate(descriptor, length) }
+                errno = EIO
+                return -1
+            },
+            open: { [self] path in
+                set { $0.opens += 1 }
+                return FileCalls.system.open(path)
+            })
+    }
 }
 
 /// A directory of the test's own, removed with everything in it.
@@ -165,7 +370,8 @@ private final class Folder {
 
     func remove(_ name: String) throws { try #require(unlink(path + "/" + name) == 0) }
 
-    func read(_ name: String) throws -> String {
+    func read(_ name: String, orEmpty: Bool = false) throws -> String {
+        if orEmpty, access(path + "/" + name, F_OK) != 0 { return "" }
         let file = try #require(fopen(path + "/" + name, "r"), "\(name)")
         defer { fclose(file) }
         var bytes = [UInt8](repeating: 0, count: 1 << 20)

@@ -13,7 +13,8 @@ package enum EmitStage {
         package var positionLots: Int64
         package var pullsBuy: Bool
         package var pullsSell: Bool
-        /// How many more orders the symbol and the host may open; a side that is open already needs none.
+        /// How many more orders the symbol and the host may open; a side that is open already needs none. Negative: more are open than a
+        /// limit, narrower since, allows; both sides go.
         package var orderRoom: Int64 = 2
         package var isBuyOpen = false
         package var isSellOpen = false
@@ -26,6 +27,9 @@ package enum EmitStage {
         /// Ticks x lots.
         package var notional: Int64
         package var collar: BasisPoints
+        /// What the venue takes at least: ticks x lots, and lots. An order below is not placed.
+        package var minimumNotional: Int64 = 0
+        package var minimumLots: Int64 = 1
     }
 
     package struct Target: Sendable, Equatable {
@@ -48,12 +52,12 @@ package enum EmitStage {
             roundingUp: true)
         var output = Output()
         var room = input.orderRoom
-        if !input.pullsBuy, input.isBuyOpen || room > 0 {
+        if !input.pullsBuy, input.isBuyOpen ? input.orderRoom >= 0 : room > 0 {
             output.bid = checked(
                 min(buy, input.top.askPrice - 1), input.lots, room: limits.positionLots - input.positionLots, input.top.midTwice, limits)
         }
         if output.bid != nil, !input.isBuyOpen { room -= 1 }
-        if !input.pullsSell, input.isSellOpen || room > 0 {
+        if !input.pullsSell, input.isSellOpen ? input.orderRoom >= 0 : room > 0 {
             output.ask = checked(
                 max(sell, input.top.bidPrice + 1), input.lots, room: limits.positionLots + input.positionLots, input.top.midTwice, limits)
         }
@@ -73,7 +77,7 @@ package enum EmitStage {
     private static func checked(_ price: Int64, _ lots: Int64, room: Int64, _ midTwice: Int64, _ limits: HardLimits) -> Target? {
         guard price > 0 else { return nil }
         let allowed = min(lots, limits.orderLots, room, limits.notional / price)
-        guard allowed > 0 else { return nil }
+        guard allowed >= max(1, limits.minimumLots), Int128(allowed) * Int128(price) >= Int128(limits.minimumNotional) else { return nil }
         // |price - mid| / mid <= collar, in whole numbers: |2 price - midTwice| * 1e10 <= collar * midTwice.
         let distance = Int128((2 * price - midTwice).magnitude) * 10_000_000_000
         guard distance <= Int128(limits.collar.micro) * Int128(midTwice) else { return nil }
@@ -89,8 +93,9 @@ package enum OrderDecision: Sendable, Equatable {
     ///   - resting: the order last asked for on this side, nil when none.
     ///   - minimumTicks: a smaller move of the target is ignored.
     ///   - keepTicks: an order behind its target is kept while the move is smaller: what its place in the queue is worth.
+    ///   - opposite: the other side's best price. An order at or through it is moved however small the move is: it would cross on arrival.
     package static func decide(
-        side: Side, target: EmitStage.Target?, resting: EmitStage.Target?, minimumTicks: Int64, keepTicks: Int64
+        side: Side, target: EmitStage.Target?, resting: EmitStage.Target?, minimumTicks: Int64, keepTicks: Int64, opposite: Int64? = nil
     ) -> OrderDecision {
         switch (target, resting) {
         case (nil, nil): return .none
@@ -98,6 +103,7 @@ package enum OrderDecision: Sendable, Equatable {
         case (.some, nil): return .place
         case (.some(let target), .some(let resting)):
             if target.lots < resting.lots { return .replace }  // Smaller is safer: at once.
+            if let opposite, (resting.price - opposite) * side.sign >= 0 { return .replace }
             let towardsUs = (target.price - resting.price) * side.sign  // > 0: the order stands behind its target.
             if towardsUs.magnitude < UInt64(max(1, minimumTicks)) { return .keep }
             if towardsUs > 0, towardsUs < keepTicks { return .keep }

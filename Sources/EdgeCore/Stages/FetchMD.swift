@@ -6,17 +6,20 @@ package enum FetchMDStage {
         package var outcome: MDCache.Outcome
         package var ageNanoseconds: Int64?
         package var top: TopOfBook?
+        /// Refused for now: a refresh in flight may still prove the book.
+        package var awaitsRefresh = false
         package var isHit: Bool { outcome == .hit }
         package var usedStale: Bool { outcome == .stale }
     }
 
     package static func run(
-        _ cache: inout MDCache, book: borrowing Book, at now: Instant, answers: Bool, _ parameters: Parameters.Cache
+        _ cache: inout MDCache, book: borrowing Book, at now: Instant, answers: Bool, hasWaited: Bool = false,
+        _ parameters: Parameters.Cache
     ) -> Output {
-        let (outcome, age) = cache.read(at: now, answers: answers, parameters)
-        guard outcome != .refused, let top = book.top, !top.isCrossed else {
-            return Output(outcome: .refused, ageNanoseconds: age, top: nil)
+        let reading = cache.readForTick(at: now, answers: answers, hasWaited: hasWaited, parameters)
+        guard reading.outcome != .refused, let top = book.top, !top.isCrossed else {
+            return Output(outcome: .refused, ageNanoseconds: reading.age, top: nil, awaitsRefresh: reading.awaitsRefresh)
         }
-        return Output(outcome: outcome, ageNanoseconds: age, top: top)
+        return Output(outcome: reading.outcome, ageNanoseconds: reading.age, top: top)
     }
 }

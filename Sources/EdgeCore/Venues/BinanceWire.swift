@@ -58,6 +58,9 @@ package enum BinanceWire {
         }
     }
 
+    /// What a COIN-M contract is worth in US dollars, where nothing says so: 100 of Bitcoin, 10 of every other coin.
+    package static func contractMultiplier(of symbol: String) -> Int64 { symbol.hasPrefix("BTCUSD") ? 100 : 10 }
+
     /// Streams of one connection.
     package static let streamsPerConnectionMax = 1_024
     /// Streams named in one request, of 30 bytes each: the venue refuses long messages.

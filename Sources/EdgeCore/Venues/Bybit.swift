@@ -37,6 +37,8 @@ package struct BybitDecoder: ~Copyable {
     package private(set) var bidCount = 0
     package private(set) var askCount = 0
     package private(set) var tradeCount = 0
+    /// `seq` of the last book frame: rises with time across the symbol's topics and REST. `Int64.min` when it has none.
+    package private(set) var sequence: Int64 = .min
     let levels: UnsafeMutablePointer<RawLevel>
     /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
     let converted: UnsafeMutablePointer<BookLevel>
@@ -188,10 +190,11 @@ package struct BybitDecoder: ~Copyable {
     private mutating func readBook(_ reader: inout JSONReader, _ fields: inout Fields) throws(JSONError) {
         bidCount = 0
         askCount = 0
+        sequence = .min
         try reader.beginObject()
         while let key = try reader.nextKey() {
             guard key.count == 1 else {
-                try reader.skip()
+                if key.equals("seq") { sequence = try reader.integer() } else { try reader.skip() }
                 continue
             }
             switch key[0] {
@@ -285,8 +288,8 @@ package enum BybitWire {
     package static let depth = 50
     /// Spot refuses a request with more topics.
     package static let topicsPerRequestMax = 10
-    /// Interval of the application's ping that keeps a connection open; the venue closes one that is silent.
-    package static let heartbeatNanoseconds: Int64 = 20_000_000_000
+    /// REST requests the venue allows an address: 600 in 5 s.
+    package static let requestsPerMinute: Int64 = 7_200
 
     /// Books and trades of all symbols in one request. For more than `topicsPerRequestMax` topics take `subscriptions`.
     package static func subscribe(symbols: [String], depth: Int = depth, trades: Bool = true) -> [UInt8] {
@@ -311,6 +314,20 @@ package enum BybitWire {
             unsubscribe(symbols: [symbol], depth: depth, trades: false),
             subscribe(symbols: [symbol], depth: depth, trades: false),
         ]
+    }
+
+    /// The order book over REST, best levels first.
+    package static func orderBookPath(_ category: BybitCategory, symbol: String, levels: Int) -> String {
+        "/v5/market/orderbook?category=\(category.rawValue)&symbol=\(symbol)&limit=\(levels)"
+    }
+
+    /// Where the REST interface of one of Bybit's own streams is; nil for another host.
+    package static func publicREST(ofStream host: String) -> String? {
+        switch host {
+        case "stream.bybit.com": "https://api.bybit.com"
+        case "stream-testnet.bybit.com": "https://api-testnet.bybit.com"
+        default: nil
+        }
     }
 
     package static func ping() -> [UInt8] { Array(#"{"op":"ping"}"#.utf8) }

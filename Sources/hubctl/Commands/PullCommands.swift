@@ -86,25 +86,38 @@ private let documentColumns: [Listing.Column] = [
     .init("NAME", "name"), .init("BYTES", "bytes", .number), .init("SHA256", "sha256"),
 ]
 
-struct DatasetListCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "list", abstract: "Datasets at the hub.")
+/// What the hub builds and keeps, and a person lists and pulls.
+protocol DocumentKind {
+    static var noun: String { get }
+}
+
+enum DatasetDocument: DocumentKind { static let noun = "dataset" }
+enum ReportDocument: DocumentKind { static let noun = "report" }
+
+struct DocumentListCommand<Kind: DocumentKind>: ParsableCommand {
+    static var configuration: CommandConfiguration {
+        CommandConfiguration(commandName: "list", abstract: "\(Kind.noun.capitalized)s at the hub.")
+    }
 
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
 
     func run() throws {
-        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("dataset list") }
-        Console.list(body, Listing(columns: documentColumns, rows: body["datasets"]?.array ?? []), output, nothing: "no datasets")
+        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("\(Kind.noun) list") }
+        let rows = body["\(Kind.noun)s"]?.array ?? []
+        Console.list(body, Listing(columns: documentColumns, rows: rows), output, nothing: "no \(Kind.noun)s")
     }
 }
 
-struct DatasetPullCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "pull", abstract: "Brings a dataset from the hub, checked by its sha256.",
-        discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
+struct DocumentPullCommand<Kind: DocumentKind>: ParsableCommand {
+    static var configuration: CommandConfiguration {
+        CommandConfiguration(
+            commandName: "pull", abstract: "Brings a \(Kind.noun) from the hub, checked by its sha256.",
+            discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
+    }
 
-    @Argument(help: "Its name, as 'dataset list' shows it.") var name: String
-    @Option(help: "Directory it is written to, relative to the working directory.") var outputDir = "artifacts/edge/datasets"
+    @Argument(help: "Its name, as '\(Kind.noun) list' shows it.") var name: String
+    @Option(help: "Directory it is written to, relative to the working directory.") var outputDir = "artifacts/edge/\(Kind.noun)s"
     @Flag(help: "Replace a file of the same name that has other bytes.") var replace = false
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
@@ -113,7 +126,7 @@ struct DatasetPullCommand: ParsableCommand {
 
     func run() throws {
         let document = try Console.reporting(output) { () throws(HubFailure) in
-            try PulledDocument.pull("dataset pull", name, to: outputDir, replaces: replace, hub)
+            try PulledDocument.pull("\(Kind.noun) pull", name, to: outputDir, replaces: replace, hub)
         }
         document.print(output)
     }
@@ -122,7 +135,10 @@ struct DatasetPullCommand: ParsableCommand {
 struct ReportCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "report", abstract: "Reports on experiments and datasets.",
-        subcommands: [ReportBuildCommand.self, ReportListCommand.self, ReportPullCommand.self])
+        subcommands: [
+            ReportBuildCommand.self, DocumentListCommand<ReportDocument>.self,
+            DocumentPullCommand<ReportDocument>.self,
+        ])
 }
 
 struct ReportBuildCommand: ParsableCommand {
@@ -147,38 +163,5 @@ struct ReportBuildCommand: ParsableCommand {
         case .table: Console.data(Array("\(Console.printable(body["name"]?.string ?? "-"))\n".utf8))
         case .json: Console.object(body)
         }
-    }
-}
-
-struct ReportListCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "list", abstract: "Reports at the hub.")
-
-    @OptionGroup var hub: HubOptions
-    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
-
-    func run() throws {
-        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("report list") }
-        Console.list(body, Listing(columns: documentColumns, rows: body["reports"]?.array ?? []), output, nothing: "no reports")
-    }
-}
-
-struct ReportPullCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(
-        commandName: "pull", abstract: "Brings a report from the hub, checked by its sha256.",
-        discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
-
-    @Argument(help: "Its name, as 'report list' shows it.") var name: String
-    @Option(help: "Directory it is written to, relative to the working directory.") var outputDir = "artifacts/edge/reports"
-    @Flag(help: "Replace a file of the same name that has other bytes.") var replace = false
-    @OptionGroup var hub: HubOptions
-    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
-
-    func validate() throws { try PulledDocument.check(name: name) }
-
-    func run() throws {
-        let document = try Console.reporting(output) { () throws(HubFailure) in
-            try PulledDocument.pull("report pull", name, to: outputDir, replaces: replace, hub)
-        }
-        document.print(output)
     }
 }
