@@ -62,7 +62,7 @@ public enum FixedPoint {
     public struct PowersOfTen: Sendable {
         @inlinable init() {}
 
-        @inlinable public subscript(exponent: Int) -> Int64 {
+        @inlinable @inline(__always) public subscript(exponent: Int) -> Int64 {
             switch exponent {
             case 0: 1
             case 1: 10

@@ -265,7 +265,17 @@ package struct SymbolState: ~Copyable {
     mutating func read(_ raw: UnsafePointer<RawLevel>, count: Int, into target: UnsafeMutablePointer<BookLevel>) throws(FrameRejection)
         -> UnsafeBufferPointer<BookLevel>
     {
+        let (priceDigits, quantityDigits) = (instrument.priceDigits, instrument.quantityDigits)
+        let isPlain = instrument.tickUnits == 1 && instrument.lotUnits == 1
+        let (priceMax, quantityMax) = (priceTicksMax, quantityLotsMax)
         for index in 0..<count {
+            if isPlain, let price = raw[index].price.exact(places: priceDigits), price > 0, price <= priceMax,
+                let quantity = raw[index].quantity.exact(places: quantityDigits), quantity >= 0, quantity <= quantityMax
+            {
+                target[index] = BookLevel(price: price, quantity: quantity)
+                continue
+            }
+            // Another grid, or an error: which one is said there.
             let price = try ticks(raw[index].price)
             target[index] = BookLevel(price: price, quantity: try lots(raw[index].quantity))
         }

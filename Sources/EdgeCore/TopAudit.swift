@@ -28,12 +28,15 @@ package struct TopAudit: ~Copyable {
     /// The last tops by rising id: a ring searched by bisection.
     private struct History: ~Copyable {
         private let entries: UnsafeMutablePointer<(id: Int64, top: TopOfBook)>
-        private let capacity: Int
+        /// One less than the capacity, a power of two.
+        private let mask: Int
         private var end = 0
         private var count = 0
+        private var newest = Int64.min
 
         init(capacity: Int) {
-            self.capacity = capacity
+            precondition(capacity > 0 && capacity & (capacity - 1) == 0, "BUG: history of \(capacity) tops")
+            mask = capacity - 1
             entries = .allocate(capacity: capacity)
         }
         deinit { entries.deallocate() }
@@ -42,21 +45,23 @@ package struct TopAudit: ~Copyable {
 
         mutating func add(_ id: Int64, _ top: TopOfBook) {
             // Ids rise within a stream; one that does not is a repetition and says nothing new.
-            if count > 0, entries[(end - 1) % capacity].id >= id { return }
-            entries[end % capacity] = (id, top)
+            if count > 0, newest >= id { return }
+            entries[end & mask] = (id, top)
+            newest = id
             end += 1
-            count = min(count + 1, capacity)
+            count = min(count + 1, mask + 1)
         }
 
         func find(_ id: Int64) -> TopOfBook? {
+            guard count > 0, id <= newest else { return nil }  // Nearly always: the other stream is behind.
             var low = end - count
             var high = end
             while low < high {
                 let middle = (low + high) / 2
-                if entries[middle % capacity].id < id { low = middle + 1 } else { high = middle }
+                if entries[middle & mask].id < id { low = middle + 1 } else { high = middle }
             }
-            guard low < end, entries[low % capacity].id == id else { return nil }
-            return entries[low % capacity].top
+            guard low < end, entries[low & mask].id == id else { return nil }
+            return entries[low & mask].top
         }
     }
 }

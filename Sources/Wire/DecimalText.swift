@@ -89,24 +89,14 @@ public struct DecimalText: Sendable {
     }
 
     /// The number as a multiple of 10^-places when it is one exactly, else nil: prices are never rounded on the way in.
-    @inlinable public func exact(places: Int) -> Int64? {
+    @inlinable @inline(__always) public func exact(places: Int) -> Int64? {
         let shift = Int(exponent) &+ places
-        // Nearly every number of a venue: no sign, few digits, and as many places as it has or a few zeros more.
-        if digits < 1 << 60, !isNegative, tail == 0 {
-            var quotient = digits
-            switch shift {
-            case 0: return Int64(digits)
-            case -1: quotient = digits / 10
-            case -2: quotient = digits / 100
-            case -3: quotient = digits / 1_000
-            case -4: quotient = digits / 10_000
-            case -5: quotient = digits / 100_000
-            case -6: quotient = digits / 1_000_000
-            case -7: quotient = digits / 10_000_000
-            case -8: quotient = digits / 100_000_000
-            default: return exactOfAnyForm(places: places)
-            }
-            return quotient &* UInt64(FixedPoint.powersOfTen[0 &- shift]) == digits ? Int64(quotient) : nil
+        // Nearly every number of a venue: no sign, few digits, and as many places as the instrument has, or a few zeros more.
+        guard digits < 1 << 60, !isNegative, tail == 0 else { return exactOfAnyForm(places: places) }
+        if shift == 0 { return Int64(truncatingIfNeeded: digits) }
+        if shift == -1 {
+            let quotient = digits / 10
+            return quotient &* 10 == digits ? Int64(truncatingIfNeeded: quotient) : nil
         }
         return exactOfAnyForm(places: places)
     }
@@ -117,8 +107,20 @@ public struct DecimalText: Sendable {
         let shift = Int(exponent) &+ places
         if shift >= 0 { return fixed(places: places) }
         guard shift >= -18 else { return nil }
-        guard digits.isMultiple(of: UInt64(FixedPoint.powersOfTen[-shift])) else { return nil }
-        return fixed(places: places)
+        // A division by a number the compiler knows is a multiplication.
+        let quotient: UInt64
+        switch shift {
+        case -2: quotient = digits / 100
+        case -3: quotient = digits / 1_000
+        case -4: quotient = digits / 10_000
+        case -5: quotient = digits / 100_000
+        case -6: quotient = digits / 1_000_000
+        case -7: quotient = digits / 10_000_000
+        case -8: quotient = digits / 100_000_000
+        default: quotient = digits / UInt64(FixedPoint.powersOfTen[0 &- shift])
+        }
+        guard quotient &* UInt64(FixedPoint.powersOfTen[0 &- shift]) == digits, quotient <= UInt64(Int64.max) else { return nil }
+        return isNegative ? 0 &- Int64(quotient) : Int64(quotient)
     }
 
     /// How many decimal places the number really uses: "61800.20" uses 1, "100" none.
@@ -165,21 +167,29 @@ public struct DecimalText: Sendable {
         let whole = others.trailingZeroBitCount
         // A zero only begins a number when it is alone before the point.
         guard whole > 0, whole == 1 || low.value & 0xff != 0 else { return nil }
-        let number = UInt128(truncatingIfNeeded: low.value) | UInt128(truncatingIfNeeded: high.value) &<< 64
-        if text.load(fromByteOffset: whole, as: UInt8.self) == 0x22 {
+        let last = text.load(fromByteOffset: whole, as: UInt8.self)
+        if last == 0x22 {
             length = whole
-            digits = DigitWord.value(of: number, count: whole)
+            digits = whole <= 8 ? low.value(first: whole) : DigitWord.value(of: low, high, count: whole)
             return
         }
         others &= others &- 1
-        guard others != 0, text.load(fromByteOffset: whole, as: UInt8.self) == 0x2e else { return nil }
+        guard others != 0, last == 0x2e else { return nil }
         let end = others.trailingZeroBitCount
-        guard end > whole &+ 1, text.load(fromByteOffset: end, as: UInt8.self) == 0x22 else { return nil }
+        let places = end &- whole &- 1
+        guard places > 0, text.load(fromByteOffset: end, as: UInt8.self) == 0x22 else { return nil }
         length = end
-        exponent = Int32(truncatingIfNeeded: whole &+ 1 &- end)
+        exponent = Int32(truncatingIfNeeded: 0 &- places)
+        if whole <= 8, places <= 8 {
+            let fraction = DigitWord(text.loadUnaligned(fromByteOffset: whole &+ 1, as: UInt64.self)).value(first: places)
+            digits = low.value(first: whole) &* UInt64(truncatingIfNeeded: FixedPoint.powersOfTen[places]) &+ fraction
+            return
+        }
         // The point is taken out: what stands behind it moves up.
+        let number = UInt128(truncatingIfNeeded: low.value) | UInt128(truncatingIfNeeded: high.value) &<< 64
         let before = (UInt128(1) &<< UInt128(truncatingIfNeeded: 8 &* whole)) &- 1
-        digits = DigitWord.value(of: number & before | (number &>> 8) & ~before, count: end &- 1)
+        let joined = number & before | (number &>> 8) & ~before
+        digits = DigitWord.value(of: joined, count: end &- 1)
     }
 }
 
@@ -194,6 +204,19 @@ public struct DigitWord {
     @inlinable @inline(__always) public var others: UInt64 {
         let marks = ((value & 0x7f7f_7f7f_7f7f_7f7f) &+ 0x7676_7676_7676_7676 | value) & 0x8080_8080_8080_8080
         return ((marks &>> 7) &* 0x0102_0408_1020_4080) &>> 56
+    }
+
+    /// The number of the first `count` characters, which are digits; 1 ... 8.
+    @inlinable @inline(__always) public func value(first count: Int) -> UInt64 {
+        Self.eight(value &<< UInt64(truncatingIfNeeded: 64 &- 8 &* count))
+    }
+
+    /// Of 1 ... 16 digits in two words.
+    @inlinable @inline(__always) public static func value(of low: DigitWord, _ high: DigitWord, count: Int) -> UInt64 {
+        if count <= 8 { return low.value(first: count) }
+        // The first eight are as they are; up to eight more follow.
+        let rest = count &- 8
+        return eight(low.value) &* UInt64(truncatingIfNeeded: FixedPoint.powersOfTen[rest]) &+ high.value(first: rest)
     }
 
     /// The number of the first `count` of 16 digits, 1 ... 16; what stands behind them does not matter.

@@ -70,7 +70,9 @@ package enum EmitStage {
         let factor = 20_000_000_000 + offsetTwice
         precondition(midTwice > 0 && factor > 0 && factor < 40_000_000_000, "BUG: mid \(midTwice), offset \(offsetTwice)")
         let product = UInt64(midTwice).multipliedFullWidth(by: UInt64(factor))
-        let (quotient, remainder) = UInt64(40_000_000_000).dividingFullWidth(product)
+        let (quotient, remainder) =
+            product.high == 0
+            ? product.low.quotientAndRemainder(dividingBy: 40_000_000_000) : UInt64(40_000_000_000).dividingFullWidth(product)
         return Int64(quotient) + (roundingUp && remainder > 0 ? 1 : 0)
     }
 

@@ -212,8 +212,7 @@ private struct UsualReader {
         let count = others.trailingZeroBitCount
         guard others != 0, count > 0, count == 1 || low.value & 0xff != 0 else { return nil }
         place += count
-        let digits = UInt128(truncatingIfNeeded: low.value) | UInt128(truncatingIfNeeded: high.value) &<< 64
-        return Int64(truncatingIfNeeded: DigitWord.value(of: digits, count: count))
+        return Int64(truncatingIfNeeded: DigitWord.value(of: low, high, count: count))
     }
 
     @inline(__always) mutating func boolean() -> Bool? {
