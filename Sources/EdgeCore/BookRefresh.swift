@@ -73,7 +73,7 @@ extension SymbolState {
     }
 
     /// Whether the best levels of a side are those of a list, quantities included.
-    private func holds(_ count: Int, _ side: Side, levels: Int, _ raw: (Int) -> RawLevel) throws(FrameRejection) -> Bool {
+    private mutating func holds(_ count: Int, _ side: Side, levels: Int, _ raw: (Int) -> RawLevel) throws(FrameRejection) -> Bool {
         for rank in 0..<levels {
             let mine = side == .buy ? book.bids.level(rank) : book.asks.level(rank)
             guard rank < count else { return mine == nil }
