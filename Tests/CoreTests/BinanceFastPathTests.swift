@@ -19,10 +19,12 @@ import Testing
                 let asks = (0..<decoder.askCount).map { decoder.ask($0) }
                 return "depth \(place(symbol)) \(first) \(last) \(previous ?? -1) \(event) \(bids) \(asks)"
             case .snapshot(let symbol, let id, let event): return "snapshot \(place(symbol)) \(id) \(event ?? -1) \(decoder.bidCount)"
-            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let event):
-                return "trade \(place(symbol)) \(level) \(buyerIsMaker) \(consumes) \(event)"
+            case .trade(let symbol, let level, let buyerIsMaker, let consumes, let isAggregate, let event):
+                return "trade \(place(symbol)) \(level) \(buyerIsMaker) \(consumes) \(isAggregate) \(event)"
             case .bookTicker(let symbol, let id, let bid, let ask, let event):
                 return "ticker \(place(symbol)) \(id) \(bid) \(ask) \(event ?? -1)"
+            case .leaving: return "leaving"
+            case .refused: return "refused"
             case .other: return "other"
             }
         } catch { return "\(error)" }
