@@ -22,6 +22,8 @@ struct EdgeBench {
         /// One per round.
         var messagesPerSecond: [Double] = []
         var megabytesPerSecond: [Double] = []
+        /// Per second that the processor gave this thread: what a busy machine leaves comparable.
+        var messagesPerProcessorSecond: [Double] = []
         var allocationsPerMessage = 0.0
         var quotesHash: UInt64 = 0
         var kinds: [Percentiles] = []
@@ -86,13 +88,14 @@ struct EdgeBench {
         result.clockNanoseconds = Self.clockCost()
         var text = frames.text
         for round in 0...rounds {
-            let (nanoseconds, bytes, hash) = throughput(&text)
+            let (nanoseconds, processor, bytes, hash) = throughput(&text)
             if round == 0 {
                 result.quotesHash = hash
                 continue
             }
             guard hash == result.quotesHash else { throw .hashesDiffer(result.quotesHash, hash) }
             result.messagesPerSecond.append(Double(messages) * 1e9 / Double(nanoseconds))
+            result.messagesPerProcessorSecond.append(Double(messages) * 1e9 / Double(processor))
             result.megabytesPerSecond.append(Double(bytes) * 1e3 / Double(nanoseconds))
         }
         result.allocationsPerMessage = try allocations(&text)
@@ -104,14 +107,15 @@ struct EdgeBench {
     /// Only the throughput's loop, for a profiler.
     func pass() -> Int64 {
         var text = frames.text
-        return throughput(&text).nanoseconds
+        return throughput(&text).processor
     }
 
     // MARK: Passes
 
-    private func throughput(_ text: inout [UInt8]) -> (nanoseconds: Int64, bytes: Int, hash: UInt64) {
+    private func throughput(_ text: inout [UInt8]) -> (nanoseconds: Int64, processor: Int64, bytes: Int, hash: UInt64) {
         var node = makeNode()
         var bytes = 0
+        let processorStart = processorNanoseconds()
         let start = monotonicNanoseconds()
         text.withUnsafeMutableBytes { text in
             feed(text) { frame, connection, moment, _ in
@@ -120,7 +124,8 @@ struct EdgeBench {
                 bytes += frame.count
             }
         }
-        return (monotonicNanoseconds() - start, bytes, node.shared.quotesHash)
+        let nanoseconds = monotonicNanoseconds() - start
+        return (nanoseconds, processorNanoseconds() - processorStart, bytes, node.shared.quotesHash)
     }
 
     /// Steady state: counted from when every book has been proven.

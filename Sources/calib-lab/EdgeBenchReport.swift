@@ -19,6 +19,7 @@ struct EdgeBenchReport {
         out.field("rounds", integer: rounds)
         out.field("messages_per_second", integer: Int64(Self.median(result.messagesPerSecond)))
         out.field("messages_per_second_best", integer: Int64(result.messagesPerSecond.max() ?? 0))
+        out.field("messages_per_cpu_second", integer: Int64(Self.median(result.messagesPerProcessorSecond)))
         out.field("megabytes_per_second", fixed: FixedPoint.fixed(Self.median(result.megabytesPerSecond), scale: 1e3), places: 3)
         out.field("allocations_per_message", fixed: FixedPoint.fixed(result.allocationsPerMessage, scale: 1e6), places: 6)
         out.key("quotes_hash")
@@ -49,7 +50,8 @@ struct EdgeBenchReport {
     var table: String {
         var lines = [
             "\(result.messages) messages, \(symbols) \(symbols == 1 ? "symbol" : "symbols"), \(rounds) rounds, quotes_hash \(hex(result.quotesHash))",
-            "\(Int64(Self.median(result.messagesPerSecond))) messages/s (best \(Int64(result.messagesPerSecond.max() ?? 0))), "
+            "\(Int64(Self.median(result.messagesPerSecond))) messages/s (best \(Int64(result.messagesPerSecond.max() ?? 0)), "
+                + "\(Int64(Self.median(result.messagesPerProcessorSecond))) per second of processor time), "
                 + "\(Int64(Self.median(result.megabytesPerSecond))) MB/s, \(result.allocationsPerMessage) allocations a message",
             "",
             Self.row("ns", ["count", "p50", "p90", "p95", "p99", "p99.9"]),
