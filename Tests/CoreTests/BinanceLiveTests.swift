@@ -43,8 +43,7 @@ import Testing
             text.withUTF8 { node.snapshotAnswered(symbol, UnsafeRawBufferPointer($0), sentAt: sentAt, at: now) }
         }
 
-        /// Time passes without a frame.
-        /// Without pings, which `FreshnessTests` are about.
+        /// Time passes without a frame. Without pings, which `FreshnessTests` are about.
         func requests(after milliseconds: Int64 = 0) -> [VenueRequest] {
             clock += milliseconds
             node.advance(to: now)
