@@ -1,10 +1,10 @@
 import ArgumentParser
 
-/// The laboratory: worlds and venues made from a seed.
+/// The laboratory: worlds, venues and experiments made from a seed.
 @main
 struct CalibLab: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "calib-lab",
-        abstract: "The laboratory: simulated venues from a seed.",
-        subcommands: [Venue.self])
+        abstract: "The laboratory: simulated venues, statistics, and experiments from a seed.",
+        subcommands: [Venue.self, Stats.self, AB.self])
 }
