@@ -157,6 +157,9 @@ package struct Gate: Sendable {
     package var limit: Limit
     package var limitMetric: GateMetric
     package var durationSeconds: Int64 = 600
+    /// Sequential: pairs after which the boundary shall be tightest. 24 pairs of 10 minutes are 4 h, as long as a small slippage takes; late ticks
+    /// are many, so their gates are tuned for 1 h. Any number is valid; it only moves where power goes.
+    package var decisionPairs = 24.0
     /// Sequential: pairs; threshold: observations (fills, or ticks) of each arm in the window.
     package var minSamples: Int = 1
     package var isEnabled = true
@@ -178,10 +181,10 @@ package struct Gate: Sendable {
                 Hypothesis(.logLatency, tolerance: 0.029558802241544403, margin: 0.04879016416943205),
                 Hypothesis(.latency, tolerance: 0.002, margin: 0.01),
             ],
-            limit: .ratio(0.10), limitMetric: .latency),
+            limit: .ratio(0.10), limitMetric: .latency, decisionPairs: 6),
         Gate(
             name: "deadline_miss_spike", alpha: 0.0125, hypotheses: [Hypothesis(.missRate, tolerance: 0, margin: 0.0025)],
-            limit: .absolute(0.02), limitMetric: .missRate),
+            limit: .absolute(0.02), limitMetric: .missRate, decisionPairs: 6),
         Gate(
             name: "net_bps_loss", alpha: 0.005, hypotheses: [Hypothesis(.netLoss, tolerance: 0, margin: 0.05)],
             limit: .difference(0), limitMetric: .netLoss),
@@ -241,8 +244,8 @@ package struct PrePeriod: Sendable {
     package let expectedSquares: Double
 
     /// `pairs`: regrouped on the experiment's grid, the signs those its coins would have given. `decisionPairs`: when the boundary shall be
-    /// tightest; 24 pairs of 10 minutes are 4 h.
-    package init(_ metric: GateMetric, pairs: [[UnitPair]], units: Int, decisionPairs: Double = 24) {
+    /// tightest.
+    package init(_ metric: GateMetric, pairs: [[UnitPair]], units: Int, decisionPairs: Double) {
         var sums = [Double](repeating: 0, count: units)
         var counts = [Double](repeating: 0, count: units)
         for pair in pairs {
@@ -329,7 +332,8 @@ package struct SequentialGate: Sendable {
         precondition(gate.kind == .sequential, "BUG: \(gate.name) is no sequential gate")
         self.gate = gate
         tests = gate.hypotheses.map {
-            SequentialTest($0, alpha: gate.alpha, prePeriod: PrePeriod($0.metric, pairs: prePairs, units: units))
+            SequentialTest(
+                $0, alpha: gate.alpha, prePeriod: PrePeriod($0.metric, pairs: prePairs, units: units, decisionPairs: gate.decisionPairs))
         }
     }
 

@@ -67,7 +67,8 @@ struct ABDump {
                 decisions.field("metric", string: test.hypothesis.metric.rawValue)
                 decisions.field("state", string: String(describing: gate.state.name))
                 for (name, value) in [
-                    ("alpha", test.alpha), ("tolerance", test.hypothesis.tolerance), ("rho", test.harm.rho), ("S", test.harm.sum),
+                    ("alpha", test.alpha), ("decision_pairs", gate.gate.decisionPairs), ("tolerance", test.hypothesis.tolerance),
+                    ("rho", test.harm.rho), ("S", test.harm.sum),
                     ("V", test.harm.squares), ("log_e", test.harm.logE), ("log_e_max", test.harm.logEMax),
                 ] as [(StaticString, Double)] {
                     decisions.key(name)
