@@ -379,6 +379,8 @@ package struct ThresholdGate: Sendable {
 
     /// A hole between rows longer than this is a gap: twice the longest span of a snapshot row.
     package static let gapMilliseconds: Int64 = 120_000
+    /// What is compared are sums over the trailing minute: a few fills at least, and so short that a breach of minutes is not stretched to ten.
+    package static let averagedMilliseconds: Int64 = 60_000
 
     package let gate: Gate
     private var recent: [Window] = []
@@ -397,7 +399,7 @@ package struct ThresholdGate: Sendable {
             if window.fromMilliseconds - last.toMilliseconds > Self.gapMilliseconds { recent.removeAll() }
         }
         recent.append(window)
-        recent.removeAll { $0.toMilliseconds <= window.toMilliseconds - gate.durationSeconds * 1000 }
+        recent.removeAll { $0.toMilliseconds <= window.toMilliseconds - Self.averagedMilliseconds }
         if isViolated { return }
         var (a, b) = (BlockSums(), BlockSums())
         for window in recent {
