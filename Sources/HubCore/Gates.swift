@@ -255,8 +255,10 @@ package struct PrePeriod: Sendable {
                 counts[item.unit] += 1
             }
         }
-        let known = (0..<units).filter { counts[$0] > 0 && sums[$0] > 0 }.map { sums[$0] / counts[$0] }
-        let mean = known.isEmpty ? 1 : known.reduce(0, +) / Double(known.count)
+        let known = (0..<units).filter { counts[$0] > 0 }.map { sums[$0] / counts[$0] }
+        let sum = known.reduce(0, +)
+        // Nothing known, or nothing ever differed: all units count alike.
+        let mean = sum > 0 ? sum / Double(known.count) : 1
         // Half way to the mean: a variance from a few dozen pairs is itself uncertain.
         precision = (0..<units).map { 1 / (0.5 * (counts[$0] > 0 ? sums[$0] / counts[$0] : mean) + 0.5 * mean) }
         var squares = 0.0
