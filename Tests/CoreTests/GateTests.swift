@@ -144,7 +144,7 @@ struct GateTests {
 
     // MARK: Fault 11
 
-    /// No difference at all: 300 experiments of 24 h; 5 % would be 15.
+    /// No difference at all: 100 experiments of 12 h, 5 of which may be rolled back.
     @Test func equalArmsAreNotRolledBack() {
         var random = SeededRandom(seed: 2)
         var rolledBack = 0
