@@ -85,7 +85,7 @@ let package = Package(
         .executableTarget(
             name: "calib-lab",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "Simulation", "NodeShell", "CAllocationCount",
+                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

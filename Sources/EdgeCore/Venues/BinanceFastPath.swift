@@ -89,19 +89,25 @@ extension BinanceDecoder {
                 if reader.isAt(0x22) {
                     guard let value = reader.decimal() else { return false }
                     fields.bidPrice = value
-                } else {
+                } else if reader.isAt(0x5b) {
                     guard let count = reader.levels(into: levels) else { return false }
                     bidCount = count
                     fields.hasBids = true
+                } else if reader.integer() == nil {
+                    // An order's id in old spot trades is none of it, but must be a value.
+                    return false
                 }
             case UInt8(ascii: "a"):
                 if reader.isAt(0x22) {
                     guard let value = reader.decimal() else { return false }
                     fields.askPrice = value
-                } else {
+                } else if reader.isAt(0x5b) {
                     guard let count = reader.levels(into: levels + Limits.frameLevelsMax) else { return false }
                     askCount = count
                     fields.hasAsks = true
+                } else if reader.integer() == nil {
+                    // An order's id in old spot trades is none of it, but must be a value.
+                    return false
                 }
             case UInt8(ascii: "B"):
                 guard let value = reader.decimal() else { return false }
