@@ -94,7 +94,13 @@ private struct Edge {
             return
         }
         let list = VenueInstruments(venue: venue, symbols: unknown, origin: rest)
-        let fetched = try list.fetch()
+        let fetched: [Instrument]
+        do {
+            fetched = try list.fetch()
+        } catch let error as NetworkError {
+            let names = unknown.joined(separator: ", ")
+            throw NetworkError(error.code, error.peer, "asked for \(names), which the instruments file does not name: \(error.message)")
+        }
         (venueInstruments, self.fetched) = (list, fetched)
         instruments = configuration.venue.symbols.map { symbol in (known + fetched).first { $0.symbol == symbol }! }
         logger.info("Instruments come from the venue.", metadata: ["symbols": "\(unknown.joined(separator: ","))"])

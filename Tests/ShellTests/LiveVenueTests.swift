@@ -138,7 +138,7 @@ struct LiveVenueTests {
 
     @Test(arguments: [
         ["--wire", "bybit"], ["--wire", "bybit", "--listen", "nowhere", "--seed", "1"], ["--wire", "bybit", "--listen", "127.0.0.1:0"],
-        ["--wire", "binance-usdm", "--listen", "127.0.0.1:0", "--seed", "1"],
+        ["--wire", "binance-usdm", "--listen", "127.0.0.1:0", "--seed", "1", "--chaos"],
         ["--wire", "bybit", "--listen", "127.0.0.1:0", "--seed", "1", "--symbols", "BTCUSDT,BTCUSDT"],
         ["--wire", "bybit", "--listen", "127.0.0.1:0", "--seed", "1", "--symbols", "NOPE"],
         ["--wire", "bybit", "--listen", "127.0.0.1:0", "--seed", "1", "--once"],
