@@ -155,7 +155,7 @@ public struct DecimalText: Sendable {
     // MARK: The usual form
 
     /// Digits with at most one point between them and a quote behind, all within 16 bytes, as venues send every price; nil for any other text,
-    /// whether it is a number or not. All 16 bytes are read.
+    /// whether it is a number or not. As many as 17 bytes are read.
     ///
     /// - Parameter length: how many bytes stand before the quote.
     @inlinable @inline(__always) public init?(usualAt text: UnsafeRawPointer, length: inout Int) {

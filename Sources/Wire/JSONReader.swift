@@ -118,7 +118,7 @@ public struct JSONReader {
     /// A string that is one plain number as a whole, as venues send prices; nil, and the string is read, when it is another text.
     @inlinable public mutating func decimal() throws(JSONError) -> DecimalText? {
         skipSpace()
-        if bytes.count &- index >= 17, bytes[index] == 0x22, let text = bytes.baseAddress {
+        if bytes.count &- index >= 18, bytes[index] == 0x22, let text = bytes.baseAddress {
             var length = 0
             if let decimal = DecimalText(usualAt: text + index + 1, length: &length) {
                 index &+= length &+ 2
