@@ -89,4 +89,28 @@ package struct Book: ~Copyable {
         let isBetter = price.map { (best - $0) * side.sign > 0 } ?? false
         return (rest.total &+ quantity, isBetter ? rest.better &+ quantity : rest.better)
     }
+
+    /// The best levels of a side, the newest known top among them.
+    package func best(_ side: Side) -> BestLevels {
+        var best = BestLevels(side)
+        var count = 0
+        withUnsafeMutableBytes(of: &best.levels) { bytes in
+            guard let levels = bytes.baseAddress?.assumingMemoryBound(to: BookLevel.self) else { return }
+            var worseThan: Int64?
+            if let ticker {
+                levels[0] =
+                    side == .buy
+                    ? BookLevel(price: ticker.bidPrice, quantity: ticker.bidQuantity)
+                    : BookLevel(price: ticker.askPrice, quantity: ticker.askQuantity)
+                worseThan = levels[0].price
+                count = 1
+            }
+            let (start, rest) = (levels + count, BestLevels.countMax - count)
+            count +=
+                side == .buy
+                ? bids.read(levels: rest, worseThan: worseThan, into: start) : asks.read(levels: rest, worseThan: worseThan, into: start)
+        }
+        best.count = count
+        return best
+    }
 }

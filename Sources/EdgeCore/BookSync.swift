@@ -220,7 +220,7 @@ extension SymbolState {
             }
         }
         previousMidTwice = top.midTwice
-        meetBook(at: now, &shared)
+        meetBook(top, at: now, &shared)
         if case .bookChange = shared.parameters.trigger {
             tick(at: now, frameReadAt: readAt, &shared)
         } else {
@@ -237,8 +237,23 @@ extension SymbolState {
     private mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
         bids: UnsafeBufferPointer<BookLevel>, asks: UnsafeBufferPointer<BookLevel>
     ) {
-        let behind = Limits.frameLevelsMax
-        let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
-        return (bids, try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind))
+        let bids = try levels(of: decoder, side: 0, count: decoder.bidCount)
+        return (bids, try levels(of: decoder, side: 1, count: decoder.askCount))
+    }
+
+    private mutating func levels(of decoder: borrowing BinanceDecoder, side: Int, count: Int) throws(FrameRejection)
+        -> UnsafeBufferPointer<BookLevel>
+    {
+        let start = side * Limits.frameLevelsMax
+        let target = decoder.converted + start
+        guard let places = decoder.sidePlaces[side] else { return try read(decoder.levels + start, count: count, into: target) }
+        if read(decoder.digits + start, places, count: count, into: target) { return UnsafeBufferPointer(start: target, count: count) }
+        // Another grid, or an error: which one is said there.
+        for index in 0..<count {
+            let raw = side == 0 ? decoder.bid(index) : decoder.ask(index)
+            let price = try ticks(raw.price)
+            target[index] = BookLevel(price: price, quantity: try lots(raw.quantity))
+        }
+        return UnsafeBufferPointer(start: target, count: count)
     }
 }

@@ -282,6 +282,32 @@ package struct SymbolState: ~Copyable {
         return UnsafeBufferPointer(start: target, count: count)
     }
 
+    /// The same of levels that all have the same places: false when one is not on a grid of one unit or not in range, or nobody knows.
+    mutating func read(
+        _ raw: UnsafePointer<LevelDigits>, _ places: LevelPlaces, count: Int, into target: UnsafeMutablePointer<BookLevel>
+    ) -> Bool {
+        guard instrument.tickUnits == 1, instrument.lotUnits == 1, places.quantity == instrument.quantityDigits else { return false }
+        // All of them are looked at before anything is said: no branch for each.
+        let (priceMax, quantityMax) = (UInt64(priceTicksMax), UInt64(quantityLotsMax))
+        var isWrong = false
+        switch places.price - instrument.priceDigits {
+        case 0:
+            for index in 0..<count {
+                let (price, quantity) = (raw[index].price, raw[index].quantity)
+                isWrong = isWrong || price &- 1 >= priceMax || quantity > quantityMax
+                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
+            }
+        case 1:
+            for index in 0..<count {
+                let (price, quantity) = (raw[index].price / 10, raw[index].quantity)
+                isWrong = isWrong || price &* 10 != raw[index].price || price &- 1 >= priceMax || quantity > quantityMax
+                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
+            }
+        default: return false
+        }
+        return !isWrong
+    }
+
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.
     func profit() -> Int64? {
         guard let mid = book.top?.midTwice else { return nil }

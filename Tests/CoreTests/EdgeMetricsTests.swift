@@ -35,12 +35,9 @@ import Wire
     private static func node() -> EdgeMetrics.Node {
         var metrics = NodeMetrics()
         for (arm, total, hit) in [(Arm.a, Int64(41_000), true), (.a, 150_000_000, true), (.a, 150_000_001, false), (.b, 2_000_000, true)] {
-            var record = TickRecord()
-            record.armFields.arm = arm
-            record.totalNanoseconds = total
-            record.isCacheHit = hit
-            metrics.ticked(record, bucket: LatencyBuckets.index(of: total))
+            metrics.ticked(nanoseconds: total, bucket: LatencyBuckets.index(of: total), hit ? .hit : .miss, arm)
             if total == 41_000 {
+                var record = TickRecord()
                 record.weight = 10
                 for stage in 0..<6 { record.stageNanoseconds[stage] = Int64(1000 * (stage + 1)) }
                 metrics.logged(record)
@@ -161,10 +158,7 @@ import Wire
     @Test func windowsForgetAfterFiveMinutes() {
         var metrics = NodeMetrics()
         func tick(_ nanoseconds: Int64, hit: Bool) {
-            var record = TickRecord()
-            record.totalNanoseconds = nanoseconds
-            record.isCacheHit = hit
-            metrics.ticked(record, bucket: LatencyBuckets.index(of: nanoseconds))
+            metrics.ticked(nanoseconds: nanoseconds, bucket: LatencyBuckets.index(of: nanoseconds), hit ? .hit : .miss, .a)
         }
         func reading(atSecond second: Int64) -> NodeMetrics.Reading { metrics.reading(at: Instant(nanoseconds: second * 1_000_000_000)) }
         #expect(reading(atSecond: 6000).tickP95 == nil)

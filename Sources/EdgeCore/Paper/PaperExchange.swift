@@ -247,6 +247,9 @@ package struct PaperSide: Sendable {
         return nil
     }
 
+    /// The same where the other side's best stands off our price: the newest quantity displayed at it.
+    @inline(__always) package mutating func display(_ quantity: Int64) { queue.display(quantity) }
+
     package mutating func takeAbsorbed() -> Int64 { queue.takeAbsorbed() }
 
     private mutating func arrive(
