@@ -10,14 +10,12 @@ public struct BookLevel: Sendable, Equatable, BitwiseCopyable {
 
 /// One side of an order book: prices in ticks to quantities in lots. How it finds them is `LevelWindow`'s.
 ///
-/// A handle of two words: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
+/// A handle of one word: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
 package struct BookSide: ~Copyable {
-    package let side: Side
     private let levels: UnsafeMutablePointer<LevelWindow>
 
     /// - Parameter capacity: how many levels are kept; beyond it the farthest is forgotten.
     package init(_ side: Side, capacity: Int = Limits.bookLevelsMax) {
-        self.side = side
         levels = .allocate(capacity: 1)
         levels.initialize(to: LevelWindow(side, capacity: capacity))
     }
@@ -27,6 +25,7 @@ package struct BookSide: ~Copyable {
         levels.deallocate()
     }
 
+    package var side: Side { levels.pointee.side }
     package var count: Int { levels.pointee.count }
     /// Levels forgotten because the side was full.
     package var forgottenLevels: Int { levels.pointee.forgottenLevels }

@@ -207,6 +207,8 @@ extension SymbolState {
     mutating func trade(_ side: Side, aggressor: Side, price: Int64, lots: Int64, at now: Moment, _ shared: inout SharedState)
         -> PaperSide.Fill?
     {
+        // Most trades are on the other side of the market, or short of our price.
+        guard side == .buy ? bidSide.isReached(by: aggressor, price) : askSide.isReached(by: aggressor, price) else { return nil }
         guard shared.story != nil else {
             return side == .buy
                 ? bidSide.trade(aggressor: aggressor, price: price, lots: lots)

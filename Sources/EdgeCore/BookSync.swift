@@ -230,10 +230,6 @@ extension SymbolState {
 
     // MARK: Levels
 
-    mutating func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
-        (try ticks(raw.price), try lots(raw.quantity))
-    }
-
     private mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
         bids: UnsafeBufferPointer<BookLevel>, asks: UnsafeBufferPointer<BookLevel>
     ) {

@@ -255,6 +255,16 @@ package struct MDCache: Sendable {
         return reading
     }
 
+    /// The age at which both reads of a tick hit without further ado, as `readForTick` would find it; nil when it takes more to tell.
+    @inline(__always) func freshAge(at now: Instant, _ parameters: UnsafePointer<Parameters>) -> Int64? {
+        guard case .unlimited = servings, !isRequested, parameters.pointee.cache.isEnabled, let provenAt else { return nil }
+        let age = now.since(provenAt)
+        let isFresh =
+            age <= parameters.pointee.cache.ttlNanoseconds && age <= parameters.pointee.cache.maxStaleNanoseconds
+            && age <= parameters.pointee.cache.freshForPricingNanoseconds
+        return isFresh ? age : nil
+    }
+
     /// Whether resting quotes must be pulled: the last proof is older than `max_stale_ms` (SPEC 3.5).
     package func watchdogFires(at now: Instant, answers: Bool, _ parameters: Parameters.Cache) -> Bool {
         guard let age = age(at: now) else { return true }
@@ -392,26 +402,35 @@ package struct LatenessBaseline: Sendable {
     private static let longest: Int64 = 3_600_000_000_000
     private var minima: InlineArray<10, Int64> = .init(repeating: .max)
     private var window: Int64 = .min
+    /// The present window, as long as time is in it: where it ends, its place, and the least of the other windows.
+    private var windowEnds = Instant(nanoseconds: .min)
+    private var slot = 0
+    private var leastOfOthers: Int64 = .max
 
     package init() {}
 
     /// Every receive time from now on is that much later: without this, all frames were late by a step forward for five minutes.
     package mutating func clockStepped(by nanoseconds: Int64) {
         for index in 0..<10 where minima[index] != .max { minima[index] = minima[index] &+ nanoseconds }
+        if leastOfOthers != .max { leastOfOthers = leastOfOthers &+ nanoseconds }
     }
 
     /// Nanoseconds above the minimum of (receive - venue time), this sample included: never negative.
     package mutating func lateness(of difference: Int64, at now: Instant) -> Int64 {
-        let current = now.nanoseconds.flooredDivision(by: Self.windowNanoseconds)
-        if current != window {
-            let passed = window == .min ? 10 : min(10, max(1, current - window))
-            for step in 0..<passed { minima[Int((current - step).flooredRemainder(by: 10))] = .max }
-            window = current
-        }
-        let slot = Int(current.flooredRemainder(by: 10))
+        if now >= windowEnds || now.nanoseconds < windowEnds.nanoseconds - Self.windowNanoseconds { enterWindow(at: now) }
         if difference < minima[slot] { minima[slot] = difference }
-        var minimum = difference
-        for index in 0..<10 where minima[index] < minimum { minimum = minima[index] }
+        let minimum = min(minima[slot], leastOfOthers)
         return min(Self.longest, difference - minimum)
+    }
+
+    private mutating func enterWindow(at now: Instant) {
+        let current = now.nanoseconds.flooredDivision(by: Self.windowNanoseconds)
+        let passed = window == .min ? 10 : min(10, max(1, current - window))
+        for step in 0..<passed { minima[Int((current - step).flooredRemainder(by: 10))] = .max }
+        window = current
+        windowEnds = Instant(nanoseconds: (current + 1) * Self.windowNanoseconds)
+        slot = Int(current.flooredRemainder(by: 10))
+        leastOfOthers = .max
+        for index in 0..<10 where index != slot { leastOfOthers = min(leastOfOthers, minima[index]) }
     }
 }

@@ -18,12 +18,15 @@ extension SymbolState {
         accumulator.pointee.counts.ticks += 1
         let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
         let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
-        if isExplained { shared.explanation = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index) }
+        if isExplained {
+            shared.explanation = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
+            shared.explanation?.fetched = fetched
+        }
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
         let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &watch, isExplained: isExplained, &shared)
         let total = shared.clock.now() - frameReadAt
-        accumulate(total, fetched, shared)
+        accumulate(total, fetched, &shared)
         let isHalted = outcome == .halted || outcome == .stopped
         // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
         let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
@@ -61,11 +64,9 @@ extension SymbolState {
         // FetchMDStage, its wait included.
         watch.lap(.fetchMD, &shared.clock)
         var marketSpread = BasisPoints.zero
-        if let top = book.top {
+        if let top = fetched.top ?? book.top {
             accumulator.pointee.sums.midTwice += Int128(top.midTwice)
-            marketSpread =
-                FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice))
-                .map(BasisPoints.init(micro:)) ?? .zero
+            marketSpread = self.marketSpread(top)
             accumulator.pointee.sums.marketSpread += marketSpread.micro
         }
         accumulator.pointee.sums.position += Int128(positionLots)
@@ -108,7 +109,6 @@ extension SymbolState {
         haltedUntil = guarded.haltedUntil
         watch.lap(.guards, &shared.clock)
         if isExplained {
-            shared.explanation?.fetched = fetched
             shared.explanation?.spread = (spreadInput, spread)
             shared.explanation?.guards = (guardsInput, guarded)
         }
@@ -161,6 +161,14 @@ extension SymbolState {
         return isLate ? .missed : .ordinary
     }
 
+    /// Of a top, in bps of its mid. Nine of ten tops have the prices of the one before.
+    private mutating func marketSpread(_ top: TopOfBook) -> BasisPoints {
+        if top.bidPrice == spreadKnown.bid, top.askPrice == spreadKnown.ask { return spreadKnown.spread }
+        let spread = FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice))
+        spreadKnown = (top.bidPrice, top.askPrice, spread.map(BasisPoints.init(micro:)) ?? .zero)
+        return spreadKnown.spread
+    }
+
     private mutating func queueInput(
         _ side: Side, _ best: BestLevels, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints,
         nudgedAt: Instant?, now: Instant
@@ -193,6 +201,7 @@ extension SymbolState {
         _ shared: inout SharedState
     ) -> OrderDecision {
         let intended = side == .buy ? bidSide.intended : askSide.intended
+        let parameters = parameters
         let minimumTicks = Self.ticks(of: parameters.pointee.minimumPriceChange, midTwice: context.midTwice)
         let worth = parameters.pointee.queueValue
         var decision = OrderDecision.decide(
@@ -230,7 +239,7 @@ extension SymbolState {
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
                 volRealized: context.volatility.flatMap { BasisPoints($0) }, armFields: armFields)
             let replaced = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
-            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, &shared)
             if shared.story != nil { shared.story?.noteSent(order, symbol: index, replacing: replaced, dueAt: dueAt, at: now) }
             countOpenOrders(&shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
@@ -266,14 +275,14 @@ extension SymbolState {
 
     private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {
         let cancelled = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
-        let dueAt = send(.cancel, side, at: now, shared)
+        let dueAt = send(.cancel, side, at: now, &shared)
         if let cancelled { shared.story?.noteCancelSent(cancelled, dueAt: dueAt, at: now) }
         countOpenOrders(&shared)
         shared.hash(now.wall, symbolHash, side, price: intended.price, lots: intended.lots, .cancel)
     }
 
     /// Returns when it takes effect.
-    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) -> Instant {
+    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: inout SharedState) -> Instant {
         let latency = orderLatency.next(
             constant: shared.parameters.paperLatencyNanoseconds, jitter: shared.parameters.paperJitterNanoseconds, key: symbolHash)
         let due = now.instant.advanced(nanoseconds: latency)
@@ -293,7 +302,7 @@ extension SymbolState {
         return overflowed ? Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000) : product / 20_000_000_000
     }
 
-    private mutating func accumulate(_ total: Int64, _ fetched: FetchMDStage.Output, _ shared: borrowing SharedState) {
+    private mutating func accumulate(_ total: Int64, _ fetched: FetchMDStage.Output, _ shared: inout SharedState) {
         let bucket = LatencyBuckets.index(of: total)
         features.ticked(bucket: bucket)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }

@@ -186,6 +186,43 @@ public struct DecimalText: Sendable {
             digits: DigitWord.eight(joined &<< UInt64(truncatingIfNeeded: 72 &- 8 &* end)), places: end &- point &- 1, length: end)
     }
 
+    /// The form of a number that was read: the next one of its kind has it nearly always, and is read without looking for its point.
+    public struct Form: Sendable {
+        /// What each of the characters is exclusive-or its digit.
+        @usableFromInline var zeros: UInt64 = 0
+        @usableFromInline var beforePoint: UInt64 = 0
+        /// Bits that no number of this form has set, by character: those of a digit above nine are found by a sum.
+        @usableFromInline var characters: UInt64 = 0
+        @usableFromInline var point: UInt64 = 0
+        @usableFromInline var shift: UInt64 = 0
+        @usableFromInline var mayBeginWithZero = false
+        public private(set) var length = 0
+
+        /// Matches nothing.
+        public init() {}
+
+        public init(_ short: Short) {
+            length = short.length
+            let whole = short.length - short.places - 1
+            point = 0xff &<< UInt64(8 * whole)
+            characters = ~0 &>> UInt64(64 - 8 * short.length)
+            zeros = (0x3030_3030_3030_3030 & ~point | (0x2e2e_2e2e_2e2e_2e2e & point)) & characters
+            beforePoint = point & (0 &- point)
+            beforePoint &-= 1
+            shift = UInt64(72 - 8 * short.length)
+            mayBeginWithZero = whole == 1
+        }
+
+        /// The digits of a number of exactly this form with a quote behind; nil for any other text.
+        @inlinable @inline(__always) public func digits(at text: UnsafeRawPointer) -> UInt64? {
+            let word = text.loadUnaligned(as: UInt64.self) ^ zeros
+            guard (DigitWord.marks(word) & characters) | (word & point) == 0,
+                text.load(fromByteOffset: length, as: UInt8.self) == 0x22, mayBeginWithZero || word & 0xff != 0
+            else { return nil }
+            return DigitWord.eight((word & beforePoint | (word &>> 8) & ~beforePoint) &<< shift)
+        }
+    }
+
     @inlinable @inline(__always) public init(_ short: Short) {
         digits = short.digits
         exponent = Int32(truncatingIfNeeded: 0 &- short.places)

@@ -85,6 +85,45 @@ import Testing
         #expect(baseline.lateness(of: -1_000, at: at(300_001).instant) == 0)
     }
 
+    /// What is kept from one frame to the next says the same as looking at all ten windows again.
+    @Test func latenessIsAboveTheLeastOfTheLastTenWindows() {
+        var random = SeededRandom(seed: 5)
+        var baseline = LatenessBaseline()
+        var samples: [(second: Int64, difference: Int64)] = []
+        var second: Int64 = -400
+        for _ in 0..<5_000 {
+            second += Int64([0, 0, 0, 1, 7, random.next(below: 200)][random.next(below: 6)])
+            let difference = Int64(random.next(below: 1_000_000))
+            samples.append((second, difference))
+            let window = second.flooredDivision(by: 30)
+            let least = samples.filter { $0.second.flooredDivision(by: 30) > window - 10 }.map(\.difference).min() ?? 0
+            let found = baseline.lateness(of: difference, at: at(second * 1_000).instant)
+            #expect(found == difference - least)
+        }
+    }
+
+    /// A tick's two reads are answered at once where they would both hit, and nowhere else.
+    @Test func freshAgeIsWhatTheTwoReadsFind() {
+        var random = SeededRandom(seed: 6)
+        var hits = 0
+        for _ in 0..<5_000 {
+            var node = Parameters()
+            node.cache.ttlNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.freshForPricingNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.maxStaleNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.isEnabled = random.next(below: 5) > 0
+            var cache = MDCache()
+            if random.next(below: 5) > 0 { cache.prove(at: at(1_000), venueMilliseconds: nil) }
+            if random.next(below: 5) == 0 { cache.invalidate(.priceJump, at: at(1_000).instant) }
+            let now = at(1_000 + Int64(random.next(below: 100))).instant
+            let found = withUnsafePointer(to: node) { cache.freshAge(at: now, $0) }
+            let read = cache.readForTick(at: now, answers: false, node.cache)
+            #expect(found == (read.outcome == .hit ? read.age : nil))
+            if found != nil { hits += 1 }
+        }
+        #expect(hits > 200)
+    }
+
     /// Fault 33: an invalidation was undone by a refresh in flight. A gap cannot be healed by a ping.
     @Test func aGapIsNotHealedByAnswers_aJumpIs() {
         var jumped = MDCache()

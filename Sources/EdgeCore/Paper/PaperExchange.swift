@@ -217,6 +217,12 @@ package struct PaperSide: Sendable {
         return end(.cancelled, at: now)
     }
 
+    /// Whether a public trade at that price is at or through our order's.
+    @inline(__always) package func isReached(by aggressor: Side, _ price: Int64) -> Bool {
+        guard let restingPrice else { return false }
+        return side == .buy ? aggressor == .sell && price <= restingPrice : aggressor == .buy && price >= restingPrice
+    }
+
     /// A public trade. `aggressor` is the side that took liquidity.
     package mutating func trade(aggressor: Side, price: Int64, lots: Int64) -> Fill? {
         guard let restingPrice, aggressor == side.opposite else { return nil }

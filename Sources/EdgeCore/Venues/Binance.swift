@@ -117,11 +117,18 @@ package struct BinanceDecoder: ~Copyable {
             quantity: DecimalText(digits: digits[place].quantity, places: places.quantity))
     }
 
-    package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
-        if let source = bytes.baseAddress, let (start, isWrapped) = opened(bytes) {
-            if let frame = predicted(start, isWrapped: isWrapped, source, bytes.count) { return frame }
-            var fields = Fields()
-            if usual(start, isWrapped: isWrapped, source, bytes.count, &fields) { return try frame(fields).get() }
+    @inline(__always) package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+        guard let source = bytes.baseAddress, let (start, isWrapped) = opened(bytes) else { return try decodeAnyForm(bytes) }
+        if let frame = predicted(start, isWrapped: isWrapped, source, bytes.count) { return frame }
+        return try decode(bytes, start, isWrapped: isWrapped)
+    }
+
+    @inline(never) private mutating func decode(
+        _ bytes: UnsafeRawBufferPointer, _ start: UsualReader, isWrapped: Bool
+    ) throws(FrameRejection) -> BinanceFrame {
+        var fields = Fields()
+        if let source = bytes.baseAddress, usual(start, isWrapped: isWrapped, source, bytes.count, &fields) {
+            return try frame(fields).get()
         }
         return try decodeAnyForm(bytes)
     }

@@ -365,16 +365,28 @@ struct UsualReader {
         guard take(byte: 0x5b) else { return nil }
         if take(byte: 0x5d) { return 0 }
         var count = 0
-        while count < Limits.frameLevelsMax {
-            guard place.loadUnaligned(as: UInt16.self) == 0x225b, let price = DecimalText.short(at: place + 2) else { return nil }
-            place += price.length &+ 2
+        var form = DecimalText.Form()
+        let countMax = Limits.frameLevelsMax
+        while count < countMax {
+            guard place.loadUnaligned(as: UInt16.self) == 0x225b else { return nil }
+            let price: UInt64
+            if count > 0, let digits = form.digits(at: place + 2) {
+                price = digits
+                place += form.length &+ 2
+            } else {
+                guard let short = DecimalText.short(at: place + 2), count == 0 || short.places == places.price else { return nil }
+                price = short.digits
+                place += short.length &+ 2
+                places.price = short.places
+                form = DecimalText.Form(short)
+            }
             guard place.loadUnaligned(as: UInt32.self) & 0xff_ffff == 0x22_2c22, let quantity = DecimalText.short(at: place + 3) else {
                 return nil
             }
             place += quantity.length &+ 3
-            if count == 0 { places = LevelPlaces(price: price.places, quantity: quantity.places) }
-            guard price.places == places.price, quantity.places == places.quantity else { return nil }
-            target[count] = LevelDigits(price: price.digits, quantity: quantity.digits)
+            if count == 0 { places.quantity = quantity.places }
+            guard quantity.places == places.quantity else { return nil }
+            target[count] = LevelDigits(price: price, quantity: quantity.digits)
             count &+= 1
             // "] and , or ]
             let end = place.loadUnaligned(as: UInt32.self) & 0xff_ffff
