@@ -241,3 +241,11 @@ extension Limits {
     /// Bytes read at a time of a file that is being sealed.
     package static let sealChunkBytes = 1 << 20
 }
+
+// MARK: Experiments
+
+extension Limits {
+    /// Pairs of blocks of one experiment: four weeks of ten minutes each. Rows of later ones are not compared, and a row stamped far ahead
+    /// ends no more pairs than these.
+    package static let experimentPairsMax: Int32 = 4_032
+}

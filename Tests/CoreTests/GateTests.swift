@@ -17,11 +17,11 @@ struct GateTests {
         sums.misses = misses
         sums.fills = fills
         sums.takerFills = min(takers, fills)
-        sums.slip = Int64(slip * 1e6) * fills
-        sums.fillNotional = fills * 100_000_000_000
-        sums.slipNotional = Int128(slip * 1e6) * Int128(sums.fillNotional)
+        sums.slip = Int128(slip * 1e6) * Int128(fills)
+        sums.fillNotional = Int128(fills) * 100_000_000_000
+        sums.slipNotional = Int128(slip * 1e6) * sums.fillNotional
         sums.markoutNotional = sums.fillNotional
-        sums.netNotional = Int128(net * 1e6) * Int128(sums.markoutNotional)
+        sums.netNotional = Int128(net * 1e6) * sums.markoutNotional
         sums.squaredReturn = 300_000_000_000
         sums.returns = 300
         if ticks > 0 { sums.histogram = [(Int32(LatencyBuckets.index(of: milliseconds * 1_000_000)), ticks)] }
@@ -70,6 +70,12 @@ struct GateTests {
         #expect(Set(Gate.all.map(\.name)).count == Gate.all.count)
     }
 
+    /// The horizons are fixed in the table, with their reasons; what they cost at least, in equal increments.
+    @Test func horizonsAreThoseOfTheTable() {
+        #expect(Gate.all.map(\.decisionPairs) == [24, 24, 6, 6, 24])
+        #expect(EProcess.fewestIncrements(tunedFor: 60, alpha: 0.0125) == 13)
+    }
+
     @Test(arguments: Gate.all.map(\.name))
     func everyGateFiresOnItsHarm(name: String) throws {
         var random = SeededRandom(seed: 5)
@@ -78,11 +84,11 @@ struct GateTests {
             gate.add(
                 Self.pair(&random) { sums in
                     switch name {
-                    case "slippage_degradation": sums.slip += 2_000_000 * sums.fills
+                    case "slippage_degradation": sums.slip += 2_000_000 * Int128(sums.fills)
                     case "taker_share_increase": sums.takerFills = sums.fills
                     case "latency_regression": sums.histogram = [(Int32(LatencyBuckets.index(of: 300_000_000)), sums.ticks)]
                     case "deadline_miss_spike": sums.misses += 40
-                    default: sums.netNotional -= 4_000_000 * Int128(sums.markoutNotional)
+                    default: sums.netNotional -= 4_000_000 * sums.markoutNotional
                     }
                 })
         }
@@ -217,7 +223,7 @@ struct GateTests {
     @Test func aBetterPriceIsNoCost() throws {
         var random = SeededRandom(seed: 8)
         var gate = try Self.gate("slippage_degradation", &random)
-        for _ in 0..<60 { gate.add(Self.pair(&random) { $0.slip -= 2_000_000 * $0.fills }) }
+        for _ in 0..<60 { gate.add(Self.pair(&random) { $0.slip -= 2_000_000 * Int128($0.fills) }) }
         #expect(gate.state == .clear)
     }
 
