@@ -17,6 +17,8 @@ import CalibModel
 package enum GateMetric: String, Sendable, CaseIterable {
     /// bps per fill; `calm`: blocks count by fills / volatility^2, since the noise of a fill grows with the market's.
     case slippage = "slippage_bps"
+    /// bps of the notional filled (SPEC 1.6): what a threshold rule and a report compare.
+    case notionalSlippage = "slippage_notional_bps"
     /// Taker fills / fills.
     case takerShare = "taker_share"
     /// ln of the p95 of tick totals in ms.
@@ -35,6 +37,7 @@ package enum GateMetric: String, Sendable, CaseIterable {
     package func value(_ sums: BlockSums) -> Double? {
         switch self {
         case .slippage: sums.fills > 0 ? Double(sums.slip) / 1e6 / Double(sums.fills) : nil
+        case .notionalSlippage: sums.fillNotional > 0 ? Double(sums.slipNotional) / 1e6 / Double(sums.fillNotional) : nil
         case .takerShare: sums.fills > 0 ? Double(sums.takerFills) / Double(sums.fills) : nil
         case .logLatency: sums.latencyP95(atLeast: Self.latencyTicksMin).flatMap { $0 > 0 ? Elementary.log($0) : nil }
         case .latency: sums.latencyP95(atLeast: Self.latencyTicksMin)
@@ -48,6 +51,7 @@ package enum GateMetric: String, Sendable, CaseIterable {
         func harmonic(_ a: Double, _ b: Double) -> Double { a > 0 && b > 0 ? a * b / (a + b) : 0 }
         switch self {
         case .slippage: return harmonic(Double(first.fills), Double(second.fills)) / Self.volatility2(first, second)
+        case .notionalSlippage: return harmonic(Double(first.fillNotional) / 1e8, Double(second.fillNotional) / 1e8)
         case .takerShare: return harmonic(Double(first.fills), Double(second.fills))
         case .logLatency, .latency: return 1
         case .missRate: return harmonic(Double(first.ticks), Double(second.ticks))
@@ -60,7 +64,7 @@ package enum GateMetric: String, Sendable, CaseIterable {
     /// nothing known of it.
     package func covariate(_ sums: BlockSums) -> Double? {
         switch self {
-        case .slippage, .netLoss:
+        case .slippage, .notionalSlippage, .netLoss:
             sums.returns > 0 ? (Double(sums.squaredReturn) / 1e9 / Double(sums.returns)).squareRoot() : nil
         case .takerShare, .logLatency, .latency, .missRate: nil
         }
@@ -124,7 +128,7 @@ package struct Gate: Sendable {
     package static let all: [Gate] = [
         Gate(
             name: "slippage_degradation", alpha: 0.0125, hypotheses: [Hypothesis(.slippage, tolerance: 0, margin: 0.05)],
-            limit: .difference(0), limitMetric: .slippage),
+            limit: .difference(0), limitMetric: .notionalSlippage),
         Gate(
             name: "taker_share_increase", alpha: 0.0075, hypotheses: [Hypothesis(.takerShare, tolerance: 0, margin: 0.005)],
             limit: .difference(0.01), limitMetric: .takerShare),

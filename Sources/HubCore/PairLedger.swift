@@ -47,13 +47,15 @@ package struct PairPlan: Sendable {
         }
     }
 
-    /// A host that said nothing of a pair in time.
+    /// A host that did not finish a pair in time, decided when the hub held its rows up to `held` (nil: none).
     package struct Silence: Sendable, Hashable {
         package var host: String
         package var pair: Int32
-        package init(host: String, pair: Int32) {
+        package var held: StoredOffset?
+        package init(host: String, pair: Int32, held: StoredOffset?) {
             self.host = host
             self.pair = pair
+            self.held = held
         }
     }
 
@@ -147,6 +149,7 @@ package struct PairLedger: ~Copyable {
         var units: [Int: Halves] = [:]
         var seen: [Identity: UInt64] = [:]
         var rows: Int64 = 0
+        var isSilent = false
 
         mutating func isDuplicate(_ row: FeedRow, _ hash: UInt64) -> Bool {
             guard let epoch = row[.epoch], let seq = row[.seq] else { return false }
@@ -166,6 +169,10 @@ package struct PairLedger: ~Copyable {
         var open: [Int32: OpenPair] = [:]
         var before: [Int32: OpenPair] = [:]
         var isPrePeriodOver = false
+        /// End of the newest row.
+        var held: StoredOffset?
+        /// By pair: what was held when it was decided.
+        var silences: [Int32: StoredOffset?] = [:]
     }
 
     package let plan: PairPlan
@@ -174,7 +181,6 @@ package struct PairLedger: ~Copyable {
     private let experiment: [UInt8]
     private var units: [Unit] = []
     private var hosts: [Host] = []
-    private var silences: Set<PairPlan.Silence>
     /// Ended for some host, not settled: by pair, then host.
     private var ended: [Int32: [Int: OpenPair]] = [:]
     private var nextSettled: Int32 = 0
@@ -186,7 +192,6 @@ package struct PairLedger: ~Copyable {
     /// `silences`: those decided so far.
     package init(_ plan: PairPlan, silences: Set<PairPlan.Silence> = []) {
         self.plan = plan
-        self.silences = silences
         experiment = Array(plan.experiment.utf8)
         for host in plan.hosts {
             var state = Host(plan: host)
@@ -196,6 +201,7 @@ package struct PairLedger: ~Copyable {
                 state.jitter = max(state.jitter, plan.design.jitter(of: cluster.group))
                 units.append(Unit(symbol: symbol, cluster: cluster))
             }
+            for silence in silences where silence.host == host.name { state.silences[silence.pair] = .some(silence.held) }
             hosts.append(state)
         }
         for host in hosts.indices { endSilent(host) }
@@ -212,6 +218,10 @@ package struct PairLedger: ~Copyable {
     package mutating func take(_ line: UnsafeRawBufferPointer, host name: String, endingAt offset: StoredOffset, isTerminated: Bool = true)
     {
         guard let host = hosts.firstIndex(where: { $0.plan.name == name }) else { return }
+        defer {
+            hosts[host].held = offset
+            endSilent(host)
+        }
         guard scanner.scan(line, feed: .snapshots, isTerminated: isTerminated) == nil else {
             fates[.rejected, default: 0] += 1
             return
@@ -335,6 +345,7 @@ package struct PairLedger: ~Copyable {
             fates[.counted, default: 0] -= rows.rows
             fates[.lateExcluded, default: 0] += rows.rows
             rows.units = [:]
+            rows.isSilent = true
         }
         closings.append(PairClosing(host: hosts[host].plan.name, pair: pair, at: offset))
         ended[pair, default: [:]][host] = rows
@@ -343,7 +354,8 @@ package struct PairLedger: ~Copyable {
     }
 
     private mutating func endSilent(_ host: Int) {
-        guard silences.contains(.init(host: hosts[host].plan.name, pair: hosts[host].next)) else { return }
+        guard let held = hosts[host].silences[hosts[host].next] else { return }
+        if let held { guard let now = hosts[host].held, now >= held else { return } }
         endPrePeriod(host)
         end(host, at: nil)
     }
@@ -352,15 +364,15 @@ package struct PairLedger: ~Copyable {
     package func dueSilences(at milliseconds: Int64, hubStarted: Int64) -> [PairPlan.Silence] {
         hosts.indices.compactMap { host in
             let since = max(end(of: hosts[host].next, host), hubStarted)
-            guard milliseconds - since >= Self.silenceMilliseconds else { return nil }
-            return PairPlan.Silence(host: hosts[host].plan.name, pair: hosts[host].next)
+            guard hosts[host].next < Limits.experimentPairsMax, milliseconds - since >= Self.silenceMilliseconds else { return nil }
+            return PairPlan.Silence(host: hosts[host].plan.name, pair: hosts[host].next, held: hosts[host].held)
         }
     }
 
-    /// A silence that is stored. One of a pair that has ended changes nothing.
+    /// A silence that is stored. One of a pair that has ended in the meantime changes nothing.
     package mutating func decide(_ silence: PairPlan.Silence) {
         guard let host = hosts.firstIndex(where: { $0.plan.name == silence.host }), silence.pair >= hosts[host].next else { return }
-        silences.insert(silence)
+        hosts[host].silences[silence.pair] = .some(silence.held)
         endSilent(host)
     }
 
@@ -374,13 +386,12 @@ package struct PairLedger: ~Copyable {
 
     private func settledPair(_ pair: Int32, _ rows: [Int: OpenPair]) -> SettledPair {
         var result = SettledPair(number: pair, items: [], planned: 0, censored: [:])
-        let closedSilent = Set(hosts.indices.filter { silences.contains(.init(host: hosts[$0].plan.name, pair: pair)) })
         for host in hosts.indices {
             for unit in hosts[host].units.values.sorted() where plan.design.isEnrolled(units[unit].cluster.group, pair: pair) {
                 result.planned += 1
                 let halves = rows[host]?.units[unit] ?? Halves()
                 let isExposed = halves.sums.allSatisfy { $0.ticks > 0 }
-                let reason = closedSilent.contains(host) ? .noData : halves.censoring ?? (isExposed ? nil : Censoring.emptyHalf)
+                let reason = rows[host]?.isSilent == true ? .noData : halves.censoring ?? (isExposed ? nil : Censoring.emptyHalf)
                 if let reason {
                     result.censored[reason, default: 0] += 1
                 } else {

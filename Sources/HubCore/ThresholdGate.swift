@@ -73,7 +73,7 @@ package struct ThresholdGate: Sendable {
         let least = Int64(max(1, gate.minSamples))
         func samples(_ sums: BlockSums) -> Int64 {
             switch gate.limitMetric {
-            case .slippage, .takerShare, .netLoss: sums.fills
+            case .slippage, .notionalSlippage, .takerShare, .netLoss: sums.fills
             case .logLatency, .latency, .missRate: sums.ticks
             }
         }

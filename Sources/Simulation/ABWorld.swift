@@ -14,7 +14,7 @@
 // below the reference's own (its "estimator check" in C.2): 0.0064 bps for slippage as the gate weights it, 0.00195 for the taker share,
 // 0.00124 for the log p95. `calib-lab ab --scenario aa` prints both, so a world that grew too quiet shows itself.
 //   amplitude of the cosine 0.25; squared returns of a minute vary by 0.18 around 60 volatility^2
-//   shocks of 5 min: 0.24 bps of the symbol, 0.16 bps of the market, times volatility
+//   shocks of 5 min: 0.28 bps of the symbol, 0.18 bps of the market, times volatility
 //   taker fills in bursts of the symbol: 5 min, sd 0.7 in logs, as misses have. Without them the estimate's error is the coin's alone, 0.0017
 //   misses' bursts: 7 min, half of the log variance the host's, half the symbol's
 //   durations: medians of e^4.1 = 60 ms, sd 0.2 in logs over symbols; sd 0.45 in logs of a tick; four hosts, on each a burst every two hours
@@ -144,7 +144,7 @@ package struct ABWorld: Sendable {
         minute.fills = random.poisson(symbol.fillRate)
         // 0.49/2 keeps the mean at the share.
         let takerShare = symbol.takerShare * Elementary.exp(0.7 * symbol.takerBurst - 0.245)
-        let shock = 0.24 * symbol.shock + 0.16 * marketShock
+        let shock = 0.28 * symbol.shock + 0.18 * marketShock
         for _ in 0..<minute.fills {
             // ln 2.7 = 0.993 is the log variance of a squared variation of 1.7.
             let notional = symbol.notionalMedian * Elementary.exp(0.9966 * random.next())

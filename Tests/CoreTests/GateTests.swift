@@ -227,6 +227,22 @@ struct GateTests {
         #expect(gate.state == .clear)
     }
 
+    /// Fault 29: what is sampled for the log does not reach the gates; a tick of four hundred counts one four-hundredth.
+    @Test func everyTickCountsOnce() {
+        #expect(GateMetric.missRate.value(Self.sums(ticks: 400, misses: 1)) == 1.0 / 400)
+    }
+
+    /// Fault 22: one p95, that of the merged histogram.
+    @Test func p95OfTwoRowsIsThatOfTheirMergedHistogram() {
+        var both = Self.sums(ticks: 90, milliseconds: 100)
+        both += Self.sums(ticks: 10, milliseconds: 200)
+        let edges = [100, 200].map { Double(LatencyBuckets.upperEdge(of: LatencyBuckets.index(of: $0 * 1_000_000))) / 1e6 }
+        #expect(both.latencyP95(atLeast: 100) == edges[1])
+        var other = Self.sums(ticks: 10, milliseconds: 200)
+        other += Self.sums(ticks: 90, milliseconds: 100)
+        #expect(other == both)
+    }
+
     @Test func silenceIsNoPass() throws {
         var random = SeededRandom(seed: 8)
         let gate = try Self.gate("net_bps_loss", &random)
@@ -247,6 +263,45 @@ struct GateTests {
             shuffled.add(pair.shuffled(using: &random))
         }
         #expect(straight.tests.map(\.harm) == shuffled.tests.map(\.harm))
+    }
+
+    /// Slippage that only follows the market's volatility is taken out, by what earlier pairs taught alone.
+    @Test func whatTheMarketExplainsIsTakenOut() throws {
+        var random = SeededRandom(seed: 13)
+        func half(_ volatility: Double) -> BlockSums {
+            var sums = Self.sums(slip: 0)
+            sums.slip = Int128((0.5 * volatility + Double.random(in: -0.01...0.01, using: &random)) * 1e6) * 20
+            sums.squaredReturn = Int128(volatility * volatility * 300 * 1e9)
+            return sums
+        }
+        func pair() -> [UnitPair] {
+            (0..<10).map { unit in
+                UnitPair(
+                    unit: unit, group: unit, sign: Bool.random(using: &random) ? 1 : -1,
+                    first: half(Double.random(in: 0.5...2, using: &random)), second: half(Double.random(in: 0.5...2, using: &random)))
+            }
+        }
+        let row = try #require(Gate.all.first)
+        var gate = SequentialGate(row, prePairs: (0..<12).map { _ in pair() }, units: 10)
+        #expect(abs(gate.tests[0].theta.value - 0.5) < 0.01)
+        for _ in 0..<20 { gate.add(pair()) }
+        // Without it the standard error would be about 0.02.
+        #expect(gate.tests[0].effects.estimate.map { abs($0) < 0.004 } == true)
+    }
+
+    /// Theta must not have seen the pair it corrects: the first pair's increment follows from the pre-period's theta.
+    @Test func aPairIsCorrectedByEarlierOnesOnly() throws {
+        let row = try #require(Gate.all.first)
+        func pair(slip: Double, volatility: Double) -> [UnitPair] {
+            var second = Self.sums(slip: slip)
+            second.squaredReturn = Int128(volatility * volatility * 300 * 1e9)
+            return [UnitPair(unit: 0, group: 0, sign: 1, first: Self.sums(), second: second)]
+        }
+        var gate = SequentialGate(row, prePairs: [], units: 1)
+        gate.add(pair(slip: 1, volatility: 2))
+        #expect(gate.tests[0].effects.estimate == 1)
+        gate.add(pair(slip: 1.5, volatility: 3))
+        #expect(gate.tests[0].theta.value != 0)
     }
 
     @Test func latencyNeedsBothItsTolerancesExceeded() throws {

@@ -36,7 +36,7 @@ struct PairLedgerTests {
             let number = block.map { "\($0)" } ?? "null"
             let histogram = ticks > 0 ? "[[2464,\(ticks)]]" : "[]"
             return
-                #"{"ts":\#(from + span),"ts_iso":"","symbol":"\#(symbol)","from_ts":\#(from),"span_ms":\#(span),"features":{},"counts":{"ticks":\#(ticks),"quotes":10,"fills":\#(fills),"filled_orders":\#(fills),"taker_fills":0,"returns":10,"deadline_misses":\#(misses)},"sums":{"fill_notional":\#(fills * 100).0,"slip":\#(slip),"slip_x_notional":0.0,"markout_notional":\#(fills * 100).0,"net_x_notional":0.0,"adverse_x_notional":0.0,"return2":12.5},"tick_ns_histogram":\#(histogram),"arm":"\#(arm)","arm_why":"\#(why)","experiment":\#(name),"block":\#(number),"config_hash":"\#(config)","v":1,"source":"\#(source)","venue":"sim","host":"edge-1","epoch":"0123456789abcdef","seq":\#(seq)}"#
+                #"{"ts":\#(from + span),"ts_iso":"","symbol":"\#(symbol)","from_ts":\#(from),"span_ms":\#(span),"features":{"vol_realized":null,"liq_top_depth":null,"pnl_dev":null,"queue_absorb_rate":null,"queue_eta_ms":null},"counts":{"ticks":\#(ticks),"quotes":10,"fills":\#(fills),"filled_orders":\#(fills),"taker_fills":0,"returns":10,"deadline_misses":\#(misses)},"sums":{"fill_notional":\#(fills * 100).0,"slip":\#(slip),"slip_x_notional":0.0,"markout_notional":\#(fills * 100).0,"net_x_notional":0.0,"adverse_x_notional":0.0,"return2":12.5},"tick_ns_histogram":\#(histogram),"arm":"\#(arm)","arm_why":"\#(why)","experiment":\#(name),"block":\#(number),"config_hash":"\#(config)","v":1,"source":"\#(source)","venue":"sim","host":"edge-1","epoch":"0123456789abcdef","seq":\#(seq)}"#
         }
     }
 
@@ -273,9 +273,10 @@ struct PairLedgerTests {
         // A hub that has just started waits its fifteen minutes for everybody.
         #expect(live.dueSilences(at: end + 3_000_000, hubStarted: end + 2_500_000).isEmpty)
         let silences = live.dueSilences(at: end + 900_000, hubStarted: 0)
-        #expect(silences == [.init(host: "edge-2", pair: 0)])
+        let held = other.prefix(until).reduce(0) { $0 + Int64($1.utf8.count + 1) }
+        #expect(silences == [.init(host: "edge-2", pair: 0, held: StoredOffset(day: 20_098, byte: held))])
         for silence in silences { live.decide(silence) }
-        Self.feed(&live, other.suffix(from: until), host: "edge-2")
+        Self.feed(&live, other.suffix(from: until), host: "edge-2", from: held)
         gates.evaluate(&live)
         #expect(gates.pairs == 3 && gates.counted == 15 && gates.censored == [.noData: 3])
 
