@@ -315,7 +315,7 @@ struct PairLedgerTests {
         var ledger = PairLedger(Self.plan())
         let rows = Self.rows(pairs: 1)
         Self.feed(&ledger, rows)
-        Self.feed(&ledger, [Row(source: "live").text, Row(symbol: "DOGE").text, "{torn"])
+        Self.feed(&ledger, [Row(from: Self.start, source: "live").text, Row(symbol: "DOGE", from: Self.start).text, "{torn"])
         Self.feed(&ledger, rows, host: "stranger")
         #expect(ledger.count(of: .otherSource) == 1 && ledger.count(of: .outside) == 1 && ledger.count(of: .rejected) == 1)
     }
