@@ -19,6 +19,8 @@ let package = Package(
         .executable(name: "calib-hub", targets: ["calib-hub"]),
         .executable(name: "hubctl", targets: ["hubctl"]),
         .executable(name: "calib-lab", targets: ["calib-lab"]),
+        // Preloaded by tests into the programs they kill.
+        .library(name: "CForgetfulDisk", type: .dynamic, targets: ["CForgetfulDisk"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -94,6 +96,7 @@ let package = Package(
             ], swiftSettings: strict),
 
         // Tests.
+        .target(name: "CForgetfulDisk", path: "Tests/ForgetfulDisk"),
         .target(name: "TestSupport", dependencies: ["CalibModel", "Wire"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "TestSupport"],

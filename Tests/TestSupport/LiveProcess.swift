@@ -13,17 +13,23 @@ package final class LiveProcess: @unchecked Sendable {
 
     package struct NotReady: Error, CustomStringConvertible {
         package var description: String
-        package init(description: String) { self.description = description }
+        /// How the program ended, as `wait` tells it.
+        package var status: Int32?
+        package init(description: String, status: Int32? = nil) {
+            self.description = description
+            self.status = status
+        }
     }
 
-    /// Returns when the first line has come; throws when the program ends without one.
-    package init(_ name: String, _ arguments: [String], in directory: String? = nil) throws {
+    /// Returns when the first line has come; throws when the program ends without one. `more` is added to this process's environment.
+    package init(_ name: String, _ arguments: [String], in directory: String? = nil, environment more: [String: String] = [:]) throws {
         folder = try Binaries.temporaryDirectory()
         let errors = "\(folder)/err"
         _ = FileManager.default.createFile(atPath: errors, contents: nil)
         process.executableURL = URL(fileURLWithPath: try Binaries.path(of: name))
         process.arguments = arguments
         if let directory { process.currentDirectoryURL = URL(fileURLWithPath: directory) }
+        if !more.isEmpty { process.environment = ProcessInfo.processInfo.environment.merging(more) { $1 } }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
@@ -37,7 +43,7 @@ package final class LiveProcess: @unchecked Sendable {
                 ended.wait()
                 let text = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
                 try? FileManager.default.removeItem(atPath: folder)
-                throw NotReady(description: "\(name) ended before its first line: \(text)")
+                throw NotReady(description: "\(name) ended before its first line: \(text)", status: Self.status(of: process))
             }
             if byte == 0x0a { break }
             line.append(byte)
@@ -50,6 +56,8 @@ package final class LiveProcess: @unchecked Sendable {
         try? FileManager.default.removeItem(atPath: folder)
     }
 
+    package var isRunning: Bool { process.isRunning }
+
     /// Sends a signal.
     package func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
@@ -57,7 +65,11 @@ package final class LiveProcess: @unchecked Sendable {
     package func wait(deadline: TimeInterval = 30) -> Int32? {
         guard ended.wait(timeout: .now() + deadline) == .success else { return nil }
         ended.signal()
-        return process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
+        return Self.status(of: process)
+    }
+
+    private static func status(of process: Process) -> Int32 {
+        process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
     }
 
     /// The last line of standard output, without its newline; for after `wait`.
