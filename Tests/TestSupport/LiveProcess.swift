@@ -6,7 +6,6 @@ package final class LiveProcess: @unchecked Sendable {
     private let process = Process()
     private let output = Pipe()
     private let folder: String
-    private let ended = DispatchSemaphore(value: 0)
 
     /// The first line of standard output, without its newline.
     package let firstLine: String
@@ -33,17 +32,15 @@ package final class LiveProcess: @unchecked Sendable {
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
         process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
-        let ended = ended
-        process.terminationHandler = { _ in ended.signal() }
         try process.run()
         var line: [UInt8] = []
         while true {
             let byte = output.fileHandleForReading.readData(ofLength: 1)
             guard let byte = byte.first else {
-                ended.wait()
+                let status = Self.wait(for: process, deadline: 30)
                 let text = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
                 try? FileManager.default.removeItem(atPath: folder)
-                throw NotReady(description: "\(name) ended before its first line: \(text)", status: Self.status(of: process))
+                throw NotReady(description: "\(name) ended before its first line: \(text)", status: status)
             }
             if byte == 0x0a { break }
             line.append(byte)
@@ -52,24 +49,38 @@ package final class LiveProcess: @unchecked Sendable {
     }
 
     deinit {
-        if process.isRunning { kill(process.processIdentifier, SIGKILL) }
+        if isRunning { kill(process.processIdentifier, SIGKILL) }
         try? FileManager.default.removeItem(atPath: folder)
     }
 
-    package var isRunning: Bool { process.isRunning }
+    package var isRunning: Bool { Self.status(of: process) == nil }
 
     /// Sends a signal.
     package func signal(_ number: Int32) { kill(process.processIdentifier, number) }
 
     /// Waits for the end, at most `deadline` seconds: exit status, 128 + signal when one ended it, nil when it still runs.
-    package func wait(deadline: TimeInterval = 30) -> Int32? {
-        guard ended.wait(timeout: .now() + deadline) == .success else { return nil }
-        ended.signal()
-        return Self.status(of: process)
+    package func wait(deadline: TimeInterval = 30) -> Int32? { Self.wait(for: process, deadline: deadline) }
+
+    private static func wait(for process: Process, deadline: TimeInterval) -> Int32? {
+        let end = Date(timeIntervalSinceNow: deadline)
+        while true {
+            if let status = status(of: process) { return status }
+            guard Date() < end else { return nil }
+            usleep(1000)
+        }
     }
 
-    private static func status(of process: Process) -> Int32 {
-        process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
+    /// Nil while it runs. Asks the kernel: Foundation's own notice of a process that was killed came up to half a minute late.
+    private static func status(of process: Process) -> Int32? {
+        var ending = siginfo_t()
+        if waitid(P_PID, id_t(process.processIdentifier), &ending, WEXITED | WNOHANG | WNOWAIT) == 0 {
+            guard ending.si_signo == SIGCHLD else { return nil }
+            let status = ending._sifields._sigchld.si_status
+            return ending.si_code == CLD_EXITED ? status : 128 + status
+        }
+        // Foundation has collected it.
+        guard !process.isRunning else { return nil }
+        return process.terminationReason == .uncaughtSignal ? 128 + process.terminationStatus : process.terminationStatus
     }
 
     /// The last line of standard output, without its newline; for after `wait`.
