@@ -27,7 +27,7 @@ import Testing
                 "trace=pwrite64,pwritev,pwritev2,write,writev,fsync,fdatasync,syncfs,exit_group", "-E",
                 "LD_PRELOAD=\(try ForgetfulDisk.library())", "-E", "FORGETFUL_JOURNAL=\(directory)/journal",
                 try Binaries.path(of: "calib-hub"), "run", "--config", directory + "/pki/hub.yaml", "--set",
-                "artifacts_dir=\(directory)/hub",
+                "artifacts_dir=\(directory)/hub", "--set", "metrics.listen=127.0.0.1:0",
             ])
         let pki = directory + "/pki/edges/e1"
         let rig = try EdgeRig(

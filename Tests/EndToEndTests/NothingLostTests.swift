@@ -83,7 +83,11 @@ import Testing
             guard initialised.status == 0 else { throw LiveProcess.NotReady(description: initialised.standardError) }
             proxy = try CuttingProxy(seed: seed, bytesMax: 1 << 18)
             hub = try Node(
-                "hub", "calib-hub", ["run", "--config", directory + "/pki/hub.yaml", "--set", "artifacts_dir=\(directory)/hub"],
+                "hub", "calib-hub",
+                [
+                    "run", "--config", directory + "/pki/hub.yaml", "--set", "artifacts_dir=\(directory)/hub", "--set",
+                    "metrics.listen=127.0.0.1:0",
+                ],
                 directory + "/hub")
             let url = "ws://\(try EdgeRig.member("listening", of: venue.firstLine))/v5/public/linear"
             let port = proxy.port
@@ -246,7 +250,10 @@ import Testing
                 }
                 try start(node, isMortal: false)
             }
-            try wait("the hub has what was synced before it") { arrived(node: $0, files: $0.promised) }
+            try wait("the hub has what was synced before it, and some of four feeds") { edge in
+                let files = (try? FileManager.default.contentsOfDirectory(atPath: "\(hub.disk.root)/feeds/host=\(edge.name)")) ?? []
+                return files.count >= 4 && edge.promised.allSatisfy { hub.length(copy($0.key, of: edge)) >= $0.value }
+            }
             for edge in edges {
                 edge.process?.signal(SIGTERM)
                 let status = edge.process?.wait()
@@ -258,10 +265,6 @@ import Testing
             let status = hub.process?.wait()
             if status != 0 { problems.append("the hub stopped with \(status ?? -1)") }
             for node in [hub] + edges { try losePower(of: node) }
-        }
-
-        private func arrived(node: Node, files: [String: Int]) -> Bool {
-            files.allSatisfy { hub.length(copy($0.key, of: node)) >= $0.value }
         }
 
         private func wait(_ fact: String, _ holds: (Node) -> Bool) throws {
