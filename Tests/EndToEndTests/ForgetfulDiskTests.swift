@@ -3,7 +3,8 @@ import TestSupport
 import Testing
 
 /// The disk that forgets, proven on programs of a few lines: what it must keep it keeps always, what it may lose it loses sometimes.
-@Suite struct ForgetfulDiskTests {
+@Suite(.enabled(if: ForgetfulDisk.isUsable, "SKIPPED: a sanitizer's library must be the first of a process"))
+struct ForgetfulDiskTests {
     private typealias Files = [String: [UInt8]]
 
     /// Runs a Python program in each of some folders of one disk, which begin with what `prepared` holds; it ends with kill -9, then the power goes.

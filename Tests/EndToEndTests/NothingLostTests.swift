@@ -23,7 +23,13 @@ import Testing
         let begun = Date()
         let fleet = try Fleet(seed: seed)
         defer { fleet.end() }
-        while fleet.kills < kills, fleet.problems.isEmpty { try fleet.step() }
+        var told = 0
+        while fleet.kills < kills, fleet.problems.isEmpty {
+            try fleet.step()
+            guard fleet.kills / 100 > told else { continue }
+            told = fleet.kills / 100
+            print(fleet.report)
+        }
         try fleet.heal()
         #expect(fleet.problems == [], "seed \(seed)")
         try fleet.compare()
@@ -113,7 +119,11 @@ import Testing
             }
             venue.signal(SIGTERM)
             _ = venue.wait()
-            if problems.isEmpty { try? FileManager.default.removeItem(atPath: directory) }
+            if problems.isEmpty {
+                try? FileManager.default.removeItem(atPath: directory)
+            } else {
+                print("The disks are left in \(directory).")
+            }
         }
 
         var report: String {
