@@ -163,11 +163,11 @@ import Testing
                 }
             }
             node.hasFault = settings.keys.contains { $0.hasPrefix("FORGETFUL_F") }
-            node.endsAt = Date(timeIntervalSinceNow: 2)
             starts += 1
             do {
                 let process = try LiveProcess(node.program, node.arguments, environment: try node.disk.environment(settings))
                 node.process = process
+                node.endsAt = Date(timeIntervalSinceNow: 2)
                 if node === hub {
                     proxy.forward(to: UInt16(try EdgeRig.member("listening", of: process.firstLine).split(separator: ":")[1]))
                 }
@@ -278,7 +278,7 @@ import Testing
         }
 
         private func wait(_ fact: String, _ holds: (Node) -> Bool) throws {
-            let end = Date(timeIntervalSinceNow: 40)
+            let end = Date(timeIntervalSinceNow: 60)
             while !edges.allSatisfy(holds) {
                 guard Date() < end else {
                     let said = ([hub] + edges).map { "\($0.name): \($0.process?.standardError.suffix(3000) ?? "")" }
