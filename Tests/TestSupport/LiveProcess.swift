@@ -31,12 +31,16 @@ package final class LiveProcess: @unchecked Sendable {
         if !more.isEmpty { process.environment = ProcessInfo.processInfo.environment.merging(more) { $1 } }
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = output
-        process.standardError = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
+        let errorFile = try FileHandle(forWritingTo: URL(fileURLWithPath: errors))
+        process.standardError = errorFile
         try process.run()
+        // Foundation keeps a process object whose end it has missed: what it holds open is closed by hand, here and in `deinit`.
+        try errorFile.close()
         var line: [UInt8] = []
         while true {
             let byte = output.fileHandleForReading.readData(ofLength: 1)
             guard let byte = byte.first else {
+                try? output.fileHandleForReading.close()
                 let status = Self.wait(for: process, deadline: 30)
                 let text = (try? String(contentsOfFile: errors, encoding: .utf8)) ?? ""
                 try? FileManager.default.removeItem(atPath: folder)
@@ -50,6 +54,7 @@ package final class LiveProcess: @unchecked Sendable {
 
     deinit {
         if isRunning { kill(process.processIdentifier, SIGKILL) }
+        try? output.fileHandleForReading.close()
         try? FileManager.default.removeItem(atPath: folder)
     }
 
