@@ -175,6 +175,10 @@ package enum Limits {
     /// Between two questions for one symbol's order book, after ones that led nowhere: nothing is quoted meanwhile, and the weight of the next
     /// question is there again after 3 s.
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// A book that was crossed within this time of its snapshot says that snapshots are no good just now: the next question waits as after a failure.
+    package static let snapshotTrustNanoseconds: Int64 = 30_000_000_000
+    /// Between two questions for a book that reaches further: a tenth of the weight of one symbol's share (24 a minute on USD-M).
+    package static let widerBookNanoseconds: Int64 = 20_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
     /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a

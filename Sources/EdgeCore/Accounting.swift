@@ -43,6 +43,7 @@ extension SymbolState {
         settle(at: boundary, &shared)
         bookQuoteTime(at: boundary, &shared)
         watchLoss(at: boundary, &shared)
+        watchCoverage(at: boundary, &shared)
         let top = isProven ? book.top : nil
         if let top { convertSizes(midTwice: top.midTwice) }
         let worth = top.map { marks(midTwice: $0.midTwice) }

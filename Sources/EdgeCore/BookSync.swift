@@ -24,6 +24,7 @@ extension SymbolState {
         book.asks.set(asks)
         book.applied(depthID: id, at: now.instant)
         sync = .awaitingFirst(snapshotID: id)
+        if !shared.isRecorded { coverage = BookCoverage(.init(bids: bids, asks: asks, asked: shared.snapshotLevels)) }
         let waiting = buffered
         buffered = []
         var applied: Int64 = 0
@@ -42,6 +43,7 @@ extension SymbolState {
                 applied += 1
             }
         }
+        if !shared.isRecorded, book.depthTop?.isCrossed == true { return unprove(.crossed, at: now, &shared) }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: index, first: id, second: applied))
     }
 
@@ -77,7 +79,11 @@ extension SymbolState {
         }
         book.bids.set(bids)
         book.asks.set(asks)
-        applyDepth(header, at: now, &shared)
+        let isCrossed = applyDepth(header, at: now, &shared)
+        if coverage.isWidening { keep(header, bids, asks, chain) }
+        // No venue's book is crossed: a frame was mangled, or the snapshot. A recording cannot be asked for another one; there nothing is quoted
+        // until it uncrosses.
+        if isCrossed, !shared.isRecorded { return unprove(.crossed, at: now, &shared) }
         expireTicker(at: now, &shared)
         guard isProven else { return }
         proven(at: now, readAt: readAt, &shared)
@@ -142,7 +148,7 @@ extension SymbolState {
 
     /// Futures: whether nothing lies between a snapshot and an event behind it. The documents ask for U <= id; but ids are shared across symbols,
     /// so in a quiet market the next event begins far above the snapshot. Its `pu` says that there was nothing between.
-    private func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
+    func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
 
     /// The last break, once: (expected id, received id).
     @inline(never) mutating func takeGap() -> (expected: Int64, received: Int64)? {
@@ -178,15 +184,17 @@ extension SymbolState {
         diff.last <= book.depthID && diff.eventMilliseconds <= lastEventMilliseconds
     }
 
-    private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) {
+    /// Whether it left the book crossed.
+    @discardableResult private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) -> Bool {
         book.applied(depthID: diff.last, at: now.instant)
         lastEventMilliseconds = diff.eventMilliseconds
         sync = .synced
         contradictedAt = nil
         cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds, id: diff.last)
-        guard let top = book.depthTop else { return }
+        guard let top = book.depthTop else { return false }
         if top.isCrossed { counts.crossed += 1 }
         audit.depth(id: diff.last, top: top)
+        return top.isCrossed
     }
 
     mutating func lose(
@@ -197,6 +205,9 @@ extension SymbolState {
             lastGap = (expected, received)
         }
         sync = .unsynced
+        lostBy = reason
+        buffered = []
+        coverage = BookCoverage()
         contradictedAt = nil
         cache.lose(reason, at: now.instant)
         pull(at: now, &shared)
@@ -234,7 +245,7 @@ extension SymbolState {
         (try ticks(raw.price), try lots(raw.quantity))
     }
 
-    private mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
+    mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
         bids: UnsafeBufferPointer<BookLevel>, asks: UnsafeBufferPointer<BookLevel>
     ) {
         let behind = Limits.frameLevelsMax

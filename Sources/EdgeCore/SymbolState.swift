@@ -85,6 +85,10 @@ package struct SymbolState: ~Copyable {
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
     var buffered: [BufferedDiff] = []
+    /// How far the snapshot under the book reaches (Binance, live).
+    var coverage = BookCoverage()
+    /// Why the book was lost the last time; nil before it was.
+    var lostBy: MDCache.Invalidation?
     /// Which kind of trades came first; nil before there was one.
     var tradesAreAggregate: Bool?
     /// Venue time of the last applied depth event.

@@ -51,7 +51,7 @@ struct ControlState: Sendable, Equatable {
 final class ControlLoop: @unchecked Sendable {
     struct Setup {
         var configuration: EdgeConfiguration
-        /// Holds `feeds/`, `kills.jsonl`, `latches.jsonl` and `KILL`.
+        /// Holds `feeds/`, `kills.jsonl`, `latches.jsonl`, `day_result.json` and `KILL`.
         var artifacts: String
         var source: String
         var epoch: String
@@ -72,6 +72,7 @@ final class ControlLoop: @unchecked Sendable {
     private let tls: TLSContext?
     private let logger: Logger
     private let killFile: String
+    private let dayResultFile: String
     private let kills: ControlFile
     private let latches: ControlFile
 
@@ -85,6 +86,7 @@ final class ControlLoop: @unchecked Sendable {
         tls = setup.tls
         logger = setup.logger
         killFile = setup.artifacts + "/KILL"
+        dayResultFile = setup.artifacts + "/day_result.json"
         kills = ControlFile(kills: setup.artifacts + "/kills.jsonl")
         latches = ControlFile(path: setup.artifacts + "/latches.jsonl")
         control = ControlState(revision: .zero, latches: [], holdsLease: false, configHash: 0)
@@ -158,6 +160,25 @@ final class ControlLoop: @unchecked Sendable {
         }
     }
 
+    /// Replaces the file of the day's result; whether it is durable comes back on `loop`.
+    func write(_ result: DayResult, then loop: any EventLoop, _ then: @escaping @Sendable (Bool) -> Void) {
+        eventLoop.execute { [self] in
+            do throws(FileError) {
+                try AtomicFile.write(result.json, to: dayResultFile)
+                hasReportedDayResult = false
+                loop.execute { then(true) }
+            } catch {
+                if !hasReportedDayResult {
+                    hasReportedDayResult = true
+                    logger.error(
+                        "The day's result cannot be written; a restart would begin the daily loss limits anew.",
+                        metadata: ["cause": "\(error)"])
+                }
+                loop.execute { then(false) }
+            }
+        }
+    }
+
     /// Ships what is durable, for a short while, and closes the link.
     func stop() -> EventLoopFuture<Void> {
         let done = eventLoop.makePromise(of: Void.self)
@@ -178,6 +199,7 @@ final class ControlLoop: @unchecked Sendable {
     private var timers: [RepeatedTask] = []
     private var killStamp: Stamp?
     private var hasReportedKillFile = false
+    private var hasReportedDayResult = false
     private var seenKillFile: (stamp: Stamp, toldAt: Instant)?
     private var isTurnLeaving = false
     private var isStopping = false

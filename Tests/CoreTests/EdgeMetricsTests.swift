@@ -52,9 +52,11 @@ import Wire
         var cache = EdgeMetrics.CacheTotals()
         cache.invalidations[MDCache.Invalidation.priceJump.rawValue] = 2
         // 19 pings of 3 ms, one of 40.
-        (cache.refreshes[2], cache.refreshes[6], cache.refreshNanoseconds) = (19, 1, 97_000_000)
+        cache.refreshes.add(3_000_000, weight: 19)
+        cache.refreshes.add(40_000_000)
         return EdgeMetrics.Node(
-            reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
+            reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1,
+            venueClockOffsetNanoseconds: -1_270_000_000, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
     }
 
     private static func feeds() -> EdgeMetrics.Feeds {
@@ -123,7 +125,8 @@ import Wire
         let idle = text(
             Self.metrics(
                 node: .init(
-                    reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0, cache: .init(),
+                    reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0, venueClockOffsetNanoseconds: nil,
+                    cache: .init(),
                     droppedRows: .init(repeating: 0, count: 6))))
         #expect(!idle.contains("mm_md_cache_refresh_latency_p95_ms"))
         #expect(
