@@ -17,7 +17,7 @@ extension SymbolState {
         let (bids, asks) = try levels(of: decoder)
         advance(to: now, &shared)
         counts.snapshots += 1
-        guard sync != .synced else { return }
+        guard sync != .synced, !hasOldInstrument else { return }
         book.removeAll()
         audit.forgetDepths()
         book.bids.set(bids)

@@ -264,7 +264,7 @@ package struct QuoteNode: ~Copyable {
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
                 // Only now: a book asked for before its stream began may be older than the first event.
-                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded {
+                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded, !symbols[Int(index)].hasOldInstrument {
                     snapshots.want(index, at: now.instant, wasWrong: symbols[Int(index)].lostBy == .crossed)
                 }
                 noteProof(index, on: connection)

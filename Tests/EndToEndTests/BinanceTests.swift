@@ -82,7 +82,7 @@ import Testing
         edge.signal(SIGHUP)
         try Self.wait(for: "the halt", edge) { rows()?["events"].contains { $0.text("event") == "halt" } == true }
         let halt = try #require(rows()?["events"].first { $0.text("event") == "halt" })
-        #expect(halt.text("symbol") == "BTCUSDT" && halt.object("detail").text("guard") == "instrument", "\(halt)")
+        #expect(halt.text("symbol") == "BTCUSDT" && halt.object("detail").text("cause") == "instrument", "\(halt)")
         #expect(edge.standardError.contains("has changed an instrument"))
         let before = ordersOf("ETHUSDT")
         try Self.wait(for: "more orders of the other", edge) { ordersOf("ETHUSDT") > before + 5 }

@@ -51,7 +51,7 @@ struct MutatedRecordingTests {
         Array(#"{"op":"subscribe","args":["orderbook.200.BTCUSDT","publicTrade.BTCUSDT"]}"#.utf8).withUnsafeBytes {
             venue.receive($0, from: client) { frames.append((Self.start, $1)) }
         }
-        for turn in 1...Int64(6_000 / 20) {
+        for turn in 1...Int64(40_000 / 20) {
             venue.advance(toElapsed: turn * 20) { frames.append((WallTime(nanoseconds: Self.start.nanoseconds + turn * 20_000_000), $1)) }
         }
         return frames
@@ -67,7 +67,7 @@ struct MutatedRecordingTests {
         var total = MutatedRecording.Report()
         for seed in 1...UInt64(2) {
             var recording = MutatedRecording(
-                venue: venue, instrument: instrument, seed: seed, perMillion: venue == .bybit ? 150_000 : 40_000)
+                venue: venue, instrument: instrument, seed: seed, perMillion: venue == .bybit ? 80_000 : 40_000)
             let report = recording.run(frames)
             #expect(report.mismatches == 0 && report.isProvenAtEnd, "\(venue) seed \(seed): \(report)")
             total.comparisons += report.comparisons
