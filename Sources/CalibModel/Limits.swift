@@ -241,3 +241,12 @@ extension Limits {
     /// Bytes read at a time of a file that is being sealed.
     package static let sealChunkBytes = 1 << 20
 }
+
+// MARK: Replication
+
+extension Limits {
+    /// Files of one round that are synced one by one; more than that are synced by one `syncfs`, which costs about as much as these, and covers names.
+    package static let syncEachFilesMax = 16
+    /// Files a hub keeps open between rounds: six feeds of eighty hosts.
+    package static let hubOpenFilesMax = 512
+}

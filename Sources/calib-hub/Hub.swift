@@ -201,23 +201,24 @@ final class Hub: @unchecked Sendable {
         flush()
     }
 
-    func committed(_ results: [FeedCommitter.Result]) {
+    /// A round of the committer; `nanoseconds` is what one took that synced something.
+    func committed(_ results: FeedCommitter.Results, nanoseconds: Int64?) {
         for result in results {
             switch result {
-            case .committed(let host, let file, let length, let records):
-                counts.stored(host, file, records: records, at: now().wall)
+            case .committed(let host, let file, let length, let rows):
+                counts.stored(host, file, records: rows, at: now().wall)
                 perform(ingest.committed(host: host, file: file, length: length))
-            case .committedAll(let nanoseconds): counts.commits.add(nanoseconds)
             case .inspected(let id, _, let file, let found): perform(ingest.inspected(id, file: file, found))
             case .surveyed(let id, let files, let highestSeq): perform(ingest.surveyed(id, files: files, highestSeq: highestSeq))
-            case .failed(let host, let file, let error):
-                logger.error("A feed cannot be stored.", metadata: ["host": "\(host)", "file": "\(file)", "error": "\(error)"])
+            case .failed(let host, let file, let failure):
+                logger.error("A feed cannot be stored.", metadata: ["host": "\(host)", "file": "\(file)", "error": "\(failure)"])
                 perform(ingest.failed(host: host, file: file))
             case .surveyFailed(let id, let error):
                 logger.error("A host's feeds cannot be read.", metadata: ["error": "\(error)"])
                 links[id]?.close(code: "disk", text: "the hub cannot read this host's feeds; try again later")
             }
         }
+        if let nanoseconds { counts.commits.add(nanoseconds) }
         flush()
     }
 

@@ -72,7 +72,9 @@ struct Run: ParsableCommand {
             Glibc.exit(1)
         }
         let hub = Hub(control: control, certificate: context.certificateMetrics, on: group.next(), logger: logger)
-        let committer = try FeedCommitter(directory: artifacts + "/feeds") { results in hub.eventLoop.execute { hub.committed(results) } }
+        let committer = try FeedCommitter(directory: artifacts + "/feeds") { results, nanoseconds in
+            hub.eventLoop.execute { hub.committed(results, nanoseconds: nanoseconds) }
+        }
         defer { committer.finish() }
         let documents = try Documents(artifacts: artifacts)
         defer { documents.finish() }
@@ -89,8 +91,9 @@ struct Run: ParsableCommand {
             writer.join()
             log.close()
         }
-        let held = try FeedCommitter.scan(artifacts + "/feeds")
-        try hub.eventLoop.submit { hub.start(committer: committer, records: records, documents: documents, held: held) }.wait()
+        try hub.eventLoop.submit {
+            hub.start(committer: committer, records: records, documents: documents, held: committer.held)
+        }.wait()
 
         let channel = try bind("listen", configuration.listen) { host, port in
             LineServer.bind(host: host, port: port, context: context, on: group, logger: logger) { _ in HubLink(hub) }
