@@ -32,6 +32,7 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CLinux"),
         // Takes the place of malloc in whatever links it: the laboratory alone.
         .target(name: "CAllocationCount", cSettings: checksThreads ? [.define("CALIBRANT_CHECK_THREADS")] : []),
 
@@ -85,7 +86,7 @@ let package = Package(
         .executableTarget(
             name: "calib-lab",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount",
+                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount", "CLinux", "COpenSSL",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -157,8 +157,7 @@ package final class TLSHandler: ChannelDuplexHandler {
             switch state {
             case .waiting, .lingering, .closed: return
             case .handshaking, .open, .closing:
-                chunk.withUnsafeReadableBytes { session.feed($0) }
-                advance(context)
+                chunk.withUnsafeReadableBytes { session.feed($0) { advance(context) } }
             }
         }
     }

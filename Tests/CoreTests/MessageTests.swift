@@ -287,7 +287,7 @@ import Wire
         var framing = LineFraming()
         var results: [Result<LineFraming.Frame, WireError>] = []
         for piece in pieces {
-            framing.append(piece)
+            piece.withUnsafeBytes { framing.append($0) }
             while true {
                 do throws(WireError) {
                     guard let frame = try framing.next() else { break }
@@ -323,7 +323,7 @@ import Wire
         let (bytes, _) = Self.conversation()
         var framing = LineFraming()
         for _ in 0..<200 {
-            framing.append(bytes)
+            bytes.withUnsafeBytes { framing.append($0) }
             while true { do { guard try framing.next() != nil else { break } } catch WireError.unknownType {} }
             try #require(framing.pendingBytes == 0)
         }
