@@ -202,17 +202,22 @@ package struct Control: Sendable {
     }
 
     private mutating func disconnected(_ link: LinkID, _ now: Moment) {
+        let host = host(of: link)
         links[link] = nil
         deferred.removeAll { $0.link == link }
         waiters.removeAll { $0.link == link }
         askers = askers.filter { $0.value.link != link }
-        guard let name = host(of: link) else { return }
+        guard let name = host else { return }
         hosts[name]?.link = nil
         hosts[name]?.lastSeen = now.instant
         hosts[name]?.lastSeenMilliseconds = now.wall.milliseconds
     }
 
-    private func host(of link: LinkID) -> String? { hosts.first { $0.value.link == link }?.key }
+    /// Nil also when its host has a newer connection.
+    private func host(of link: LinkID) -> String? {
+        guard let peer = links[link], peer.role == .edge, hosts[peer.name]?.link == link else { return nil }
+        return peer.name
+    }
 
     // MARK: Edges
 
@@ -230,20 +235,22 @@ package struct Control: Sendable {
     }
 
     private mutating func status(_ status: Message.Status, _ name: String, _ now: Moment, _ effects: inout [Effect]) {
-        guard var host = hosts[name] else { return }
-        host.reportedRevision = status.revision
-        host.backlogBytes = status.backlogBytes
-        host.isKilled = status.isKilled
-        host.statusAt = now.instant
+        // In place: a copy would copy all symbols with it, once a second for each host.
+        guard let place = hosts.index(forKey: name) else { return }
+        hosts.values[place].reportedRevision = status.revision
+        hosts.values[place].backlogBytes = status.backlogBytes
+        hosts.values[place].isKilled = status.isKilled
+        hosts.values[place].statusAt = now.instant
         let (offset, overflowed) = status.wallMilliseconds.subtractingReportingOverflow(now.wall.milliseconds)
-        host.clockOffsetMilliseconds = overflowed ? nil : offset
-        for symbol in status.symbols where host.status[symbol.symbol] != nil || host.status.count < Limits.symbolsMax {
-            host.status[symbol.symbol] = (symbol, now.instant)
+        hosts.values[place].clockOffsetMilliseconds = overflowed ? nil : offset
+        for symbol in status.symbols
+        where hosts.values[place].status[symbol.symbol] != nil || hosts.values[place].status.count < Limits.symbolsMax {
+            hosts.values[place].status[symbol.symbol] = (symbol, now.instant)
         }
-        hosts[name] = host
+        let latches = hosts.values[place].latches
         for experiment in Set(status.symbols.compactMap(\.experiment)).sorted() where !isKnownAndNotRolledBack(experiment) {
             // A reported experiment is B's only while the lease lives; rows of a latched one keep its name.
-            if !host.latches.contains(experiment), status.symbols.contains(where: { $0.experiment == experiment && $0.arm == "B" }) {
+            if !latches.contains(experiment), status.symbols.contains(where: { $0.experiment == experiment && $0.arm == "B" }) {
                 oweRollback(experiment, to: name, isRepeated: false, now, &effects)
             }
         }

@@ -17,6 +17,9 @@ package struct LineFraming {
         }
     }
 
+    /// One status of ten symbols.
+    private static let keptBytesMax = 8_192
+
     private var bytes: [UInt8] = []
     /// Where the unread part begins.
     private var start = 0
@@ -39,7 +42,9 @@ package struct LineFraming {
             rest = UnsafeBufferPointer(rebasing: rest[piece...])
         }
         guard !rest.isEmpty else { return }
-        if start > 0, start == bytes.count || start > 1 << 16 {
+        if start > 0, start == bytes.count {
+            forgetRead()
+        } else if start > 1 << 16 {
             bytes.removeFirst(start)
             searched -= start
             start = 0
@@ -65,11 +70,18 @@ package struct LineFraming {
             payload.append(contentsOf: bytes[start..<start + piece])
             start += piece
             searched = start
+            if start == bytes.count { forgetRead() }
         }
         guard let message = waiting, payload.count == message.payloadBytes else { return nil }
         waiting = nil
         defer { payload = [] }
         return Frame(message: message, payload: payload)
+    }
+
+    /// All of `bytes` is read. What a bulk transfer has left behind is not kept for a connection that is silent most of the time.
+    private mutating func forgetRead() {
+        if bytes.capacity > Self.keptBytesMax { bytes = [] } else { bytes.removeAll(keepingCapacity: true) }
+        (start, searched) = (0, 0)
     }
 
     /// Consumes one line, empty ones skipped, and returns where it lies, without its newline.

@@ -1,10 +1,11 @@
 import CalibModel
 import HubCore
 import NodeShell
+import Synchronization
 
 /// The committer's thread: hands what waits to `Committer`, which decides, and its results back (SPEC 8.6).
 ///
-/// While a round's syncs run the next round gathers; nothing else sets the pace.
+/// While a round's syncs run the next round gathers; when they were quick, for `Limits.commitSpacingNanoseconds` at least.
 final class FeedCommitter: @unchecked Sendable {
     typealias Results = [Committer<SystemDisk>.Result]
 
@@ -16,25 +17,40 @@ final class FeedCommitter: @unchecked Sendable {
 
     private let worker: Worker<Job>
     private let deliver: @Sendable (Results, _ nanoseconds: Int64?) -> Void
+    private let drained: @Sendable () -> Void
+    /// Bytes posted and not written yet.
+    private let unwritten = Atomic<Int>(0)
     private var thread: OwnerThread?
     /// The committer's thread only.
     private var committer: Committer<SystemDisk>
     /// The hosts and files found at the start.
     let held: [(host: String, files: [Ingest.HeldFile])]
 
-    /// `deliver` is called on the committer's thread, once per round; `nanoseconds` is what a round took that synced something.
-    init(directory: String, deliver: @escaping @Sendable (Results, _ nanoseconds: Int64?) -> Void) throws(FileError) {
+    /// Both are called on the committer's thread. `deliver`: once per round; `nanoseconds` is what a round took that synced something. `drained`: no
+    /// more than half of `Limits.hubUnwrittenBytesMax` waits any more.
+    init(
+        directory: String, openFilesMax: Int, deliver: @escaping @Sendable (Results, _ nanoseconds: Int64?) -> Void,
+        drained: @escaping @Sendable () -> Void
+    ) throws(FileError) {
         self.deliver = deliver
+        self.drained = drained
         worker = try Worker()
-        committer = Committer(disk: try SystemDisk(directory))
+        committer = Committer(disk: try SystemDisk(directory), openFilesMax: openFilesMax)
         held = try committer.hosts()
         thread = try OwnerThread(name: "hub-committer") { [unowned self, worker] in
-            while let jobs = worker.take() { self.round(jobs) }
+            var rests = Int64(0)
+            while let jobs = worker.take(after: rests) { rests = self.round(jobs) }
             self.committer.disk.close()
         }
     }
 
-    func post(_ job: Job) { worker.post(job) }
+    /// More waits to be written than memory is meant for.
+    var isFull: Bool { unwritten.load(ordering: .relaxed) > Limits.hubUnwrittenBytesMax }
+
+    func post(_ job: Job) {
+        if case .write(_, _, _, let bytes) = job { unwritten.wrappingAdd(bytes.count, ordering: .relaxed) }
+        worker.post(job)
+    }
 
     /// Does what waits, then ends.
     func finish() {
@@ -42,17 +58,30 @@ final class FeedCommitter: @unchecked Sendable {
         thread?.join()
     }
 
-    private func round(_ jobs: [Job]) {
+    /// Returns how many ns the next round has to wait.
+    private func round(_ taken: [Job]) -> Int64 {
         let begun = SystemClock.monotonic()
-        for job in jobs {
+        // Last first, so that each can be let go as soon as it is done: a round's bytes are not held until its sync has returned.
+        var jobs = taken
+        jobs.reverse()
+        while let job = jobs.popLast() {
             switch job {
             case .write(let host, let file, let offset, let bytes):
                 bytes.withUnsafeBytes { committer.write($0, host: host, file: file, offset: offset) }
+                wrote(bytes.count)
             case .inspect(let link, let host, let file): committer.inspect(link, host: host, file: file)
             case .survey(let link, let host, let epoch): committer.survey(link, host: host, epoch: epoch)
             }
         }
         let (results, hasSynced) = committer.endRound()
-        deliver(results, hasSynced ? SystemClock.monotonic().since(begun) : nil)
+        let took = SystemClock.monotonic().since(begun)
+        deliver(results, hasSynced ? took : nil)
+        return hasSynced ? max(0, Limits.commitSpacingNanoseconds - took) : 0
+    }
+
+    private func wrote(_ count: Int) {
+        let (before, after) = unwritten.wrappingSubtract(count, ordering: .relaxed)
+        let half = Limits.hubUnwrittenBytesMax / 2
+        if before > half, after <= half { drained() }
     }
 }

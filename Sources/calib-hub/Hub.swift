@@ -18,6 +18,9 @@ final class Hub: @unchecked Sendable {
     private var documents: Documents?
     private var links: [LinkID: LineLink] = [:]
     private var touched: Set<LinkID> = []
+    /// Not read from: until the edge's own bytes are synced, and until the committer's memory has room again.
+    private var waitingForSync: Set<LinkID> = []
+    private var waitingForRoom: Set<LinkID> = []
     private var transfers: [LinkID: [Transfer]] = [:]
     private var nextLink = 1
     private var jobs = 0
@@ -109,12 +112,25 @@ final class Hub: @unchecked Sendable {
     func received(_ frame: LineFraming.Frame, on id: LinkID) {
         if let effects = ingest.received(frame.message, on: id, at: SystemClock.monotonic()) {
             perform(effects, payload: frame.payload)
+            if !frame.payload.isEmpty {
+                if committer?.isFull ?? false { waitingForRoom.insert(id) }
+                setReading(id)
+            }
         } else if case .request(let request) = frame.message {
             self.request(request, on: id)
         } else {
             perform(control.step(.received(id, frame.message), at: now()))
         }
         flush()
+    }
+
+    private func setReading(_ id: LinkID) { links[id]?.setReading(!waitingForSync.contains(id) && !waitingForRoom.contains(id)) }
+
+    /// The committer has room again.
+    func drained() {
+        let waiting = waitingForRoom
+        waitingForRoom = []
+        for id in waiting { setReading(id) }
     }
 
     func drained(_ id: LinkID) {
@@ -127,6 +143,8 @@ final class Hub: @unchecked Sendable {
         logger.info("Link closed.", metadata: ["peer": "\(peer)", "reason": "\(reason)"])
         links[id] = nil
         transfers[id] = nil
+        waitingForSync.remove(id)
+        waitingForRoom.remove(id)
         perform(ingest.closed(id, at: SystemClock.monotonic()))
         perform(control.step(.disconnected(id), at: now()))
         flush()
@@ -156,8 +174,10 @@ final class Hub: @unchecked Sendable {
             case .inspect(let id, let host, let file): committer?.post(.inspect(id, host: host, file: file))
             case .write(let host, let file, let offset):
                 committer?.post(.write(host: host, file: file, offset: offset, bytes: payload))
-            case .pauseReading(let id): links[id]?.setReading(false)
-            case .resumeReading(let id): links[id]?.setReading(true)
+            case .pauseReading(let id): waitingForSync.insert(id)
+            case .resumeReading(let id):
+                waitingForSync.remove(id)
+                setReading(id)
             case .alarm(let host, let code, let text):
                 logger.error("Alarm.", metadata: ["host": "\(host)", "code": "\(code)", "text": "\(text)"])
             }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CalibModel
 import Configuration
 import Glibc
 import HubCore
@@ -72,9 +73,10 @@ struct Run: ParsableCommand {
             Glibc.exit(1)
         }
         let hub = Hub(control: control, certificate: context.certificateMetrics, on: group.next(), logger: logger)
-        let committer = try FeedCommitter(directory: artifacts + "/feeds") { results, nanoseconds in
-            hub.eventLoop.execute { hub.committed(results, nanoseconds: nanoseconds) }
-        }
+        let committer = try FeedCommitter(
+            directory: artifacts + "/feeds", openFilesMax: openFilesMax(),
+            deliver: { results, nanoseconds in hub.eventLoop.execute { hub.committed(results, nanoseconds: nanoseconds) } },
+            drained: { hub.eventLoop.execute { hub.drained() } })
         defer { committer.finish() }
         let documents = try Documents(artifacts: artifacts)
         defer { documents.finish() }
@@ -132,6 +134,18 @@ struct Run: ParsableCommand {
 
     private static func text(_ host: String, _ channel: any Channel) -> String {
         "\(host.contains(":") ? "[\(host)]" : host):\(channel.localAddress?.port ?? 0)"
+    }
+
+    /// How many feed files may stay open, once the process may have as many descriptors as it is ever allowed to: a login's limit of 1,024 is as many
+    /// as there are connections.
+    private func openFilesMax() -> Int {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return Limits.linksMax }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        // Half of what the connections leave: a round may open as many again.
+        let left = Int(min(limit.rlim_max, 1 << 20)) - Limits.linksMax
+        return max(64, min(Limits.hubOpenFilesMax, left / 2))
     }
 
     /// One hub per directory. The lock belongs to the open file: it ends with the process, however that ends.
