@@ -72,7 +72,7 @@ final class LineLoad {
 
     func difference(from paths: [String]) -> String? {
         for (place, path) in paths.enumerated() {
-            if let difference = seats[place]!.seat.rows.difference(from: path, count: rowsEach) { return difference }
+            if let difference = seats[place]!.seat.rows.difference(from: path, counts: rowsEach...rowsEach) { return difference }
         }
         return nil
     }

@@ -59,6 +59,14 @@ final class LoadClient {
     private var nextStatus: Int64 = 0
     private var status: [UInt8] = []
     private var rowsUnderWay: Int64 = 0
+    private var statuses: Int64 = 0
+    private var experiment: String?
+    /// Answers to leases asked for.
+    private(set) var leases = 0
+    /// Times it was let in.
+    private(set) var welcomes = 0
+    /// A lease is asked for as often as an edge does, every 5 s, when there is a status every second.
+    private static let leaseStatuses = Limits.leaseRenewalNanoseconds / 1_000_000_000
 
     /// The time from the first byte sent of a message to its acknowledgement, ns.
     var onAcknowledged: (Int64) -> Void = { _ in }
@@ -162,18 +170,33 @@ final class LoadClient {
         switch message {
         case .welcome:
             state = .open
+            welcomes += 1
             for file in files { say(.resume(Message.Resume(file: file.name, length: file.sent * Int64(rows.rowBytes), tailCRC32C: nil))) }
         case .resume(let resume):
             guard let place = files.firstIndex(where: { $0.name == resume.file }) else { return }
-            guard resume.length % Int64(rows.rowBytes) == 0 else { throw LoadError("the hub holds a part of a row of \(resume.file)") }
-            files[place].sent = resume.length / Int64(rows.rowBytes)
-            files[place].acknowledged = files[place].sent
-            files[place].isResumed = true
+            resumed(place, resume.length)
+        case .assignment(let assignment): experiment = assignment.experiment?.id
+        case .lease: leases += 1
         case .ack(let ack): acknowledge(ack)
         case .ping(let number): say(.pong(number: number))
         case .error(let code, let text): throw LoadError("the hub complains: \(text) (\(code))")
         default: break
         }
+    }
+
+    private func resumed(_ place: Int, _ length: Int64) {
+        let (whole, part) = length.quotientAndRemainder(dividingBy: Int64(rows.rowBytes))
+        files[place].acknowledged = whole
+        files[place].sent = whole
+        files[place].isResumed = true
+        // A hub that was killed as it wrote.
+        guard part > 0 else { return }
+        let left = rows.make(1, from: whole, behind: []).dropFirst(Int(part))
+        say(.append(Message.Append(file: files[place].name, offset: length, bytes: left.count)))
+        lines += left
+        files[place].sent = whole + 1
+        files[place].underWay.append((whole + 1, monotonicNanoseconds()))
+        rowsUnderWay += 1
     }
 
     private func acknowledge(_ ack: Message.Ack) {
@@ -202,15 +225,13 @@ final class LoadClient {
             if statusPeriod > 0, isOpen, elapsed >= nextStatus {
                 lines += status
                 nextStatus += max(1, (elapsed - nextStatus) / statusPeriod + 1) * statusPeriod
+                statuses += 1
+                if let experiment, statuses % Self.leaseStatuses == 0 {
+                    say(.lease(Message.Lease(experiment: experiment, number: statuses, durationMilliseconds: nil)))
+                }
             }
             if linesSent < lines.count {
-                let offset = linesSent
-                let taken: Result<Int, LoadError> = lines.withUnsafeBytes { bytes in
-                    do throws(LoadError) {
-                        return .success(try connection.write(UnsafeRawBufferPointer(rebasing: bytes[offset...])))
-                    } catch { return .failure(error) }
-                }
-                linesSent += try taken.get()
+                linesSent += try connection.write(lines, from: linesSent)
                 guard linesSent == lines.count else { return }
                 lines = []
                 linesSent = 0
@@ -249,7 +270,10 @@ final class LoadClient {
     }
 
     /// Compares what a hub stored of a file with what was sent; nil when equal.
-    func difference(of file: Int, from path: String) -> String? { rows.difference(from: path, count: files[file].acknowledged) }
+    func difference(of file: Int, from path: String) -> String? {
+        // What was on its way as the hub stopped may be stored, too.
+        rows.difference(from: path, counts: files[file].acknowledged...files[file].sent)
+    }
 
     private static func symbol(_ name: String) -> Message.Status.Symbol {
         Message.Status.Symbol(

@@ -96,6 +96,17 @@ final class LoadConnection {
         return taken
     }
 
+    /// The same of an array's bytes from `offset` on.
+    func write(_ bytes: [UInt8], from offset: Int = 0) throws(LoadError) -> Int {
+        // A typed throw does not pass through withUnsafeBytes' rethrow.
+        let taken: Result<Int, LoadError> = bytes.withUnsafeBytes { bytes in
+            do throws(LoadError) { return .success(try write(UnsafeRawBufferPointer(rebasing: bytes[offset...]))) } catch {
+                return .failure(error)
+            }
+        }
+        return try taken.get()
+    }
+
     /// How many bytes came; 0 when there are none now.
     func read(into bytes: UnsafeMutableRawBufferPointer) throws(LoadError) -> Int {
         ERR_clear_error()

@@ -64,11 +64,17 @@ struct LoadRows: ~Copyable {
         return UnsafeRawBufferPointer(rebasing: bytes[start..<Self.lineBytesMax + count * rowBytes])
     }
 
-    /// Nil when the file holds exactly the first `count` rows; else one sentence.
-    func difference(from path: String, count: Int64) -> String? {
+    /// Nil when the file holds the feed's first rows and nothing else, and of them a number in `counts`; else one sentence.
+    func difference(from path: String, counts: ClosedRange<Int64>) -> String? {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { return "'\(path)' cannot be opened (errno \(errno))" }
         defer { close(descriptor) }
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else { return "'\(path)' cannot be looked at (errno \(errno))" }
+        let (count, part) = Int64(status.st_size).quotientAndRemainder(dividingBy: Int64(rowBytes))
+        guard part == 0, counts.contains(count) else {
+            return "'\(path)' has \(status.st_size) bytes, expected were \(counts.lowerBound) to \(counts.upperBound) rows of \(rowBytes)"
+        }
         let stored = UnsafeMutableRawBufferPointer.allocate(byteCount: rowsMax * rowBytes, alignment: 16)
         defer { stored.deallocate() }
         var rows: Int64 = 0
@@ -86,7 +92,6 @@ struct LoadRows: ~Copyable {
             }
             rows += Int64(expected.count / rowBytes)
         }
-        var one: UInt8 = 0
-        return read(descriptor, &one, 1) == 0 ? nil : "'\(path)' holds more than the \(count) rows sent"
+        return nil
     }
 }
