@@ -287,7 +287,7 @@ import Wire
         var framing = LineFraming()
         var results: [Result<LineFraming.Frame, WireError>] = []
         for piece in pieces {
-            piece.withUnsafeBytes { framing.append($0) }
+            framing.append(Array(piece))
             while true {
                 do throws(WireError) {
                     guard let frame = try framing.next() else { break }
@@ -323,7 +323,7 @@ import Wire
         let (bytes, _) = Self.conversation()
         var framing = LineFraming()
         for _ in 0..<200 {
-            bytes.withUnsafeBytes { framing.append($0) }
+            framing.append(bytes)
             while true { do { guard try framing.next() != nil else { break } } catch WireError.unknownType {} }
             try #require(framing.pendingBytes == 0)
         }
@@ -383,4 +383,8 @@ extension Message {
         }
         self = try result.get()
     }
+}
+
+extension LineFraming {
+    fileprivate mutating func append(_ bytes: [UInt8]) { bytes.withUnsafeBytes { append($0) } }
 }
