@@ -53,10 +53,8 @@ package enum Limits {
     package static let appendBytesMax = 1 << 20
     /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).
     package static let appendTurnBytes = 65_536
-    /// Files whose place is asked for at once: 16 x 64 KiB of tails to compare; the backlog's others wait behind today's.
+    /// Files whose place is asked for at once: 16 x 64 MiB to compare, one after the other; the backlog's others wait behind today's.
     package static let resumesInFlightMax = 16
-    /// A file's last bytes that edge and hub compare before they go on.
-    package static let resumeCheckBytes = 65_536
     /// Symbols in one `status` message: 500 bytes each stay below a control line.
     package static let statusSymbolsMax = 100
     /// Appended bytes of one connection the hub has not synced yet: beyond it the hub stops reading from that connection.
@@ -247,6 +245,19 @@ extension Limits {
 extension Limits {
     /// Files of one round that are synced one by one; more than that are synced by one `syncfs`, which costs about as much as these, and covers names.
     package static let syncEachFilesMax = 16
+    /// One checksum of a feed file is over so many bytes (SPEC 8.2).
+    package static let resumeBlockBytes = 1 << 20
+    /// Checksums in one answer to `resume`: 64 MiB of the file are read and compared at a time, which takes the edge 50 ms; 11 bytes each.
+    package static let resumePageBlocks = 64
+    /// Accepted and unsynced bytes of all connections of one hub: eight connections at their own bound. Beyond it the hub reads from nobody until
+    /// half of it is synced; each connection may bring one more frame that it was reading.
+    package static let hubPoolBytes = 32 << 20
+    /// A file that could not be stored is tried again after this long.
+    package static let hubDiskRetryNanoseconds: Int64 = 1_000_000_000
+    /// A feed file that the edge could not read is tried again after this long.
+    package static let edgeReadRetryNanoseconds: Int64 = 5_000_000_000
+    /// Parts of one feed file: a disk that is restored every hour of its day has 24.
+    package static let filePartsMax = 1_000
     /// Files a hub keeps open between rounds: six feeds of eighty hosts.
     package static let hubOpenFilesMax = 512
 }

@@ -233,6 +233,9 @@ package struct QuoteNode: ~Copyable {
 
     // MARK: Inputs
 
+    /// The next fill has a higher number than this.
+    package mutating func numberFills(above seq: Int64) { shared.nextFillID = max(shared.nextFillID, seq + 1) }
+
     /// One complete frame as the venue sent it.
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
         let readAt = shared.clock.now()

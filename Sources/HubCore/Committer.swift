@@ -12,7 +12,9 @@ import Wire
 /// 2. After an error a file is in doubt: its length is what was synced last, nothing more is written to it, and it is cut back to that, by
 ///    `inspect`, before it is written to again. A sync that failed is not repeated and believed: the kernel may have dropped the pages. The
 ///    bytes come again from the edge.
-/// 3. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
+/// 3. Every byte of a file that is open here is as it was received: checked against its receipts when the file is first touched, and again when
+///    `verify` asks. What is not goes to `quarantine/`, and the file is cut there.
+/// 4. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
 package struct Committer<Disk: FeedDisk> {
     package enum Result {
         /// `rows`: those that became durable with it.
@@ -20,6 +22,10 @@ package struct Committer<Disk: FeedDisk> {
         /// Nothing of the file above what was committed can be relied on.
         case failed(host: String, file: String, Failure)
         case inspected(LinkID, host: String, file: String, Ingest.Inspection)
+        /// `inspection` is of what is left; `isDamaged` says that something was not as it was received.
+        case verified(LinkID, host: String, file: String, Ingest.Inspection, isDamaged: Bool)
+        /// Bytes of a file that are not what was received have moved to `quarantine/`.
+        case quarantined(host: String, file: String, offset: Int64, bytes: Int64)
         case surveyed(LinkID, files: [Ingest.HeldFile], highestSeq: [Message.Welcome.FeedSeq])
         case surveyFailed(LinkID, Disk.Failure)
     }
@@ -41,58 +47,81 @@ package struct Committer<Disk: FeedDisk> {
         /// Made since the folder's names were synced.
         var isNameNew: Bool
         var isInDoubt = false
+        var receipts: Receipts
     }
 
     package var disk: Disk
+    private let bounds: ReplicationBounds
     /// By path.
     private var copies: [String: Copy] = [:]
     /// Paths written in this round, in the order of their first write.
     private var dirty: [String] = []
     private var results: [Result] = []
 
-    package init(disk: Disk) { self.disk = disk }
+    package init(disk: Disk, bounds: ReplicationBounds = .production) {
+        self.disk = disk
+        self.bounds = bounds
+    }
 
     // MARK: A round
 
-    /// Bytes that belong at `offset`. They are done with when this returns.
-    package mutating func write(_ bytes: UnsafeRawBufferPointer, host: String, file: String, offset: Int64) {
+    /// Bytes of an edge's `epoch` that belong at `offset`. They are done with when this returns.
+    package mutating func write(_ bytes: UnsafeRawBufferPointer, host: String, file: String, epoch: String, offset: Int64) {
         let path = Self.path(host, file)
         do throws(Failure) {
-            if copies[path] == nil { copies[path] = try find(path, host, file, isWriting: true) }
+            if copies[path] == nil { copies[path] = try find(path, host, file, newOf: epoch) }
             // What follows a failed write belongs behind bytes that are not there.
             guard let copy = copies[path], !copy.isInDoubt else { return }
             guard offset == copy.length else { throw .misplaced(path: path, offset: offset, length: copy.length) }
             try attempt { (disk) throws(Disk.Failure) in try disk.write(bytes, to: path, at: offset) }
             if copy.length == copy.synced { dirty.append(path) }
             copies[path]!.length += Int64(bytes.count)
+            copies[path]!.receipts.add(bytes)
             copies[path]!.rows += bytes.reduce(0) { $0 + ($1 == 0x0a ? 1 : 0) }
         } catch {
             doubt(path, error, host, file)
         }
     }
 
-    /// What there is of a file, all of it synced: the answer to an edge that wants to go on with it.
-    package mutating func inspect(_ link: LinkID, host: String, file: String) {
+    /// What there is of a file, all of it synced, with the checksums of a page of blocks: the answer to an edge that wants to go on with it.
+    package mutating func inspect(_ link: LinkID, host: String, file: String, fromBlock: Int64) {
         let path = Self.path(host, file)
         do throws(Failure) {
-            results.append(.inspected(link, host: host, file: file, try inspection(path, host, file)))
+            results.append(.inspected(link, host: host, file: file, try inspection(path, host, file, fromBlock)))
         } catch {
             doubt(path, error, host, file)
         }
     }
 
-    /// The host's files, and per feed the highest seq of the epoch in the ends of its newest two files that have any.
+    /// Reads the whole file and compares it with what was received.
+    package mutating func verify(_ link: LinkID, host: String, file: String) {
+        let path = Self.path(host, file)
+        do throws(Failure) {
+            _ = try inspection(path, host, file, 0)
+            let before = copies[path]?.length ?? 0
+            if let copy = copies[path] { try check(path, copy.host, copy.file, copy.length, fromByte: 0, epoch: copy.receipts.epoch) }
+            let found = try inspection(path, host, file, 0)
+            results.append(.verified(link, host: host, file: file, found, isDamaged: found.length < before))
+        } catch {
+            doubt(path, error, host, file)
+        }
+    }
+
+    /// The host's files, and per feed the highest seq of the epoch in the ends of its files of the newest two days that have any.
     package mutating func survey(_ link: LinkID, host: String, epoch: String) {
         do throws(Disk.Failure) {
             let files = try held(host)
             var highest: [Message.Welcome.FeedSeq] = []
             for feed in Feed.allCases {
-                // Names of one feed sort by day.
-                var found: [Int64] = []
-                for held in files.reversed() where Ingest.parse(fileName: held.file)?.feed == feed && found.count < 2 {
-                    if let seq = try highestSeq(Self.path(host, held.file), held.length, epoch) { found.append(seq) }
+                var found: [Int64: Int64] = [:]
+                let own = files.compactMap { held in
+                    FeedPart.parse(held.file).flatMap { $0.feed == feed ? (day: $0.day.number, file: held) : nil }
                 }
-                if let seq = found.max() { highest.append(Message.Welcome.FeedSeq(feed: feed.rawValue, seq: seq)) }
+                for (day, held) in own.sorted(by: { ($1.day, $1.file.file) < ($0.day, $0.file.file) })
+                where found[day] != nil || found.count < 2 {
+                    if let seq = try highestSeq(Self.path(host, held.file), held.length, epoch) { found[day] = max(found[day] ?? 0, seq) }
+                }
+                if let seq = found.values.max() { highest.append(Message.Welcome.FeedSeq(feed: feed.rawValue, seq: seq)) }
             }
             results.append(.surveyed(link, files: files, highestSeq: highest))
         } catch {
@@ -106,6 +135,7 @@ package struct Committer<Disk: FeedDisk> {
         dirty = []
         if written.count > Limits.syncEachFilesMax {
             do throws(Failure) {
+                for path in written { try writeReceipts(path) }
                 try attempt { (disk) throws(Disk.Failure) in try disk.syncAll() }
                 for path in written { committed(path) }
             } catch {
@@ -114,6 +144,7 @@ package struct Committer<Disk: FeedDisk> {
         } else {
             for path in written {
                 do throws(Failure) {
+                    try writeReceipts(path)
                     try sync(path)
                     committed(path)
                 } catch {
@@ -124,6 +155,7 @@ package struct Committer<Disk: FeedDisk> {
         if copies.count > Limits.hubOpenFilesMax {
             for (path, copy) in copies where !copy.isInDoubt {
                 disk.release(path)
+                disk.release(Self.receiptsPath(copy.host, copy.file))
                 copies[path] = nil
             }
         }
@@ -144,6 +176,9 @@ package struct Committer<Disk: FeedDisk> {
     // MARK: Leaves
 
     private static func path(_ host: String, _ file: String) -> String { "host=\(host)/\(file)" }
+    private static func receiptsFolder(_ host: String) -> String { "host=\(host)/.receipts" }
+    private static func receiptsPath(_ host: String, _ file: String) -> String { "\(receiptsFolder(host))/\(file)" }
+    private static func quarantineFolder(_ host: String) -> String { "host=\(host)/quarantine" }
 
     private mutating func attempt<Value>(_ body: (inout Disk) throws(Disk.Failure) -> Value) throws(Failure) -> Value {
         do throws(Disk.Failure) { return try body(&disk) } catch { throw .disk(error) }
@@ -154,6 +189,7 @@ package struct Committer<Disk: FeedDisk> {
         copies[path]!.synced = copy.length
         copies[path]!.rows = 0
         copies[path]!.isNameNew = false
+        copies[path]!.receipts.settle()
         results.append(.committed(host: copy.host, file: copy.file, length: copy.length, rows: copy.rows))
     }
 
@@ -162,57 +198,169 @@ package struct Committer<Disk: FeedDisk> {
         results.append(.failed(host: host, file: file, failure))
     }
 
+    private mutating func writeReceipts(_ path: String) throws(Failure) {
+        guard let copy = copies[path] else { return }
+        let beside = Self.receiptsPath(copy.host, copy.file)
+        try attempt { (disk) throws(Disk.Failure) in
+            if copy.isNameNew, try disk.length(of: beside) ?? 0 < Receipts.headerBytes {
+                try disk.makeFolder(Self.receiptsFolder(copy.host))
+                try disk.write(copy.receipts.header, to: beside, at: 0)
+            }
+            for (offset, bytes) in copy.receipts.entries() { try disk.write(bytes, to: beside, at: offset) }
+        }
+    }
+
     private mutating func sync(_ path: String) throws(Failure) {
         guard let copy = copies[path] else { return }
         try attempt { (disk) throws(Disk.Failure) in
             try disk.sync(path)
-            // The name is made to last with the file, else a crash could lose a synced file.
-            if copy.isNameNew { try disk.syncNames(in: "host=\(copy.host)") }
-        }
-    }
-
-    /// What lies on the disk. What a process before this one wrote is synced before its length counts. Nil when there is no file and nothing is to
-    /// be written: a file is made by its first bytes, not by a question.
-    private mutating func find(_ path: String, _ host: String, _ file: String, isWriting: Bool) throws(Failure) -> Copy? {
-        try attempt { (disk) throws(Disk.Failure) in
-            if let length = try disk.length(of: path) {
-                try disk.sync(path)
-                // A crash may have come between the file's making and its name's sync.
-                return Copy(host: host, file: file, length: length, synced: length, isNameNew: true)
+            try disk.sync(Self.receiptsPath(copy.host, copy.file))
+            // The names are made to last with the files, else a crash could lose a synced file.
+            if copy.isNameNew {
+                try disk.syncNames(in: "host=\(copy.host)")
+                try disk.syncNames(in: Self.receiptsFolder(copy.host))
             }
-            guard isWriting else { return nil }
-            try disk.makeFolder("host=\(host)")
-            return Copy(host: host, file: file, length: 0, synced: 0, isNameNew: true)
         }
     }
 
-    private mutating func inspection(_ path: String, _ host: String, _ file: String) throws(Failure) -> Ingest.Inspection {
-        if copies[path] == nil { copies[path] = try find(path, host, file, isWriting: false) }
-        guard var copy = copies[path] else { return Ingest.Inspection(length: 0, tailCRC32C: nil, epoch: nil) }
-        try attempt { (disk) throws(Disk.Failure) in
-            // A write that failed at the file's making may have left no file to cut.
-            if copy.isInDoubt, try disk.length(of: path) != nil { try disk.cut(path, to: copy.synced) }
+    /// What lies on the disk. What a process before this one wrote is synced before its length counts, and its end is checked. Nil when there is no
+    /// file and nothing is to be written: a file is made by its first bytes, not by a question.
+    private mutating func find(_ path: String, _ host: String, _ file: String, newOf epoch: String?) throws(Failure) -> Copy? {
+        let length = try attempt { (disk) throws(Disk.Failure) -> Int64? in
+            guard let length = try disk.length(of: path) else { return nil }
+            try disk.sync(path)
+            return length
         }
+        if let length {
+            // No round is larger than the pool, so nothing before that can have been under way in a crash.
+            try check(path, host, file, length, fromByte: length - bounds.poolBytes, epoch: epoch)
+            return copies[path]
+        }
+        guard let epoch else { return nil }
+        try attempt { (disk) throws(Disk.Failure) in
+            try disk.makeFolder("host=\(host)")
+            // Of a file that went: not of this one.
+            let beside = Self.receiptsPath(host, file)
+            if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
+        }
+        return Copy(
+            host: host, file: file, length: 0, synced: 0, isNameNew: true,
+            receipts: Receipts(blockBytes: bounds.blockBytes, epoch: epoch))
+    }
+
+    /// Compares the file's bytes from one on with their receipts, and keeps what comes before the first difference. A file without receipts is from
+    /// before there were any, or was being made in a crash: whole valid rows count.
+    private mutating func check(_ path: String, _ host: String, _ file: String, _ length: Int64, fromByte: Int64, epoch: String?)
+        throws(Failure)
+    {
+        let beside = Self.receiptsPath(host, file)
+        let stored = try attempt { (disk) throws(Disk.Failure) in
+            let bytes = try disk.length(of: beside).map { count throws(Disk.Failure) in try disk.read(beside, at: 0, count: Int(count)) }
+            return bytes.flatMap { Receipts.read($0) }
+        }
+        var receipts: Receipts
+        if let stored {
+            receipts = Receipts(blockBytes: bounds.blockBytes, epoch: stored.epoch)
+            try compare(path, stored.blocks, length, fromByte, &receipts)
+        } else {
+            let bytes = try attempt { (disk) throws(Disk.Failure) in
+                if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
+                return try disk.read(path, at: 0, count: Int(length))
+            }
+            let valid = bytes.withUnsafeBytes { bytes in
+                let found = FeedRepair(examining: bytes, startsAtRow: true)
+                return (end: found.needsNewline ? 0 : found.validEnd, epoch: FeedTail.epoch(ofHead: bytes))
+            }
+            receipts = Receipts(blockBytes: bounds.blockBytes, epoch: valid.epoch ?? epoch ?? "")
+            bytes.withUnsafeBytes { receipts.add(UnsafeRawBufferPointer(rebasing: $0[..<valid.end])) }
+        }
+        let kept = receipts.length
+        if kept < length { try quarantine(path, host, file, from: kept, to: length) }
+        copies[path] = Copy(host: host, file: file, length: kept, synced: kept, isNameNew: true, receipts: receipts)
+        if stored == nil {
+            try writeReceipts(path)
+            try sync(path)
+            copies[path]!.receipts.settle()
+        }
+    }
+
+    private mutating func compare(
+        _ path: String, _ blocks: [[Receipts.Entry]], _ length: Int64, _ fromByte: Int64, _ receipts: inout Receipts
+    ) throws(Failure) {
+        for (block, entries) in blocks.enumerated() {
+            let start = Int64(block) * Int64(bounds.blockBytes)
+            let available = Int(min(Int64(bounds.blockBytes), length - start))
+            guard available > 0 else { return }
+            if start + Int64(bounds.blockBytes) <= fromByte, let whole = entries.last, whole.length == bounds.blockBytes {
+                receipts.adopt(whole, nil)
+                continue
+            }
+            let bytes = try attempt { (disk) throws(Disk.Failure) in try disk.read(path, at: start, count: available) }
+            var found: (entry: Receipts.Entry, checksum: CRC32C)?
+            var checksum = CRC32C()
+            var done = 0
+            for entry in entries where entry.length >= done && entry.length <= available {
+                bytes.withUnsafeBytes { checksum.combine(UnsafeRawBufferPointer(rebasing: $0[done..<entry.length])) }
+                done = entry.length
+                if checksum.value == entry.checksum { found = (entry, checksum) }
+            }
+            guard let found else { return }
+            receipts.adopt(found.entry, found.checksum)
+            if found.entry.length < bounds.blockBytes { return }
+        }
+    }
+
+    /// The bytes are kept for a person to look at; the edge sends its own again.
+    private mutating func quarantine(_ path: String, _ host: String, _ file: String, from: Int64, to end: Int64) throws(Failure) {
+        let folder = Self.quarantineFolder(host)
+        try attempt { (disk) throws(Disk.Failure) in
+            try disk.makeFolder(folder)
+            let number = try disk.names(in: folder).filter { $0.hasPrefix("\(file).\(from).") }.count
+            let copy = "\(folder)/\(file).\(from).\(number)"
+            var place = from
+            while place < end {
+                let bytes = try disk.read(path, at: place, count: Int(min(end - place, 1 << 20)))
+                try disk.write(bytes, to: copy, at: place - from)
+                place += Int64(bytes.count)
+            }
+            try disk.sync(copy)
+            disk.release(copy)
+            try disk.syncNames(in: folder)
+            try disk.cut(path, to: from)
+            try disk.sync(path)
+        }
+        results.append(.quarantined(host: host, file: file, offset: from, bytes: end - from))
+    }
+
+    private mutating func inspection(_ path: String, _ host: String, _ file: String, _ fromBlock: Int64) throws(Failure)
+        -> Ingest.Inspection
+    {
+        if copies[path] == nil { copies[path] = try find(path, host, file, newOf: nil) }
+        guard var copy = copies[path] else { return Ingest.Inspection(length: 0, epoch: nil, blocks: []) }
         if copy.isInDoubt {
+            try attempt { (disk) throws(Disk.Failure) in
+                // A write that failed at the file's making may have left no file to cut.
+                if try disk.length(of: path) != nil {
+                    try disk.cut(path, to: copy.synced)
+                    try disk.sync(path)
+                }
+            }
             (copy.length, copy.rows, copy.isInDoubt) = (copy.synced, 0, false)
+            copy.receipts.takeBack()
             copies[path] = copy
         }
-        if copy.length > 0 { try sync(path) }
-        if copy.length > copy.synced { committed(path) }
-        let length = copy.length
-        return try attempt { (disk) throws(Disk.Failure) in
-            let checked = Int(min(length, Int64(Limits.resumeCheckBytes)))
-            let tail = try disk.read(path, at: length - Int64(checked), count: checked)
-            let head = try disk.read(path, at: 0, count: Int(min(length, Int64(Limits.rowBytesMax))))
-            return Ingest.Inspection(
-                length: length, tailCRC32C: tail.isEmpty ? nil : CRC32C.text(of: tail),
-                epoch: head.withUnsafeBytes { FeedTail.epoch(ofHead: $0) })
+        if copy.length > copy.synced {
+            try writeReceipts(path)
+            try sync(path)
+            committed(path)
         }
+        let page = copy.receipts.page(from: Int(clamping: fromBlock), count: bounds.pageBlocks)
+        return Ingest.Inspection(length: copy.length, epoch: copy.receipts.epoch, blocks: page.map { CRC32C.text($0) })
     }
 
     private mutating func held(_ host: String) throws(Disk.Failure) -> [Ingest.HeldFile] {
         var files: [Ingest.HeldFile] = []
-        for name in try disk.names(in: "host=\(host)") where Ingest.parse(fileName: name) != nil {
+        for name in try disk.names(in: "host=\(host)") where FeedPart.parse(name) != nil {
             if let length = try disk.length(of: Self.path(host, name)) { files.append(Ingest.HeldFile(file: name, length: length)) }
         }
         return files

@@ -8,11 +8,13 @@ internal import Wire
 /// would tell nothing.
 package struct SystemDisk: FeedDisk {
     package let directory: String
+    private let calls: FileCalls
     private var descriptors: [String: Int32] = [:]
 
     /// Makes the directory when it is not there.
-    package init(_ directory: String) throws(FileError) {
+    package init(_ directory: String, calls: FileCalls = .system) throws(FileError) {
         self.directory = directory
+        self.calls = calls
         try AtomicFile.makeDirectory(directory)
     }
 
@@ -63,7 +65,7 @@ package struct SystemDisk: FeedDisk {
         let descriptor = try open(path)
         var written = 0
         while written < bytes.count {
-            let count = pwrite(descriptor, bytes.baseAddress! + written, bytes.count - written, off_t(offset) + off_t(written))
+            let count = calls.write(descriptor, bytes.baseAddress! + written, bytes.count - written, Int(offset) + written)
             if count > 0 {
                 written += count
             } else if count == 0 || errno != EINTR {
@@ -73,14 +75,13 @@ package struct SystemDisk: FeedDisk {
     }
 
     package mutating func cut(_ path: String, to length: Int64) throws(FileError) {
-        release(path)
-        guard ftruncate(try open(path), off_t(length)) == 0 else {
+        guard calls.truncate(try open(path), Int(length)) == 0 else {
             throw FileError(.cut, absolute(path), "at byte \(length)", errorNumber: errno, remedy: "is the disk healthy?")
         }
     }
 
     package mutating func sync(_ path: String) throws(FileError) {
-        guard fdatasync(try open(path)) == 0 else {
+        guard calls.sync(try open(path)) == 0 else {
             let code = errno
             release(path)
             throw FileError(.sync, absolute(path), errorNumber: code, remedy: "is the disk healthy?")
@@ -100,11 +101,18 @@ package struct SystemDisk: FeedDisk {
 
     package func makeFolder(_ folder: String) throws(FileError) { try AtomicFile.makeDirectory(absolute(folder)) }
 
+    package mutating func rename(_ from: String, to: String) throws(FileError) {
+        release(from)
+        guard Glibc.rename(absolute(from), absolute(to)) == 0 else {
+            throw FileError(.rename, absolute(from), errorNumber: errno, remedy: "is the directory writable?")
+        }
+    }
+
     private func absolute(_ path: String) -> String { path.isEmpty ? directory : "\(directory)/\(path)" }
 
     private mutating func open(_ path: String) throws(FileError) -> Int32 {
         if let descriptor = descriptors[path] { return descriptor }
-        let descriptor = Glibc.open(absolute(path), O_RDWR | O_CREAT | O_CLOEXEC, 0o644)
+        let descriptor = calls.open(absolute(path))
         guard descriptor >= 0 else {
             throw FileError(.open, absolute(path), "for append", errorNumber: errno, remedy: "is the directory writable?")
         }

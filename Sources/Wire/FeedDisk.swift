@@ -23,6 +23,14 @@ package protocol FeedDisk {
     mutating func syncNames(in folder: String) throws(Failure)
     /// A folder and its name, which last; nothing happens when it is there.
     mutating func makeFolder(_ folder: String) throws(Failure)
+    /// Moves a file within its folder; `syncNames` makes it last.
+    mutating func rename(_ from: String, to: String) throws(Failure)
     /// Nobody writes to the file for a while: what is kept open for it may go.
     mutating func release(_ path: String)
+}
+
+extension FeedDisk {
+    package mutating func write(_ bytes: [UInt8], to path: String, at offset: Int64) throws(Failure) {
+        try bytes.withUnsafeBufferPointer { bytes throws(Failure) in try write(UnsafeRawBufferPointer(bytes), to: path, at: offset) }
+    }
 }

@@ -9,8 +9,9 @@ final class FeedCommitter: @unchecked Sendable {
     typealias Results = [Committer<SystemDisk>.Result]
 
     enum Job: Sendable {
-        case write(host: String, file: String, offset: Int64, bytes: [UInt8])
-        case inspect(LinkID, host: String, file: String)
+        case write(host: String, file: String, epoch: String, offset: Int64, bytes: [UInt8])
+        case inspect(LinkID, host: String, file: String, fromBlock: Int64)
+        case verify(LinkID, host: String, file: String)
         case survey(LinkID, host: String, epoch: String)
     }
 
@@ -46,9 +47,10 @@ final class FeedCommitter: @unchecked Sendable {
         let begun = SystemClock.monotonic()
         for job in jobs {
             switch job {
-            case .write(let host, let file, let offset, let bytes):
-                bytes.withUnsafeBytes { committer.write($0, host: host, file: file, offset: offset) }
-            case .inspect(let link, let host, let file): committer.inspect(link, host: host, file: file)
+            case .write(let host, let file, let epoch, let offset, let bytes):
+                bytes.withUnsafeBytes { committer.write($0, host: host, file: file, epoch: epoch, offset: offset) }
+            case .inspect(let link, let host, let file, let block): committer.inspect(link, host: host, file: file, fromBlock: block)
+            case .verify(let link, let host, let file): committer.verify(link, host: host, file: file)
             case .survey(let link, let host, let epoch): committer.survey(link, host: host, epoch: epoch)
             }
         }

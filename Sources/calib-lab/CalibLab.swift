@@ -5,6 +5,6 @@ import ArgumentParser
 struct CalibLab: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "calib-lab",
-        abstract: "The laboratory: simulated venues, statistics, experiments from a seed, and benchmarks.",
-        subcommands: [Venue.self, Bench.self, Stats.self, AB.self])
+        abstract: "The laboratory: simulated venues, statistics, experiments and faults from a seed, and benchmarks.",
+        subcommands: [Venue.self, Bench.self, Stats.self, AB.self, Sim.self])
 }

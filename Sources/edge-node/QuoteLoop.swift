@@ -112,6 +112,9 @@ final class QuoteLoop: @unchecked Sendable {
         }
     }
 
+    /// The hub holds fills of this epoch up to this number, perhaps more than this disk does.
+    func deliver(highestFillAtHub seq: Int64) { eventLoop.execute { [self] in node.numberFills(above: seq) } }
+
     /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`).
     func adopt(_ new: EdgeConfiguration) {
         eventLoop.execute { [self] in

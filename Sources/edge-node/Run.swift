@@ -129,7 +129,7 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger),
+                feedFiles: try SystemDisk(artifacts + "/feeds"), tls: tls, logger: logger),
             on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
