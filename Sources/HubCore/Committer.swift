@@ -229,6 +229,7 @@ package struct Committer<Disk: FeedDisk> {
         let length = try attempt { (disk) throws(Disk.Failure) -> Int64? in
             guard let length = try disk.length(of: path) else { return nil }
             try disk.sync(path)
+            try disk.syncNames(in: "host=\(host)")
             return length
         }
         if let length {

@@ -64,6 +64,8 @@ package final class FeedFiles: @unchecked Sendable {
                 synced.set(name, try syncFile("\(directory)/\(name)"))
             }
         }
+        // And perhaps a file whose name is not: what is told as durable from here on must be found after a crash.
+        try disk.syncNames(in: "")
         disk.close()
         cuts = recovery.cuts
         // A process that was killed between an event and its note: the event says it.

@@ -107,6 +107,7 @@ extension World {
                 synced[name] = try disk.length(of: name)
             }
         }
+        try disk.syncNames(in: "")
         checkRecovery(index)
         let today = CalendarDay(containing: wall(of: index))
         edges[index].writer = FeedWriter(
