@@ -19,6 +19,8 @@ let package = Package(
         .executable(name: "calib-hub", targets: ["calib-hub"]),
         .executable(name: "hubctl", targets: ["hubctl"]),
         .executable(name: "calib-lab", targets: ["calib-lab"]),
+        // Preloaded by tests into the programs they kill.
+        .library(name: "CForgetfulDisk", type: .dynamic, targets: ["CForgetfulDisk"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -32,6 +34,7 @@ let package = Package(
         .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "COpenSSL", pkgConfig: "openssl", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
+        .systemLibrary(name: "CLinux"),
         // Takes the place of malloc in whatever links it: the laboratory alone.
         .target(name: "CAllocationCount", cSettings: checksThreads ? [.define("CALIBRANT_CHECK_THREADS")] : []),
 
@@ -85,7 +88,7 @@ let package = Package(
         .executableTarget(
             name: "calib-lab",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount",
+                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount", "CLinux", "COpenSSL",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -94,6 +97,7 @@ let package = Package(
             ], swiftSettings: strict),
 
         // Tests.
+        .target(name: "CForgetfulDisk", path: "Tests/ForgetfulDisk"),
         .target(name: "TestSupport", dependencies: ["CalibModel", "Wire"], path: "Tests/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "TestSupport"],

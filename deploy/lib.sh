@@ -19,7 +19,7 @@ usage_error() {
 # The libraries the build links, and pkg-config, without which SwiftPM warns that it cannot look for them.
 build_packages=(libssl-dev libsqlite3-dev zlib1g-dev libzstd-dev pkg-config)
 # What only the tests use: Debian's own python3 with the JSON Schema validator.
-test_packages=(python3 python3-jsonschema)
+test_packages=(python3 python3-jsonschema strace)
 
 # Installs those of the named Debian packages that are missing; asks for nothing when none is.
 install_missing() {

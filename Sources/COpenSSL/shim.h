@@ -9,6 +9,7 @@
 #include <openssl/x509.h>
 #include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
+#include <string.h>
 
 // Swift cannot call macros or variadic functions; each of these wraps one.
 
@@ -37,6 +38,46 @@ static inline BIO *co_new_memory_bio(void) {
     return bio;
 }
 static inline long co_bio_bytes(BIO *bio, char **bytes) { return BIO_get_mem_data(bio, bytes); }
+
+// Received bytes, read where they lie: `bytes` points at what is left of them, and there is none between two calls.
+struct co_span {
+    const unsigned char *bytes;
+    size_t count;
+};
+
+static inline int co_span_read(BIO *bio, char *target, size_t room, size_t *taken) {
+    struct co_span *span = (struct co_span *)BIO_get_data(bio);
+    BIO_clear_retry_flags(bio);
+    if (span->count == 0) {
+        BIO_set_retry_read(bio);
+        return 0;
+    }
+    size_t count = span->count < room ? span->count : room;
+    memcpy(target, span->bytes, count);
+    span->bytes += count;
+    span->count -= count;
+    *taken = count;
+    return 1;
+}
+static inline long co_span_ctrl(BIO *bio, int command, long number, void *pointer) {
+    (void)number;
+    (void)pointer;
+    return command == BIO_CTRL_PENDING ? (long)((struct co_span *)BIO_get_data(bio))->count : command == BIO_CTRL_FLUSH;
+}
+// Made once and kept for the life of the process; nil without memory.
+static inline BIO_METHOD *co_new_span_method(void) {
+    BIO_METHOD *method = BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "received bytes");
+    if (method && BIO_meth_set_read_ex(method, co_span_read) == 1 && BIO_meth_set_ctrl(method, co_span_ctrl) == 1) return method;
+    BIO_meth_free(method);
+    return NULL;
+}
+static inline BIO *co_new_span_bio(const BIO_METHOD *method, struct co_span *span) {
+    BIO *bio = BIO_new(method);
+    if (!bio) return NULL;
+    BIO_set_data(bio, span);
+    BIO_set_init(bio, 1);
+    return bio;
+}
 
 static inline int co_error_is_ssl(unsigned long code) { return ERR_GET_LIB(code) == ERR_LIB_SSL; }
 static inline int co_error_reason(unsigned long code) { return ERR_GET_REASON(code); }

@@ -2,55 +2,70 @@
 ///
 /// The ticker's id is in the depth stream's id space: while it is newer than the last depth event, its top replaces the book's, levels
 /// better than that top are known to be gone, and the quantity at the top is the ticker's.
+///
+/// A handle of few words: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
 package struct Book: ~Copyable {
+    /// What bookTickers say beside the levels.
+    private struct Newest {
+        /// Id of the last applied snapshot or depth event.
+        var depthID: Int64 = 0
+        var ticker: TopOfBook?
+        var tickerID: Int64 = 0
+        /// The oldest ticker that no depth event has reached yet, and when it came.
+        var leadID: Int64 = 0
+        var leadAt = Instant(nanoseconds: 0)
+    }
+
     package var bids = BookSide(.buy)
     package var asks = BookSide(.sell)
-    /// Id of the last applied snapshot or depth event.
-    package private(set) var depthID: Int64 = 0
-    private var ticker: TopOfBook?
-    private var tickerID: Int64 = 0
-    /// The oldest ticker that no depth event has reached yet, and when it came.
-    private var leadID: Int64 = 0
-    private var leadAt = Instant(nanoseconds: 0)
+    private let newest: UnsafeMutablePointer<Newest>
 
-    package init() {}
+    package init() {
+        newest = .allocate(capacity: 1)
+        newest.initialize(to: Newest())
+    }
+
+    deinit { newest.deallocate() }
+
+    /// Id of the last applied snapshot or depth event.
+    package var depthID: Int64 { newest.pointee.depthID }
 
     package mutating func removeAll() {
         bids.removeAll()
         asks.removeAll()
-        ticker = nil
-        depthID = 0
-        tickerID = 0
+        newest.pointee.ticker = nil
+        newest.pointee.depthID = 0
+        newest.pointee.tickerID = 0
     }
 
     /// To be called after the levels of a snapshot or depth event were set.
     package mutating func applied(depthID id: Int64, at now: Instant) {
-        depthID = id
-        if tickerID <= id {
-            ticker = nil
-        } else if leadID <= id {
-            leadID = tickerID
-            leadAt = now
+        newest.pointee.depthID = id
+        if newest.pointee.tickerID <= id {
+            newest.pointee.ticker = nil
+        } else if newest.pointee.leadID <= id {
+            newest.pointee.leadID = newest.pointee.tickerID
+            newest.pointee.leadAt = now
         }
     }
 
     /// Takes a bookTicker when it is newer than the depth book and any ticker before; false when it is not.
     package mutating func merge(_ top: TopOfBook, id: Int64, at now: Instant) -> Bool {
-        guard id > depthID, id > tickerID else { return false }
-        tickerID = id
-        if ticker == nil {
-            leadID = id
-            leadAt = now
+        guard id > newest.pointee.depthID, id > newest.pointee.tickerID else { return false }
+        newest.pointee.tickerID = id
+        if newest.pointee.ticker == nil {
+            newest.pointee.leadID = id
+            newest.pointee.leadAt = now
         }
-        ticker = top
+        newest.pointee.ticker = top
         return true
     }
 
     /// Forgets a ticker that depth events have not reached for so long: either they lag, or its id is wrong. True when it did.
     package mutating func expireTicker(olderThan nanoseconds: Int64, at now: Instant) -> Bool {
-        guard ticker != nil, now.since(leadAt) > nanoseconds else { return false }
-        ticker = nil
-        tickerID = 0
+        guard newest.pointee.ticker != nil, now.since(newest.pointee.leadAt) > nanoseconds else { return false }
+        newest.pointee.ticker = nil
+        newest.pointee.tickerID = 0
         return true
     }
 
@@ -61,11 +76,11 @@ package struct Book: ~Copyable {
     }
 
     /// The newest known top; nil when a side is empty.
-    package var top: TopOfBook? { ticker ?? depthTop }
+    package var top: TopOfBook? { newest.pointee.ticker ?? depthTop }
 
     /// The newest known quantity at a price.
     package func quantity(_ side: Side, at price: Int64) -> Int64 {
-        if let ticker {
+        if let ticker = newest.pointee.ticker {
             let best = side == .buy ? ticker.bidPrice : ticker.askPrice
             if price == best { return side == .buy ? ticker.bidQuantity : ticker.askQuantity }
             if (price - best) * side.sign > 0 { return 0 }
@@ -75,7 +90,7 @@ package struct Book: ~Copyable {
 
     /// Total quantity of the best `levels` levels, and how much of it is at prices strictly better than `price` (0 when nil).
     package func volume(_ side: Side, levels: Int, betterThan price: Int64? = nil) -> (total: Int64, better: Int64) {
-        guard let ticker, levels > 0 else {
+        guard let ticker = newest.pointee.ticker, levels > 0 else {
             return side == .buy
                 ? bids.volume(levels: levels, worseThan: nil, betterThan: price)
                 : asks.volume(levels: levels, worseThan: nil, betterThan: price)
@@ -88,5 +103,29 @@ package struct Book: ~Copyable {
             : asks.volume(levels: levels - 1, worseThan: best, betterThan: price)
         let isBetter = price.map { (best - $0) * side.sign > 0 } ?? false
         return (rest.total &+ quantity, isBetter ? rest.better &+ quantity : rest.better)
+    }
+
+    /// The best levels of a side, the newest known top among them.
+    package func best(_ side: Side) -> BestLevels {
+        var best = BestLevels(side)
+        var count = 0
+        withUnsafeMutableBytes(of: &best.levels) { bytes in
+            guard let levels = bytes.baseAddress?.assumingMemoryBound(to: BookLevel.self) else { return }
+            var worseThan: Int64?
+            if let ticker = newest.pointee.ticker {
+                levels[0] =
+                    side == .buy
+                    ? BookLevel(price: ticker.bidPrice, quantity: ticker.bidQuantity)
+                    : BookLevel(price: ticker.askPrice, quantity: ticker.askQuantity)
+                worseThan = levels[0].price
+                count = 1
+            }
+            let (start, rest) = (levels + count, BestLevels.countMax - count)
+            count +=
+                side == .buy
+                ? bids.read(levels: rest, worseThan: worseThan, into: start) : asks.read(levels: rest, worseThan: worseThan, into: start)
+        }
+        best.count = count
+        return best
     }
 }

@@ -10,14 +10,12 @@ public struct BookLevel: Sendable, Equatable, BitwiseCopyable {
 
 /// One side of an order book: prices in ticks to quantities in lots. How it finds them is `LevelWindow`'s.
 ///
-/// A handle of two words: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
+/// A handle of one word: Swift 6.3.1 copies a struct that cannot be copied onto the stack for each call that only looks at it.
 package struct BookSide: ~Copyable {
-    package let side: Side
     private let levels: UnsafeMutablePointer<LevelWindow>
 
     /// - Parameter capacity: how many levels are kept; beyond it the farthest is forgotten.
     package init(_ side: Side, capacity: Int = Limits.bookLevelsMax) {
-        self.side = side
         levels = .allocate(capacity: 1)
         levels.initialize(to: LevelWindow(side, capacity: capacity))
     }
@@ -27,6 +25,7 @@ package struct BookSide: ~Copyable {
         levels.deallocate()
     }
 
+    package var side: Side { levels.pointee.side }
     package var count: Int { levels.pointee.count }
     /// Levels forgotten because the side was full.
     package var forgottenLevels: Int { levels.pointee.forgottenLevels }
@@ -55,5 +54,47 @@ package struct BookSide: ~Copyable {
     /// price (0 when nil).
     package func volume(levels count: Int, worseThan start: Int64?, betterThan price: Int64?) -> (total: Int64, better: Int64) {
         levels.pointee.volume(levels: count, worseThan: start, betterThan: price)
+    }
+
+    /// Writes at most so many levels worse than a price (the best ones when nil), best first, and returns how many there were.
+    package func read(levels count: Int, worseThan start: Int64?, into target: UnsafeMutablePointer<BookLevel>) -> Int {
+        levels.pointee.read(levels: count, worseThan: start, into: target)
+    }
+}
+
+/// The best levels of one side, read once for all that a tick asks of them.
+public struct BestLevels: Sendable, BitwiseCopyable {
+    /// As many as the liquidity score looks at (SPEC 4.2).
+    public static let countMax = 5
+
+    @usableFromInline let side: Side
+    @usableFromInline var levels: InlineArray<5, BookLevel> = .init(repeating: BookLevel(price: 0, quantity: 0))
+    @usableFromInline var count = 0
+
+    @inlinable init(_ side: Side) { self.side = side }
+
+    /// Total quantity of all of them, lots.
+    @inlinable public var total: Int64 {
+        // What there is not has no quantity.
+        levels[0].quantity &+ levels[1].quantity &+ levels[2].quantity &+ levels[3].quantity &+ levels[4].quantity
+    }
+
+    /// Total quantity of the best three, lots.
+    @inlinable public var topThree: Int64 { levels[0].quantity &+ levels[1].quantity &+ levels[2].quantity }
+
+    /// Of the best three, what is at prices strictly better than the given one, lots.
+    @inlinable public func topThree(betterThan price: Int64) -> Int64 {
+        var better: Int64 = 0
+        for rank in 0..<3 where (levels[rank].price &- price) &* side.sign > 0 { better &+= levels[rank].quantity }
+        return better
+    }
+
+    /// Quantity at a price that is one of theirs or better than the last of them; nil beyond, where they do not tell.
+    @inlinable public func quantity(at price: Int64) -> Int64? {
+        for rank in 0..<count {
+            if levels[rank].price == price { return levels[rank].quantity }
+            if (price &- levels[rank].price) &* side.sign > 0 { return 0 }
+        }
+        return nil
     }
 }

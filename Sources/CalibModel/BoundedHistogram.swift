@@ -26,6 +26,26 @@ public struct BoundedHistogram: Sendable {
         total &+= value &* weight
     }
 
+    /// Takes in what another one of the same bounds has counted.
+    package mutating func add(_ other: BoundedHistogram) {
+        precondition(boundCount == other.boundCount && (0..<boundCount).allSatisfy { limits[$0] == other.limits[$0] }, "BUG: other bounds")
+        for place in 0...boundCount { tallies[place] &+= other.tallies[place] }
+        total &+= other.total
+    }
+
+    /// The bound of the bucket that holds the quantile (SPEC 1.4); nil without values, and above the last bound.
+    package func bound(ofPercent percent: Int64) -> Int64? {
+        let count = count
+        guard count > 0 else { return nil }
+        let rank = min(count - 1, percent * count / 100)
+        var seen: Int64 = 0
+        for place in 0..<boundCount {
+            seen += tallies[place]
+            if seen > rank { return limits[place] }
+        }
+        return nil
+    }
+
     package var bounds: [Int64] { (0..<boundCount).map { limits[$0] } }
     /// Per bound the values up to it and above the one before, and last those above all bounds.
     package var counts: [Int64] { (0...boundCount).map { tallies[$0] } }
@@ -45,6 +65,8 @@ package enum MetricBounds {
     /// Nanoseconds until somebody answers: a hub, a venue, an edge under a command. 50 ms is the guards' wait for a refresh (SPEC 3.3), 1 s
     /// the fleet's return to A.
     package static let answer = milliseconds([5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000, 30_000])
+    /// Nanoseconds of refreshing a book: 35 ms is the fetch's promise (SPEC 3.6), 50 ms the guards' wait.
+    package static let refresh = milliseconds([1, 2, 5, 10, 20, 35, 50, 100, 200, 500, 1000])
     /// Nanoseconds of making bytes durable: 20 ms is how long a fill may wait for it (SPEC 2.7).
     package static let sync = milliseconds([0.1, 0.5, 1, 2.5, 5, 10, 20, 50, 100, 250, 500, 1000, 2500])
     /// Nanoseconds of building a dataset.

@@ -17,10 +17,40 @@ package struct CRC32C: Sendable {
         state = rest
     }
 
+    /// Eight bytes a step ("slicing-by-8", Kounavis and Berry 2005): table k is the remainder of a byte that k more follow.
+    package mutating func combine(_ bytes: UnsafeRawBufferPointer) {
+        var rest = state
+        var place = 0
+        Self.slices.withUnsafeBufferPointer { slices in
+            while place + 8 <= bytes.count {
+                let word = UInt64(littleEndian: bytes.loadUnaligned(fromByteOffset: place, as: UInt64.self)) ^ UInt64(rest)
+                rest = 0
+                for slice in 0..<8 { rest ^= slices[(7 - slice) << 8 | Int(UInt8(truncatingIfNeeded: word >> (UInt64(slice) * 8)))] }
+                place += 8
+            }
+            while place < bytes.count {
+                rest = slices[Int(UInt8(truncatingIfNeeded: rest) ^ bytes[place])] ^ rest >> 8
+                place += 1
+            }
+        }
+        state = rest
+    }
+
+    private static let slices: [UInt32] = {
+        var slices = table
+        for place in 256..<2048 {
+            let before = slices[place - 256]
+            slices.append(table[Int(UInt8(truncatingIfNeeded: before))] ^ before >> 8)
+        }
+        return slices
+    }()
+
     package var value: UInt32 { ~state }
 
     /// 8 lower-case hex digits, as on the wire.
-    package var text: String {
+    package var text: String { Self.text(value) }
+
+    package static func text(_ value: UInt32) -> String {
         let digits = String(value, radix: 16)
         return String(repeating: "0", count: 8 - digits.utf8.count) + digits
     }

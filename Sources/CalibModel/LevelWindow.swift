@@ -128,6 +128,41 @@ struct LevelWindow: ~Copyable {
         return (total, better)
     }
 
+    /// Writes at most so many levels worse than a price (the best ones when nil), best first, and returns how many there were.
+    func read(levels: Int, worseThan start: Int64?, into target: UnsafeMutablePointer<BookLevel>) -> Int {
+        guard count > 0, levels > 0 else { return 0 }
+        var found = 0
+        var key = best
+        if let start { key = min(key, side.sign &* start &- 1) }
+        if key >= base {
+            let last = base >> 6
+            var row = key >> 6
+            var word = words[Int(truncatingIfNeeded: row) & Self.wordMask] & (~0 >> UInt64(63 &- (key & 63)))
+            while true {
+                while word != 0 {
+                    let bit = 63 &- word.leadingZeroBitCount
+                    word ^= 1 &<< UInt64(truncatingIfNeeded: bit)
+                    key = row &<< 6 | Int64(truncatingIfNeeded: bit)
+                    target[found] = BookLevel(price: side.sign &* key, quantity: quantities[slot(key)])
+                    found &+= 1
+                    if found == levels { return found }
+                }
+                row &-= 1
+                guard row >= last else { break }
+                word = words[Int(truncatingIfNeeded: row) & Self.wordMask]
+            }
+            key = base
+        } else {
+            key &+= 1
+        }
+        while found < levels, let level = far.next(below: key) {
+            target[found] = BookLevel(price: side.sign &* level.key, quantity: level.quantity)
+            found &+= 1
+            key = level.key
+        }
+        return found
+    }
+
     // MARK: Window
 
     private func isInWindow(_ key: Int64) -> Bool {

@@ -53,10 +53,8 @@ package enum Limits {
     package static let appendBytesMax = 1 << 20
     /// Bytes of one `append` an edge sends in a turn, so that nothing urgent waits behind it (SPEC 8.3).
     package static let appendTurnBytes = 65_536
-    /// Files whose place is asked for at once: 16 x 64 KiB of tails to compare; the backlog's others wait behind today's.
+    /// Files whose place is asked for at once: 16 x 64 MiB to compare, one after the other; the backlog's others wait behind today's.
     package static let resumesInFlightMax = 16
-    /// A file's last bytes that edge and hub compare before they go on.
-    package static let resumeCheckBytes = 65_536
     /// Symbols in one `status` message: 500 bytes each stay below a control line.
     package static let statusSymbolsMax = 100
     /// Appended bytes of one connection the hub has not synced yet: beyond it the hub stops reading from that connection.
@@ -175,6 +173,10 @@ package enum Limits {
     /// Between two questions for one symbol's order book, after ones that led nowhere: nothing is quoted meanwhile, and the weight of the next
     /// question is there again after 3 s.
     package static let snapshotBackOffNanosecondsMax: Int64 = 5_000_000_000
+    /// A book that was crossed within this time of its snapshot says that snapshots are no good just now: the next question waits as after a failure.
+    package static let snapshotTrustNanoseconds: Int64 = 30_000_000_000
+    /// Between two questions for a book that reaches further: a tenth of the weight of one symbol's share (24 a minute on USD-M).
+    package static let widerBookNanoseconds: Int64 = 20_000_000_000
     /// How long a venue may close its REST interface for us: Binance bans an address for at most three days.
     package static let venuePauseNanosecondsMax: Int64 = 259_200_000_000_000
     /// What a contract of an inverse future is worth at most, in the quote currency: ten times the largest (COIN-M's BTC has 100), with which a
@@ -240,4 +242,40 @@ extension Limits {
     package static let retentionNanoseconds: Int64 = 60_000_000_000
     /// Bytes read at a time of a file that is being sealed.
     package static let sealChunkBytes = 1 << 20
+}
+
+// MARK: Experiments
+
+extension Limits {
+    /// Pairs of blocks of one experiment: four weeks of ten minutes each. Rows of later ones are not compared, and a row stamped far ahead
+    /// ends no more pairs than these.
+    package static let experimentPairsMax: Int32 = 4_032
+}
+
+// MARK: Replication
+
+extension Limits {
+    /// Files of one round that are synced one by one; more than that are synced by one `syncfs`, which covers names, too. Measured with 8 KiB
+    /// appended to each file (ext4, virtio; median ms, one by one / syncfs): 1 file 0.22 / 0.25, 4 files 1.0 / 0.42, 8 files 2.1 / 0.51,
+    /// 20 files 3.8 / 0.63, 100 files 29 / 2.7, 500 files 126 / 11. A syncfs also waits for what others write to the same disk, so that two files,
+    /// about as fast either way, are left out of it.
+    package static let syncEachFilesMax = 2
+    /// Files a hub keeps open between rounds: six feeds of 1,000 edges, and as many of yesterday as come late.
+    package static let hubOpenFilesMax = 8_192
+    /// Rounds that sync begin no closer together: at most 500 syncs a second, however little each brings. 1,000 edges bring 2,500 messages a second; a
+    /// sync for each, at 0.3 ms of processor time, would take most of a core; so five share one. It adds 1 ms to an acknowledgement on average.
+    package static let commitSpacingNanoseconds: Int64 = 2_000_000
+    /// One checksum of a feed file is over so many bytes (SPEC 8.2).
+    package static let resumeBlockBytes = 1 << 20
+    /// Checksums in one answer to `resume`: 64 MiB of the file are read and compared at a time, which takes the edge 50 ms; 11 bytes each.
+    package static let resumePageBlocks = 64
+    /// Accepted and unsynced bytes of all connections of one hub: four connections at their own bound; memory does not grow with the edges. Beyond
+    /// it the hub reads from nobody until half of it is synced; each connection may bring one more frame that it was reading.
+    package static let hubPoolBytes = 16 << 20
+    /// A file that could not be stored is tried again after this long.
+    package static let hubDiskRetryNanoseconds: Int64 = 1_000_000_000
+    /// A feed file that the edge could not read is tried again after this long.
+    package static let edgeReadRetryNanoseconds: Int64 = 5_000_000_000
+    /// Parts of one feed file: a disk that is restored every hour of its day has 24.
+    package static let filePartsMax = 1_000
 }

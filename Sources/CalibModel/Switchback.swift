@@ -28,12 +28,15 @@ package struct Switchback: Sendable, Equatable {
         }
     }
 
+    /// What times of the design are multiples of, as snapshots are cut there (SPEC 2.3).
+    package static let stepMilliseconds: Int64 = 10_000
+
     /// T0: the first block's beginning, ms UTC, before any jitter.
     package var startMilliseconds: Int64
     package var blockMilliseconds: Int64
     /// At the beginning of every block, dropped: orders of the other arm leave the book.
     package var washoutMilliseconds: Int64
-    /// Each group starts up to this much after T0, so that a fleet does not switch in one instant.
+    /// Each group starts up to this much after T0, in steps of 10 s, so that a fleet does not switch in one instant.
     package var jitterMilliseconds: Int64
     package var key0: UInt64
     package var key1: UInt64
@@ -108,7 +111,8 @@ package struct Switchback: Sendable, Equatable {
     package func jitter(of group: Int) -> Int64 {
         guard jitterMilliseconds > 0 else { return 0 }
         let hash = KeyedHash.hash("\(group)|jitter".utf8, key0: key0, key1: key1)
-        return Int64(hash.multipliedFullWidth(by: UInt64(jitterMilliseconds) + 1).high)
+        // Snapshots are cut at multiples of 10 s: a block that ends at one has its last markouts in a row that ends 30 s later.
+        return Int64(hash.multipliedFullWidth(by: UInt64(jitterMilliseconds / Self.stepMilliseconds) + 1).high) * Self.stepMilliseconds
     }
 
     /// The groups with the smallest keyed hash of `<group>|ramp` come first, so a rising share only adds groups.

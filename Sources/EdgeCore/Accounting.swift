@@ -43,6 +43,7 @@ extension SymbolState {
         settle(at: boundary, &shared)
         bookQuoteTime(at: boundary, &shared)
         watchLoss(at: boundary, &shared)
+        watchCoverage(at: boundary, &shared)
         let top = isProven ? book.top : nil
         if let top { convertSizes(midTwice: top.midTwice) }
         let worth = top.map { marks(midTwice: $0.midTwice) }
@@ -171,6 +172,8 @@ extension SymbolState {
     // MARK: Orders
 
     mutating func applyRequests(at now: Moment, _ shared: inout SharedState) {
+        let isDue = (bidSide.nextDue.map { $0 <= now.instant } ?? false) || (askSide.nextDue.map { $0 <= now.instant } ?? false)
+        guard isDue else { return }
         let rules = shared.parameters.paperRules
         while let due = bidSide.nextDue, due <= now.instant, let applied = bidSide.applyNext(at: now.instant, book: book, rules: rules) {
             book(applied, .buy, at: now, &shared)
@@ -205,6 +208,8 @@ extension SymbolState {
     mutating func trade(_ side: Side, aggressor: Side, price: Int64, lots: Int64, at now: Moment, _ shared: inout SharedState)
         -> PaperSide.Fill?
     {
+        // Most trades are on the other side of the market, or short of our price.
+        guard side == .buy ? bidSide.isReached(by: aggressor, price) : askSide.isReached(by: aggressor, price) else { return nil }
         guard shared.story != nil else {
             return side == .buy
                 ? bidSide.trade(aggressor: aggressor, price: price, lots: lots)
@@ -221,10 +226,23 @@ extension SymbolState {
     }
 
     /// The changed book meets both sides' orders.
-    mutating func meetBook(at now: Moment, _ shared: inout SharedState) {
+    mutating func meetBook(_ top: TopOfBook, at now: Moment, _ shared: inout SharedState) {
         guard shared.story == nil else { return meetBookTelling(at: now, &shared) }
-        if bidSide.restingPrice != nil, let bought = bidSide.bookChanged(book) { book(bought, at: now, &shared) }
-        if askSide.restingPrice != nil, let sold = askSide.bookChanged(book) { book(sold, at: now, &shared) }
+        // Nearly always the market stands off our price, and only the queue there is news.
+        if let price = bidSide.restingPrice {
+            if price < top.askPrice {
+                bidSide.display(book.quantity(.buy, at: price))
+            } else if let bought = bidSide.bookChanged(book) {
+                book(bought, at: now, &shared)
+            }
+        }
+        if let price = askSide.restingPrice {
+            if price > top.bidPrice {
+                askSide.display(book.quantity(.sell, at: price))
+            } else if let sold = askSide.bookChanged(book) {
+                book(sold, at: now, &shared)
+            }
+        }
     }
 
     /// The same, for one order's story.
@@ -341,6 +359,7 @@ extension SymbolState {
     // MARK: Markouts
 
     private mutating func captureMarkouts(at now: Moment, _ shared: inout SharedState) {
+        guard markouts.isDue(at: now.instant) else { return }
         let mid = isProven ? book.top?.midTwice : nil
         while let due = markouts.next(at: now.instant, midTwice: mid, canComplete: shared.outboxes.markouts.room > 0) {
             switch due {

@@ -17,13 +17,14 @@ extension SymbolState {
         let (bids, asks) = try levels(of: decoder)
         advance(to: now, &shared)
         counts.snapshots += 1
-        guard sync != .synced else { return }
+        guard sync != .synced, !hasOldInstrument else { return }
         book.removeAll()
         audit.forgetDepths()
         book.bids.set(bids)
         book.asks.set(asks)
         book.applied(depthID: id, at: now.instant)
         sync = .awaitingFirst(snapshotID: id)
+        if !shared.isRecorded { coverage = BookCoverage(.init(bids: bids, asks: asks, asked: shared.snapshotLevels)) }
         let waiting = buffered
         buffered = []
         var applied: Int64 = 0
@@ -42,6 +43,7 @@ extension SymbolState {
                 applied += 1
             }
         }
+        if !shared.isRecorded, book.depthTop?.isCrossed == true { return unprove(.crossed, at: now, &shared) }
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: index, first: id, second: applied))
     }
 
@@ -77,7 +79,11 @@ extension SymbolState {
         }
         book.bids.set(bids)
         book.asks.set(asks)
-        applyDepth(header, at: now, &shared)
+        let isCrossed = applyDepth(header, at: now, &shared)
+        if coverage.isWidening { keep(header, bids, asks, chain) }
+        // No venue's book is crossed: a frame was mangled, or the snapshot. A recording cannot be asked for another one; there nothing is quoted
+        // until it uncrosses.
+        if isCrossed, !shared.isRecorded { return unprove(.crossed, at: now, &shared) }
         expireTicker(at: now, &shared)
         guard isProven else { return }
         proven(at: now, readAt: readAt, &shared)
@@ -142,7 +148,7 @@ extension SymbolState {
 
     /// Futures: whether nothing lies between a snapshot and an event behind it. The documents ask for U <= id; but ids are shared across symbols,
     /// so in a quiet market the next event begins far above the snapshot. Its `pu` says that there was nothing between.
-    private func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
+    func begins(_ diff: BufferedDiff, within id: Int64) -> Bool { (diff.previous ?? diff.first) <= id || diff.first <= id }
 
     /// The last break, once: (expected id, received id).
     @inline(never) mutating func takeGap() -> (expected: Int64, received: Int64)? {
@@ -178,15 +184,17 @@ extension SymbolState {
         diff.last <= book.depthID && diff.eventMilliseconds <= lastEventMilliseconds
     }
 
-    private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) {
+    /// Whether it left the book crossed.
+    @discardableResult private mutating func applyDepth(_ diff: BufferedDiff, at now: Moment, _ shared: inout SharedState) -> Bool {
         book.applied(depthID: diff.last, at: now.instant)
         lastEventMilliseconds = diff.eventMilliseconds
         sync = .synced
         contradictedAt = nil
         cache.prove(at: now, venueMilliseconds: diff.eventMilliseconds, id: diff.last)
-        guard let top = book.depthTop else { return }
+        guard let top = book.depthTop else { return false }
         if top.isCrossed { counts.crossed += 1 }
         audit.depth(id: diff.last, top: top)
+        return top.isCrossed
     }
 
     mutating func lose(
@@ -197,6 +205,9 @@ extension SymbolState {
             lastGap = (expected, received)
         }
         sync = .unsynced
+        lostBy = reason
+        buffered = []
+        coverage = BookCoverage()
         contradictedAt = nil
         cache.lose(reason, at: now.instant)
         pull(at: now, &shared)
@@ -220,7 +231,7 @@ extension SymbolState {
             }
         }
         previousMidTwice = top.midTwice
-        meetBook(at: now, &shared)
+        meetBook(top, at: now, &shared)
         if case .bookChange = shared.parameters.trigger {
             tick(at: now, frameReadAt: readAt, &shared)
         } else {
@@ -230,15 +241,26 @@ extension SymbolState {
 
     // MARK: Levels
 
-    mutating func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
-        (try ticks(raw.price), try lots(raw.quantity))
-    }
-
-    private mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
+    mutating func levels(of decoder: borrowing BinanceDecoder) throws(FrameRejection) -> (
         bids: UnsafeBufferPointer<BookLevel>, asks: UnsafeBufferPointer<BookLevel>
     ) {
-        let behind = Limits.frameLevelsMax
-        let bids = try read(decoder.levels, count: decoder.bidCount, into: decoder.converted)
-        return (bids, try read(decoder.levels + behind, count: decoder.askCount, into: decoder.converted + behind))
+        let bids = try levels(of: decoder, side: 0, count: decoder.bidCount)
+        return (bids, try levels(of: decoder, side: 1, count: decoder.askCount))
+    }
+
+    private mutating func levels(of decoder: borrowing BinanceDecoder, side: Int, count: Int) throws(FrameRejection)
+        -> UnsafeBufferPointer<BookLevel>
+    {
+        let start = side * Limits.frameLevelsMax
+        let target = decoder.converted + start
+        guard let places = decoder.sidePlaces[side] else { return try read(decoder.levels + start, count: count, into: target) }
+        if read(decoder.digits + start, places, count: count, into: target) { return UnsafeBufferPointer(start: target, count: count) }
+        // Another grid, or an error: which one is said there.
+        for index in 0..<count {
+            let raw = side == 0 ? decoder.bid(index) : decoder.ask(index)
+            let price = try ticks(raw.price)
+            target[index] = BookLevel(price: price, quantity: try lots(raw.quantity))
+        }
+        return UnsafeBufferPointer(start: target, count: count)
     }
 }

@@ -77,6 +77,8 @@ extension SymbolState {
         if isSnapshot, sync == .synced, update < book.depthID, eventMilliseconds <= lastEventMilliseconds { return true }
         subscription.depth = depth
         subscription.connection = connection
+        // Its ticks and lots may be others now.
+        if hasOldInstrument { return true }
         let isResync = sync != .synced
         if isSnapshot {
             counts.snapshots += 1

@@ -28,12 +28,17 @@ package struct EdgeMetrics: Sendable {
     package struct Node: Sendable {
         package var reading: NodeMetrics.Reading
         package var sequenceGaps: Int64
+        /// `QuoteNode.venueClockOffsetNanoseconds`.
+        package var venueClockOffsetNanoseconds: Int64?
         package var cache: CacheTotals
         /// Rows that a full ring refused, or for which there was no place, by `Feed.place`.
         package var droppedRows: [Int64]
-        package init(reading: NodeMetrics.Reading, sequenceGaps: Int64, cache: CacheTotals, droppedRows: [Int64]) {
+        package init(
+            reading: NodeMetrics.Reading, sequenceGaps: Int64, venueClockOffsetNanoseconds: Int64?, cache: CacheTotals, droppedRows: [Int64]
+        ) {
             self.reading = reading
             self.sequenceGaps = sequenceGaps
+            self.venueClockOffsetNanoseconds = venueClockOffsetNanoseconds
             self.cache = cache
             self.droppedRows = droppedRows
         }
@@ -43,28 +48,13 @@ package struct EdgeMetrics: Sendable {
     package struct CacheTotals: Sendable {
         /// By `MDCache.Invalidation`.
         package var invalidations = [Int64](repeating: 0, count: MDCache.Invalidation.allCases.count)
-        /// Refreshes done, as `CacheCounts.refreshDurations`.
-        package var refreshes = [Int64](repeating: 0, count: CacheCounts.refreshEdgesMilliseconds.count + 1)
-        package var refreshNanoseconds: Int64 = 0
+        /// Durations of refreshes that are done, ns.
+        package var refreshes = BoundedHistogram(bounds: MetricBounds.refresh)
         package init() {}
 
         package mutating func add(_ counts: CacheCounts) {
             for reason in invalidations.indices { invalidations[reason] += counts.invalidations[reason] }
-            for bucket in refreshes.indices { refreshes[bucket] += counts.refreshDurations[bucket] }
-            refreshNanoseconds += counts.refreshNanoseconds
-        }
-
-        /// ms; nil without refreshes, and when it lies above the last bound.
-        var refreshP95: Int64? {
-            let total = refreshes.reduce(0, +)
-            guard total > 0 else { return nil }
-            let rank = min(total - 1, 95 * total / 100)
-            var seen: Int64 = 0
-            for bucket in 0..<CacheCounts.refreshEdgesMilliseconds.count {
-                seen += refreshes[bucket]
-                if seen > rank { return CacheCounts.refreshEdgesMilliseconds[bucket] }
-            }
-            return nil
+            refreshes.add(counts.refreshDurations)
         }
     }
 
@@ -258,13 +248,11 @@ package struct EdgeMetrics: Sendable {
             MetricFamily(
                 "mm_md_cache_refresh_duration_seconds", .histogram,
                 help: "Refreshes of books by a ping or a REST snapshot, from asking for it until it proved the book.", unit: "seconds",
-                value: .histogram(
-                    bounds: CacheCounts.refreshEdgesMilliseconds.indices.map { CacheCounts.refreshEdgesMilliseconds[$0] * 1_000_000 },
-                    counts: node.cache.refreshes, sum: node.cache.refreshNanoseconds, places: 9)),
+                value: .histogram(node.cache.refreshes, places: 9)),
             MetricFamily(
                 "mm_md_cache_refresh_latency_p95_ms", .gauge,
                 help: "95th percentile of refreshes since the start in ms: the bound of its bucket, absent above the last one.",
-                value: node.cache.refreshP95.map { .integer($0) }),
+                value: node.cache.refreshes.bound(ofPercent: 95).map { .integer($0 / 1_000_000) }),
             MetricFamily(
                 "mm_md_cache_invalidations", .counter, help: "Times a book was not served any more until it was proven again, by reason.",
                 samples: MDCache.Invalidation.allCases.map {
@@ -276,6 +264,10 @@ package struct EdgeMetrics: Sendable {
                 samples: [Feed.ticks, .quotes, .snapshots].map {
                     MetricSample(.integer(node.droppedRows[$0.place]), labels: [("stream", $0.rawValue), ("reason", "ring_full")])
                 }),
+            MetricFamily(
+                "mm_venue_clock_offset_seconds", .gauge,
+                help: "This host's clock minus the venue's: the least of the last five minutes, the time a frame took to come is in it.",
+                unit: "seconds", value: node.venueClockOffsetNanoseconds.map { .fixed($0, places: 9) }),
             MetricFamily(
                 "mm_md_ws_gaps", .counter, help: "Breaks of the venue's sequence numbers.", value: .integer(node.sequenceGaps)),
         ]

@@ -119,8 +119,11 @@ package struct FeatureSet: ~Copyable {
 
     package mutating func markedOut(adverse value: BasisPoints) { adverse.add(value.value) }
 
-    package mutating func ticked(nanoseconds: Int64) {
-        let index = latencySlot * LatencyBuckets.count + LatencyBuckets.index(of: nanoseconds)
+    package mutating func ticked(nanoseconds: Int64) { ticked(bucket: LatencyBuckets.index(of: nanoseconds)) }
+
+    /// - Parameter bucket: of `LatencyBuckets`.
+    package mutating func ticked(bucket: Int) {
+        let index = latencySlot * LatencyBuckets.count + bucket
         if latencies[index] != .max { latencies[index] &+= 1 }
     }
 

@@ -67,7 +67,7 @@ extension Feed {
 /// from the file, written again from memory, and synced through a new descriptor.
 ///
 /// Invariants:
-/// 1. `seq` rises by one per row per feed, from the number recovered.
+/// 1. `seq` rises by one per row per feed, from the number recovered; further only where the hub holds more of this epoch than the disk does.
 /// 2. A feed's day never goes back: a row whose `ts` lies in an earlier day stays in the current file (SPEC 1.1).
 /// 3. Before a feed's first row of a new day is written, the old day's file is synced, so at most one file per feed is ever unsynced.
 /// 4. After `endDrain`, while the disk is healthy, nothing waits to be written: a killed process loses nothing that it drained.
@@ -150,11 +150,16 @@ package struct FeedWriter {
     /// True when every row appended so far is durable.
     package var isEverythingSynced: Bool { Feed.allCases.allSatisfy(isSynced) }
 
+    /// The feed's next row carries a higher number than this: the hub holds it already, from a time that this disk does not remember (SPEC 8.2).
+    /// Fills are numbered where they come from.
+    package mutating func raise(_ feed: Feed, above seq: Int64) { states[feed.place].nextSeq = max(states[feed.place].nextSeq, seq + 1) }
+
     // MARK: Records
 
     package mutating func append(_ record: FillRecord, at now: Instant) {
-        let seq = nextSeq(.fills)
-        precondition(record.fillID == seq, "BUG: fill \(record.fillID) is row \(seq)")
+        precondition(record.fillID >= nextSeq(.fills), "BUG: fill \(record.fillID) is row \(nextSeq(.fills))")
+        let seq = record.fillID
+        states[Feed.fills.place].nextSeq = seq
         append(.fills, record.wall, now) { lines, row in lines.fill(record, seq: seq, into: &row) }
     }
 

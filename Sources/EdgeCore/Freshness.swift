@@ -13,7 +13,7 @@ struct WaitingTick {
 extension SymbolState {
     /// FetchMDStage with its wait: nil while the tick has to wait for a refresh, which `resumeTick` ends.
     mutating func fetch(at now: Instant, frameReadAt: inout Int64, _ shared: inout SharedState) -> FetchMDStage.Output? {
-        extendThroughConnection(at: now, shared)
+        extendThroughConnection(at: now, &shared)
         let waited = waiting
         guard isProven else {
             // The book was lost while the tick waited.
@@ -21,6 +21,10 @@ extension SymbolState {
             waiting = nil
             cache.count(.refused)
             return FetchMDStage.Output(outcome: .refused, ageNanoseconds: nil, top: nil)
+        }
+        if waited == nil, let age = cache.freshAge(at: now, parameters), let top = book.top, !top.isCrossed {
+            cache.count(.hit)
+            return FetchMDStage.Output(outcome: .hit, ageNanoseconds: age, top: top)
         }
         var output = FetchMDStage.run(
             &cache, book: book, at: now, answers: shared.connectionAnswers, hasWaited: waited != nil, parameters.pointee.cache)
@@ -52,13 +56,13 @@ extension SymbolState {
     mutating func watchProof(at now: Moment, _ shared: inout SharedState) {
         expireContradiction(at: now, &shared)
         guard isProven else { return }
-        extendThroughConnection(at: now.instant, shared)
+        extendThroughConnection(at: now.instant, &shared)
         if cache.watchdogFires(at: now.instant, answers: shared.connectionAnswers, parameters.pointee.cache) { pull(at: now, &shared) }
         resumeTick(at: now, &shared)
     }
 
     /// A frame of the same connection about another symbol is a proof as well.
-    private mutating func extendThroughConnection(at now: Instant, _ shared: borrowing SharedState) {
+    private mutating func extendThroughConnection(at now: Instant, _ shared: inout SharedState) {
         // In replay the connection answers anyway.
         guard !shared.isRecorded, let connection = subscription.connection, let proof = shared.pulses[connection].provenAt else { return }
         cache.extend(to: proof, at: now, parameters.pointee.cache)

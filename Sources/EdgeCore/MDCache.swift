@@ -61,6 +61,8 @@ package struct MDCache: Sendable {
         case crossed
         /// The venue changed the instrument.
         case instrument
+        /// The touch has left the levels that the snapshot showed.
+        case beyondSnapshot
 
         package var text: StaticString {
             switch self {
@@ -71,6 +73,7 @@ package struct MDCache: Sendable {
             case .contradiction: "contradiction"
             case .crossed: "crossed"
             case .instrument: "instrument"
+            case .beyondSnapshot: "beyond_snapshot"
             }
         }
     }
@@ -107,12 +110,12 @@ package struct MDCache: Sendable {
     private var isRequested = false
     private var failures = 0
     private var retryAt: Instant?
-    private var jitter: UInt64
+    private var jitter: SplitMix64
     private var baseline = LatenessBaseline()
     package private(set) var counts = CacheCounts()
 
     /// - Parameter seed: of the back-off's jitter.
-    package init(seed: UInt64 = 0) { jitter = seed }
+    package init(seed: UInt64 = 0) { jitter = SplitMix64(state: seed) }
 
     // MARK: Proofs
 
@@ -213,6 +216,10 @@ package struct MDCache: Sendable {
     /// Nanoseconds since the last proof, plus what it was late; nil when unproven.
     package func age(at now: Instant) -> Int64? { provenAt.map { now.since($0) } }
 
+    /// How much this host's clock is ahead of the venue's, the fastest frame's way included: the least (receive - venue time) of about five minutes,
+    /// ns. Nil before a frame said when it was sent.
+    package var venueClockOffsetNanoseconds: Int64? { baseline.minimum }
+
     /// When the entry was proven last, for the other books of the connection.
     package var newestProof: Instant? { provenAt }
 
@@ -253,6 +260,16 @@ package struct MDCache: Sendable {
         if reading.outcome == .hit { reading = read(.pricing, at: now, answers: answers, settings) }
         if reading.outcome != .refused, servings == .one { servings = .none }
         return reading
+    }
+
+    /// The age at which both reads of a tick hit without further ado, as `readForTick` would find it; nil when it takes more to tell.
+    @inline(__always) func freshAge(at now: Instant, _ parameters: UnsafePointer<Parameters>) -> Int64? {
+        guard case .unlimited = servings, !isRequested, parameters.pointee.cache.isEnabled, let provenAt else { return nil }
+        let age = now.since(provenAt)
+        let isFresh =
+            age <= parameters.pointee.cache.ttlNanoseconds && age <= parameters.pointee.cache.maxStaleNanoseconds
+            && age <= parameters.pointee.cache.freshForPricingNanoseconds
+        return isFresh ? age : nil
     }
 
     /// Whether resting quotes must be pulled: the last proof is older than `max_stale_ms` (SPEC 3.5).
@@ -305,7 +322,7 @@ package struct MDCache: Sendable {
         failures = 0
         retryAt = nil
         counts.refreshesDone += 1
-        counts.noteRefresh(nanoseconds: now.since(inFlight.begunAt))
+        counts.refreshDurations.add(now.since(inFlight.begunAt))
     }
 
     private mutating func failed(at now: Instant) {
@@ -315,16 +332,7 @@ package struct MDCache: Sendable {
         let bound = min(Limits.refreshBackOffNanosecondsMax, Limits.refreshBackOffNanosecondsMin << Int64(min(failures, 10)))
         failures += 1
         // Half of it at least, so that a venue that fails at once is not asked again at once.
-        retryAt = now.advanced(nanoseconds: bound / 2 + Int64(nextJitter() % UInt64(bound / 2 + 1)))
-    }
-
-    /// SplitMix64 (Steele, Lea and Flood 2014).
-    private mutating func nextJitter() -> UInt64 {
-        jitter &+= 0x9e37_79b9_7f4a_7c15
-        var z = jitter
-        z = (z ^ (z >> 30)) &* 0xbf58_476d_1ce4_e5b9
-        z = (z ^ (z >> 27)) &* 0x94d0_49bb_1331_11eb
-        return z ^ (z >> 31)
+        retryAt = now.advanced(nanoseconds: bound / 2 + Int64(jitter.next() % UInt64(bound / 2 + 1)))
     }
 
     // MARK: Leaves
@@ -356,32 +364,20 @@ package struct MDCache: Sendable {
 
 /// What the cache of one symbol has done since the start.
 package struct CacheCounts: Sendable {
-    /// Upper edges of the refresh-duration buckets, ms, ascending; a last bucket takes the rest. The edges hold the promised limits: 35 ms for
-    /// the fetch, 50 ms for the wait.
-    package static let refreshEdgesMilliseconds: InlineArray<11, Int64> = [1, 2, 5, 10, 20, 35, 50, 100, 200, 500, 1000]
-
     /// By `MDCache.Outcome`.
     package fileprivate(set) var requests: InlineArray<4, Int64> = .init(repeating: 0)
     /// By `MDCache.Invalidation`.
-    package fileprivate(set) var invalidations: InlineArray<7, Int64> = .init(repeating: 0)
+    package fileprivate(set) var invalidations: InlineArray<8, Int64> = .init(repeating: 0)
     package fileprivate(set) var refreshesBegun: Int64 = 0
     package fileprivate(set) var refreshesDone: Int64 = 0
     package fileprivate(set) var refreshesVoided: Int64 = 0
     package fileprivate(set) var refreshesFailed: Int64 = 0
     /// Ticks whose 50 ms passed before their refresh came.
     package fileprivate(set) var waitsTimedOut: Int64 = 0
-    /// Refreshes done by duration; by `refreshEdgesMilliseconds`, the last one beyond. Replay's take no time and are not in it.
-    package fileprivate(set) var refreshDurations: InlineArray<12, Int64> = .init(repeating: 0)
-    package fileprivate(set) var refreshNanoseconds: Int64 = 0
+    /// How long refreshes took that are done, ns. Replay's take no time and are not in it.
+    package fileprivate(set) var refreshDurations = BoundedHistogram(bounds: MetricBounds.refresh)
 
     package init() {}
-
-    fileprivate mutating func noteRefresh(nanoseconds: Int64) {
-        var bucket = 0
-        while bucket < 11, nanoseconds > Self.refreshEdgesMilliseconds[bucket] * 1_000_000 { bucket += 1 }
-        refreshDurations[bucket] += 1
-        refreshNanoseconds &+= nanoseconds
-    }
 }
 
 /// How late a frame is against the fastest of the last five minutes: clocks of host and venue differ by an unknown offset (1.27 s in the
@@ -392,26 +388,42 @@ package struct LatenessBaseline: Sendable {
     private static let longest: Int64 = 3_600_000_000_000
     private var minima: InlineArray<10, Int64> = .init(repeating: .max)
     private var window: Int64 = .min
+    /// The present window, as long as time is in it: where it ends, its place, and the least of the other windows.
+    private var windowEnds = Instant(nanoseconds: .min)
+    private var slot = 0
+    private var leastOfOthers: Int64 = .max
 
     package init() {}
 
     /// Every receive time from now on is that much later: without this, all frames were late by a step forward for five minutes.
     package mutating func clockStepped(by nanoseconds: Int64) {
         for index in 0..<10 where minima[index] != .max { minima[index] = minima[index] &+ nanoseconds }
+        if leastOfOthers != .max { leastOfOthers = leastOfOthers &+ nanoseconds }
+    }
+
+    /// The least (receive - venue time) of the windows held, ns; nil before any.
+    package var minimum: Int64? {
+        var minimum = Int64.max
+        for index in 0..<10 { minimum = min(minimum, minima[index]) }
+        return minimum == .max ? nil : minimum
     }
 
     /// Nanoseconds above the minimum of (receive - venue time), this sample included: never negative.
     package mutating func lateness(of difference: Int64, at now: Instant) -> Int64 {
-        let current = now.nanoseconds.flooredDivision(by: Self.windowNanoseconds)
-        if current != window {
-            let passed = window == .min ? 10 : min(10, max(1, current - window))
-            for step in 0..<passed { minima[Int((current - step).flooredRemainder(by: 10))] = .max }
-            window = current
-        }
-        let slot = Int(current.flooredRemainder(by: 10))
+        if now >= windowEnds || now.nanoseconds < windowEnds.nanoseconds - Self.windowNanoseconds { enterWindow(at: now) }
         if difference < minima[slot] { minima[slot] = difference }
-        var minimum = difference
-        for index in 0..<10 where minima[index] < minimum { minimum = minima[index] }
+        let minimum = min(minima[slot], leastOfOthers)
         return min(Self.longest, difference - minimum)
+    }
+
+    private mutating func enterWindow(at now: Instant) {
+        let current = now.nanoseconds.flooredDivision(by: Self.windowNanoseconds)
+        let passed = window == .min ? 10 : min(10, max(1, current - window))
+        for step in 0..<passed { minima[Int((current - step).flooredRemainder(by: 10))] = .max }
+        window = current
+        windowEnds = Instant(nanoseconds: (current + 1) * Self.windowNanoseconds)
+        slot = Int(current.flooredRemainder(by: 10))
+        leastOfOthers = .max
+        for index in 0..<10 where index != slot { leastOfOthers = min(leastOfOthers, minima[index]) }
     }
 }

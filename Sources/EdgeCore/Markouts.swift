@@ -34,6 +34,7 @@ struct MarkoutQueue: ~Copyable {
         precondition(!isFull, "BUG: markout queue is full")
         entries[end % Self.capacity] = pending
         end += 1
+        noteDue()
     }
 
     /// What comes due next at or before `now`, or nil. The caller handles it and calls again.
@@ -43,10 +44,25 @@ struct MarkoutQueue: ~Copyable {
         case complete(Pending)
     }
 
+    /// When the first of the horizons to be reached next is reached.
+    private var dueAt = Instant(nanoseconds: .max)
+
+    /// Whether `next` has something: asked with each frame, so it looks at nothing else.
+    @inline(__always) func isDue(at now: Instant) -> Bool { now >= dueAt }
+
+    private mutating func noteDue() {
+        var due = Int64.max
+        if after1s < end { due = entries[after1s % Self.capacity].filledAt.nanoseconds + Self.horizons.first }
+        if after5s < after1s { due = min(due, entries[after5s % Self.capacity].filledAt.nanoseconds + Self.horizons.second) }
+        if start < after5s { due = min(due, entries[start % Self.capacity].filledAt.nanoseconds + Self.horizons.last) }
+        dueAt = Instant(nanoseconds: due)
+    }
+
     /// - Parameters:
     ///   - midTwice: twice the mid that held until `now`, nil when the book was not proven.
     ///   - canComplete: whether a completed row has a place to go; one that has not waits.
     mutating func next(at now: Instant, midTwice: Int64?, canComplete: Bool) -> Due? {
+        defer { noteDue() }
         if after1s < end, now.since(entries[after1s % Self.capacity].filledAt) >= Self.horizons.first {
             let index = after1s % Self.capacity
             entries[index].record.midTwiceAfter1s = midTwice
@@ -73,6 +89,7 @@ struct MarkoutQueue: ~Copyable {
             start += 1
             after1s = max(after1s, start)
             after5s = max(after5s, start)
+            noteDue()
         }
         return entries[start % Self.capacity]
     }

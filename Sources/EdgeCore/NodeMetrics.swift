@@ -47,15 +47,13 @@ package struct NodeMetrics: ~Copyable {
 
     // MARK: The quote path
 
-    mutating func ticked(_ record: borrowing TickRecord, bucket: Int) {
-        counts.arms[Int(record.armFields.arm.rawValue)].ticks.add(record.totalNanoseconds)
+    mutating func ticked(nanoseconds: Int64, bucket: Int, _ outcome: MDCache.Outcome, _ arm: CalibModel.Arm) {
+        counts.arms[Int(arm.rawValue)].ticks.add(nanoseconds)
         ticks.add(bucket, weight: 1)
-        if record.isCacheHit {
-            counts.cacheReads.hits &+= 1
-        } else if record.usedStale {
-            counts.cacheReads.stale &+= 1
-        } else {
-            counts.cacheReads.misses &+= 1
+        switch outcome {
+        case .hit: counts.cacheReads.hits &+= 1
+        case .stale: counts.cacheReads.stale &+= 1
+        case .miss, .refused: counts.cacheReads.misses &+= 1
         }
     }
 

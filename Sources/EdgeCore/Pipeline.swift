@@ -18,51 +18,56 @@ extension SymbolState {
         accumulator.pointee.counts.ticks += 1
         let isSampled = tickSampling.isDue(.ordinary, at: now.instant, &shared.tickBudget)
         let isExplained = shared.explainTick == counts.ticks && shared.explainSymbol == index
-        var record = TickRecord()
-        record.wall = now.wall
-        record.symbol = index
-        record.tick = counts.ticks
-        record.armFields = armFields
+        if isExplained {
+            shared.explanation = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
+            shared.explanation?.fetched = fetched
+        }
         var watch = StageWatch(isOn: isSampled || haltedUntil != nil, startedAt: frameReadAt)
 
-        let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &record, &watch, isExplained: isExplained, &shared)
+        let outcome = decide(fetched, at: now, frameReadAt: frameReadAt, &watch, isExplained: isExplained, &shared)
         let total = shared.clock.now() - frameReadAt
-        record.totalNanoseconds = total
-        record.stageNanoseconds = watch.stages
-        accumulate(total, record, shared)
-        record.isHalted = outcome == .halted || outcome == .stopped
+        accumulate(total, fetched, &shared)
+        let isHalted = outcome == .halted || outcome == .stopped
         // Whatever ended the tick, it was late when it took too long: a halt does not hide a miss.
         let isLate = !shared.isRecorded && total > parameters.pointee.tickDeadlineNanoseconds
-        record.missedDeadline = outcome == .missed || isLate
-        if record.isHalted { accumulator.pointee.counts.halts += 1 }
-        if record.missedDeadline {
+        let missedDeadline = outcome == .missed || isLate
+        if isHalted { accumulator.pointee.counts.halts += 1 }
+        if missedDeadline {
             accumulator.pointee.counts.deadlineMisses += 1
             shared.metrics.pointee.missedDeadline(armFields.arm)
         }
         let kind = outcome == .ordinary && isLate ? .missed : outcome
         guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
+        var record = TickRecord()
+        record.wall = now.wall
+        record.symbol = index
+        record.tick = counts.ticks
+        record.armFields = armFields
+        record.isCacheHit = fetched.isHit
+        record.cacheAgeNanoseconds = fetched.ageNanoseconds
+        record.usedStale = fetched.usedStale
+        record.totalNanoseconds = total
+        record.stageNanoseconds = watch.stages
+        record.isHalted = isHalted
+        record.missedDeadline = missedDeadline
         record.weight = weight
         shared.metrics.pointee.logged(record)
         shared.outboxes.ticks.push(record)
     }
 
     private mutating func decide(
-        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ record: inout TickRecord, _ watch: inout StageWatch,
-        isExplained: Bool,
+        _ fetched: FetchMDStage.Output, at now: Moment, frameReadAt: Int64, _ watch: inout StageWatch, isExplained: Bool,
         _ shared: inout SharedState
     ) -> TickSampling.Kind {
         let parameters = parameters
-        var explained = TickExplanation(tick: counts.ticks, wall: now.wall, symbol: index)
 
         // FetchMDStage, its wait included.
         watch.lap(.fetchMD, &shared.clock)
-        record.isCacheHit = fetched.isHit
-        record.cacheAgeNanoseconds = fetched.ageNanoseconds
-        record.usedStale = fetched.usedStale
-        if let top = book.top {
+        var marketSpread = BasisPoints.zero
+        if let top = fetched.top ?? book.top {
             accumulator.pointee.sums.midTwice += Int128(top.midTwice)
-            accumulator.pointee.sums.marketSpread +=
-                FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)) ?? 0
+            marketSpread = self.marketSpread(top)
+            accumulator.pointee.sums.marketSpread += marketSpread.micro
         }
         accumulator.pointee.sums.position += Int128(positionLots)
         if isStopped(shared) {
@@ -78,10 +83,9 @@ extension SymbolState {
         // SpreadStage. In replay the durations that scores and guards see are 0 (SPEC 3.7).
         let volatility = features.volatilityPerRootMinute
         let tickP95 = shared.isRecorded ? 0 : Double(tickP95Nanoseconds) / 1e6
-        let bidDepth = book.volume(.buy, levels: 5).total
-        let askDepth = book.volume(.sell, levels: 5).total
+        let (bids, asks) = (book.best(.buy), book.best(.sell))
         let spreadInput = SpreadStage.Input(
-            volatilityPerRootMinute: volatility, depthMultiple: Double(bidDepth + askDepth) / 2 / Double(orderLots),
+            volatilityPerRootMinute: volatility, depthMultiple: Double(bids.total + asks.total) / 2 / Double(orderLots),
             tickP95Milliseconds: tickP95, pnlZ: features.pnlZ, usedStale: fetched.usedStale)
         let spread = SpreadStage.run(spreadInput, parameters.pointee.spread, staleWiden: parameters.pointee.cache.staleWiden)
         watch.lap(.spread, &shared.clock)
@@ -105,12 +109,10 @@ extension SymbolState {
         haltedUntil = guarded.haltedUntil
         watch.lap(.guards, &shared.clock)
         if isExplained {
-            explained.fetched = fetched
-            explained.spread = (spreadInput, spread)
-            explained.guards = (guardsInput, guarded)
+            shared.explanation?.spread = (spreadInput, spread)
+            shared.explanation?.guards = (guardsInput, guarded)
         }
         if guarded.isHalted {
-            if isExplained { shared.explanation = explained }
             pull(at: now, &shared)
             return .halted
         }
@@ -120,16 +122,13 @@ extension SymbolState {
         watch.lap(.inventory, &shared.clock)
 
         // QueueAwareStage, per side. `offset` is the distance of the un-nudged target from the mid.
-        let marketSpread =
-            FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice)).map(BasisPoints.init(micro:))
-            ?? .zero
         let halfSpread = BasisPoints(micro: guarded.spread.micro / 2)
         let halfMarket = BasisPoints(micro: marketSpread.micro / 2)
         let buyInput = queueInput(
-            .buy, midTwice: top.midTwice, offsetTwice: -(guarded.spread.micro + 2 * inventory.skew.micro),
+            .buy, bids, midTwice: top.midTwice, offsetTwice: -(guarded.spread.micro + 2 * inventory.skew.micro),
             distance: halfSpread + inventory.skew - halfMarket, nudge: nudge.buy, nudgedAt: nudgedAt.buy, now: now.instant)
         let sellInput = queueInput(
-            .sell, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
+            .sell, asks, midTwice: top.midTwice, offsetTwice: guarded.spread.micro - 2 * inventory.skew.micro,
             distance: halfSpread - inventory.skew - halfMarket, nudge: nudge.sell, nudgedAt: nudgedAt.sell, now: now.instant)
         let buy = QueueAwareStage.run(
             buyInput, maximum: parameters.pointee.nudgeMaximum, interval: parameters.pointee.nudgeNanoseconds)
@@ -153,26 +152,38 @@ extension SymbolState {
         let sellDecision = act(.sell, emitted.ask, nudge: sell.nudge, quote, isLate: isLate, at: now, &shared)
         watch.lap(.emit, &shared.clock)
         if isExplained {
-            explained.inventory = inventory
-            explained.queue = (buyInput, buy, sellInput, sell)
-            explained.emit = (emitInput, emitted)
-            explained.decisions = (buyDecision, sellDecision)
-            explained.resting = resting
-            shared.explanation = explained
+            shared.explanation?.inventory = inventory
+            shared.explanation?.queue = (buyInput, buy, sellInput, sell)
+            shared.explanation?.emit = (emitInput, emitted)
+            shared.explanation?.decisions = (buyDecision, sellDecision)
+            shared.explanation?.resting = resting
         }
         return isLate ? .missed : .ordinary
     }
 
-    private func queueInput(
-        _ side: Side, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints, nudgedAt: Instant?, now: Instant
+    /// Of a top, in bps of its mid. Nine of ten tops have the prices of the one before.
+    private mutating func marketSpread(_ top: TopOfBook) -> BasisPoints {
+        if top.bidPrice == spreadKnown.bid, top.askPrice == spreadKnown.ask { return spreadKnown.spread }
+        let spread = FixedPoint.divide(Int128(top.askPrice - top.bidPrice) * 20_000_000_000, by: Int128(top.midTwice))
+        spreadKnown = (top.bidPrice, top.askPrice, spread.map(BasisPoints.init(micro:)) ?? .zero)
+        return spreadKnown.spread
+    }
+
+    private mutating func queueInput(
+        _ side: Side, _ best: BestLevels, midTwice: Int64, offsetTwice: Int64, distance: BasisPoints, nudge: BasisPoints,
+        nudgedAt: Instant?, now: Instant
     ) -> QueueAwareStage.Input {
         // The place of the un-nudged target: were it the nudged order's own, a nudge that worked would take itself back.
         let price = EmitStage.price(midTwice: midTwice, offsetTwice: offsetTwice, roundingUp: side == .sell)
-        let (total, better) = book.volume(side, levels: 3, betterThan: price)
-        let resting = side == .buy ? bidSide.restingPrice : askSide.restingPrice
-        let own = resting == price ? (side == .buy ? bidSide.queue.ahead : askSide.queue.ahead) : book.quantity(side, at: price)
+        let own: Int64
+        if side == .buy ? bidSide.restingPrice == price : askSide.restingPrice == price {
+            own = side == .buy ? bidSide.queue.ahead : askSide.queue.ahead
+        } else {
+            own = best.quantity(at: price) ?? book.quantity(side, at: price)
+        }
         return QueueAwareStage.Input(
-            ahead: better + own, topThree: total, distanceToBest: distance, previousNudge: nudge, nudgedAt: nudgedAt, now: now)
+            ahead: best.topThree(betterThan: price) + own, topThree: best.topThree, distanceToBest: distance, previousNudge: nudge,
+            nudgedAt: nudgedAt, now: now)
     }
 
     // MARK: Orders
@@ -190,6 +201,7 @@ extension SymbolState {
         _ shared: inout SharedState
     ) -> OrderDecision {
         let intended = side == .buy ? bidSide.intended : askSide.intended
+        let parameters = parameters
         let minimumTicks = Self.ticks(of: parameters.pointee.minimumPriceChange, midTwice: context.midTwice)
         let worth = parameters.pointee.queueValue
         var decision = OrderDecision.decide(
@@ -227,7 +239,7 @@ extension SymbolState {
                 midAtQuoteTwice: context.midTwice, spread: context.spread, skew: context.skew, nudge: nudge,
                 volRealized: context.volatility.flatMap { BasisPoints($0) }, armFields: armFields)
             let replaced = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
-            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, shared)
+            let dueAt = send(decision == .place ? .place(order) : .replace(order), side, at: now, &shared)
             if shared.story != nil { shared.story?.noteSent(order, symbol: index, replacing: replaced, dueAt: dueAt, at: now) }
             countOpenOrders(&shared)
             shared.hash(now.wall, symbolHash, side, price: target.price, lots: target.lots, decision)
@@ -263,13 +275,14 @@ extension SymbolState {
 
     private mutating func cancel(_ side: Side, _ intended: EmitStage.Target, at now: Moment, _ shared: inout SharedState) {
         let cancelled = shared.story == nil ? nil : side == .buy ? bidSide.newest?.id : askSide.newest?.id
-        let dueAt = send(.cancel, side, at: now, shared)
+        let dueAt = send(.cancel, side, at: now, &shared)
         if let cancelled { shared.story?.noteCancelSent(cancelled, dueAt: dueAt, at: now) }
+        countOpenOrders(&shared)
         shared.hash(now.wall, symbolHash, side, price: intended.price, lots: intended.lots, .cancel)
     }
 
     /// Returns when it takes effect.
-    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: borrowing SharedState) -> Instant {
+    private mutating func send(_ request: PaperSide.Request, _ side: Side, at now: Moment, _ shared: inout SharedState) -> Instant {
         let latency = orderLatency.next(
             constant: shared.parameters.paperLatencyNanoseconds, jitter: shared.parameters.paperJitterNanoseconds, key: symbolHash)
         let due = now.instant.advanced(nanoseconds: latency)
@@ -289,17 +302,15 @@ extension SymbolState {
         return overflowed ? Int64(clamping: Int128(distance.micro) * Int128(midTwice) / 20_000_000_000) : product / 20_000_000_000
     }
 
-    private mutating func accumulate(_ total: Int64, _ record: TickRecord, _ shared: borrowing SharedState) {
-        features.ticked(nanoseconds: total)
+    private mutating func accumulate(_ total: Int64, _ fetched: FetchMDStage.Output, _ shared: inout SharedState) {
         let bucket = LatencyBuckets.index(of: total)
+        features.ticked(bucket: bucket)
         if accumulator.pointee.tickHistogram[bucket] != .max { accumulator.pointee.tickHistogram[bucket] &+= 1 }
-        shared.metrics.pointee.ticked(record, bucket: bucket)
-        if record.isCacheHit {
-            accumulator.pointee.counts.cacheHits += 1
-        } else if record.usedStale {
-            accumulator.pointee.counts.cacheStale += 1
-        } else {
-            accumulator.pointee.counts.cacheMisses += 1
+        shared.metrics.pointee.ticked(nanoseconds: total, bucket: bucket, fetched.outcome, armFields.arm)
+        switch fetched.outcome {
+        case .hit: accumulator.pointee.counts.cacheHits += 1
+        case .stale: accumulator.pointee.counts.cacheStale += 1
+        case .miss, .refused: accumulator.pointee.counts.cacheMisses += 1
         }
     }
 

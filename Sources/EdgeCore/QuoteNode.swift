@@ -27,6 +27,8 @@ package struct SharedState {
     /// The life of one order, when it is asked for: of a replay only, since it grows.
     package var story: OrderStory?
 
+    /// Levels of a side that order books outside the stream are asked for (Binance).
+    var snapshotLevels = 0
     var connectionAnswers: Bool
     /// By connection; the node's.
     let pulses: UnsafeMutablePointer<ConnectionPulse>
@@ -192,9 +194,10 @@ package struct QuoteNode: ~Copyable {
             parameters: parameters, configHash: configHash, isRecorded: isRecorded, runNumber: runNumber, outboxes: outboxes, clock: clock,
             firstFillID: firstFillID, symbols: instruments.count, pulses: pulses, connectionCount: connections)
         if let market = venue.binance {
+            shared.snapshotLevels = market.snapshotLevels(symbols: instruments.count)
             snapshots = SnapshotRequests(
                 symbols: instruments.count, weight: RequestWeight(perMinute: market.weightPerMinute),
-                cost: market.depthWeight(limit: market.snapshotLevels(symbols: instruments.count)), random: random)
+                cost: market.depthWeight(limit: shared.snapshotLevels), random: random)
         } else {
             snapshots = SnapshotRequests(
                 symbols: instruments.count, weight: RequestWeight(perMinute: BybitWire.requestsPerMinute), cost: 1, random: random)
@@ -233,6 +236,9 @@ package struct QuoteNode: ~Copyable {
 
     // MARK: Inputs
 
+    /// The next fill has a higher number than this.
+    package mutating func numberFills(above seq: Int64) { shared.nextFillID = max(shared.nextFillID, seq + 1) }
+
     /// One complete frame as the venue sent it.
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
         let readAt = shared.clock.now()
@@ -261,7 +267,9 @@ package struct QuoteNode: ~Copyable {
                 let event = DepthEvent(first: first, last: last, previous: previous, eventMilliseconds: event)
                 try depth(event, index, at: now, readAt: readAt)
                 // Only now: a book asked for before its stream began may be older than the first event.
-                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded { snapshots.want(index, at: now.instant) }
+                if symbols[Int(index)].sync == .unsynced, !shared.isRecorded, !symbols[Int(index)].hasOldInstrument {
+                    snapshots.want(index, at: now.instant, wasWrong: symbols[Int(index)].lostBy == .crossed)
+                }
                 noteProof(index, on: connection)
             case .snapshot(let symbol, let id, let event):
                 if let symbol {
@@ -441,6 +449,9 @@ package struct QuoteNode: ~Copyable {
         guard case .snapshot(let symbol, let id, let event) = try decoder.decode(body) else { throw .missingField }
         if let symbol, !symbols[Int(index)].isNamed(symbol) { throw .unknownSymbol }
         if symbols[Int(index)].isProven {
+            if symbols[Int(index)].coverage.isWidening {
+                try symbols[Int(index)].widen(with: decoder, id: id, chain: venue.chain, asked: shared.snapshotLevels)
+            }
             try symbols[Int(index)].refresh(with: decoder, id: id, sentAt: sentAt, at: now, &shared)
             return true
         }

@@ -212,6 +212,11 @@ extension QuoteNode {
         }
     }
 
+    /// This host's clock minus the venue's, as far as frames tell: the least over all symbols, the fastest frame's way included. Nil before any.
+    package var venueClockOffsetNanoseconds: Int64? {
+        (0..<symbolCount).compactMap { symbols[$0].cache.venueClockOffsetNanoseconds }.min()
+    }
+
     /// What `/metrics` shows of the whole node; about once a second, for its windows to move on.
     package func metrics(at now: Moment) -> EdgeMetrics.Node {
         var cache = EdgeMetrics.CacheTotals()
@@ -222,6 +227,7 @@ extension QuoteNode {
         dropped[Feed.snapshots.place] = Int64(shared.droppedSnapshots)
         return EdgeMetrics.Node(
             reading: shared.metrics.pointee.reading(at: now.instant),
-            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps }, cache: cache, droppedRows: dropped)
+            sequenceGaps: (0..<symbolCount).reduce(0) { $0 + symbols[$1].counts.sequenceGaps },
+            venueClockOffsetNanoseconds: venueClockOffsetNanoseconds, cache: cache, droppedRows: dropped)
     }
 }

@@ -17,6 +17,8 @@ package struct SnapshotRequests: Sendable {
 
     private var states: [State]
     private var backOffs: [BackOff]
+    /// Since when the newest book that came stands.
+    private var standsSince: [Instant?]
     private var weight: RequestWeight
     private let cost: Int64
     private var wishes = 0
@@ -35,13 +37,21 @@ package struct SnapshotRequests: Sendable {
     package init(symbols: Int, weight: RequestWeight, cost: Int64, random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) {
         states = .init(repeating: .idle, count: symbols)
         backOffs = .init(repeating: BackOff(random: random), count: symbols)
+        standsSince = .init(repeating: nil, count: symbols)
         self.weight = weight
         self.cost = cost
     }
 
     /// The symbol's book is needed. Nothing happens while it is wanted or on its way already.
-    package mutating func want(_ symbol: SymbolIndex, at now: Instant) {
+    ///
+    /// - Parameter wasWrong: the book that stood was not the venue's although its chain held: the next is asked for after the back-off, which grows
+    ///   until one has stood for a while.
+    package mutating func want(_ symbol: SymbolIndex, at now: Instant, wasWrong: Bool = false) {
         guard states[Int(symbol)] == .idle else { return }
+        let since = standsSince[Int(symbol)]
+        standsSince[Int(symbol)] = nil
+        if let since, !wasWrong || now.since(since) >= Limits.snapshotTrustNanoseconds { backOffs[Int(symbol)].reset() }
+        if wasWrong, since != nil { return wait(symbol, at: now) }
         states[Int(symbol)] = .wanted(from: now)
         wishes += 1
     }
@@ -76,7 +86,7 @@ package struct SnapshotRequests: Sendable {
     package mutating func answered(_ symbol: SymbolIndex, isUsable: Bool, at now: Instant) {
         guard states[Int(symbol)] == .inFlight else { return }  // Nobody asked: a venue repeats itself.
         if isUsable {
-            backOffs[Int(symbol)].reset()
+            standsSince[Int(symbol)] = now
             states[Int(symbol)] = .idle
         } else {
             tooOld += 1

@@ -81,10 +81,18 @@ package struct SymbolState: ~Copyable {
     private let armParameters: UnsafePointer<Parameters>
     private let priceTicksMax: Int64
     private let quantityLotsMax: Int64
+    /// Of the instrument: its grid is one unit of its last places, and these are the places.
+    private let isPlain: Bool
+    private let priceDigits: Int
+    private let quantityDigits: Int
 
     package internal(set) var book = Book()
     package internal(set) var sync = SyncState.unsynced
     var buffered: [BufferedDiff] = []
+    /// How far the snapshot under the book reaches (Binance, live).
+    var coverage = BookCoverage()
+    /// Why the book was lost the last time; nil before it was.
+    var lostBy: MDCache.Invalidation?
     /// Which kind of trades came first; nil before there was one.
     var tradesAreAggregate: Bool?
     /// Venue time of the last applied depth event.
@@ -109,6 +117,8 @@ package struct SymbolState: ~Copyable {
     /// p95 of tick totals, read once a second; what scores and guards see outside replay.
     var tickP95Nanoseconds: Int64 = 0
     var previousMidTwice: Int64?
+    /// The newest bid and ask, and what lies between them.
+    var spreadKnown: (bid: Int64, ask: Int64, spread: BasisPoints) = (0, 0, .zero)
     var nextIntervalTick: Instant?
 
     // Orders and position.
@@ -165,6 +175,9 @@ package struct SymbolState: ~Copyable {
         lot = Double(lotE8) / 1e8
         priceTicksMax = Limits.decimalMax / instrument.tickNano
         quantityLotsMax = Limits.decimalMax / lotE8
+        isPlain = instrument.tickUnits == 1 && instrument.lotUnits == 1
+        priceDigits = instrument.priceDigits
+        quantityDigits = instrument.quantityDigits
         (orderLots, maxPositionLots) = Self.sizes(parameters, instrument, nil)
         featurePositionLots = maxPositionLots
         hardLimits = Self.hardLimits(parameters, instrument, nil)
@@ -181,7 +194,12 @@ package struct SymbolState: ~Copyable {
     // MARK: Arms
 
     /// The parameters of the arm played. Not a copy: it is read on every tick.
-    var parameters: UnsafePointer<Parameters> { armParameters + Int(armFields.arm.rawValue) }
+    var parameters: UnsafePointer<Parameters> {
+        switch armFields.arm {
+        case .a: armParameters
+        case .b: armParameters + 1
+        }
+    }
 
     /// Arm A has other parameters now; averages, orders and their places in the queue stay.
     mutating func adoptBaseline() {
@@ -261,25 +279,52 @@ package struct SymbolState: ~Copyable {
         return units / instrument.lotUnits
     }
 
+    /// A price and a quantity as ticks and lots.
+    @inline(__always) mutating func level(_ raw: RawLevel) throws(FrameRejection) -> (price: Int64, quantity: Int64) {
+        if isPlain, let price = raw.price.exact(places: priceDigits), price > 0, price <= priceTicksMax,
+            let quantity = raw.quantity.exact(places: quantityDigits), quantity >= 0, quantity <= quantityLotsMax
+        {
+            return (price, quantity)
+        }
+        // Another grid, or an error: which one is said there.
+        return (try ticks(raw.price), try lots(raw.quantity))
+    }
+
     /// Reads levels as ticks and lots: all of them, or an error and none is used.
     mutating func read(_ raw: UnsafePointer<RawLevel>, count: Int, into target: UnsafeMutablePointer<BookLevel>) throws(FrameRejection)
         -> UnsafeBufferPointer<BookLevel>
     {
-        let (priceDigits, quantityDigits) = (instrument.priceDigits, instrument.quantityDigits)
-        let isPlain = instrument.tickUnits == 1 && instrument.lotUnits == 1
-        let (priceMax, quantityMax) = (priceTicksMax, quantityLotsMax)
         for index in 0..<count {
-            if isPlain, let price = raw[index].price.exact(places: priceDigits), price > 0, price <= priceMax,
-                let quantity = raw[index].quantity.exact(places: quantityDigits), quantity >= 0, quantity <= quantityMax
-            {
-                target[index] = BookLevel(price: price, quantity: quantity)
-                continue
-            }
-            // Another grid, or an error: which one is said there.
-            let price = try ticks(raw[index].price)
-            target[index] = BookLevel(price: price, quantity: try lots(raw[index].quantity))
+            let level = try level(raw[index])
+            target[index] = BookLevel(price: level.price, quantity: level.quantity)
         }
         return UnsafeBufferPointer(start: target, count: count)
+    }
+
+    /// The same of levels that all have the same places: false when one is not on a grid of one unit or not in range, or nobody knows.
+    mutating func read(
+        _ raw: UnsafePointer<LevelDigits>, _ places: LevelPlaces, count: Int, into target: UnsafeMutablePointer<BookLevel>
+    ) -> Bool {
+        guard isPlain, places.quantity == quantityDigits else { return false }
+        // All of them are looked at before anything is said: no branch for each.
+        let (priceMax, quantityMax) = (UInt64(priceTicksMax), UInt64(quantityLotsMax))
+        var isWrong = false
+        switch places.price - priceDigits {
+        case 0:
+            for index in 0..<count {
+                let (price, quantity) = (raw[index].price, raw[index].quantity)
+                isWrong = isWrong || price &- 1 >= priceMax || quantity > quantityMax
+                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
+            }
+        case 1:
+            for index in 0..<count {
+                let (price, quantity) = (raw[index].price / 10, raw[index].quantity)
+                isWrong = isWrong || price &* 10 != raw[index].price || price &- 1 >= priceMax || quantity > quantityMax
+                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
+            }
+        default: return false
+        }
+        return !isWrong
     }
 
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.

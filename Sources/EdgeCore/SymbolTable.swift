@@ -22,6 +22,13 @@ struct SymbolTable: ~Copyable {
 
         private static func word(_ text: UnsafeRawBufferPointer, _ start: Int) -> UInt64 {
             if text.count &- start >= 8 { return text.loadUnaligned(fromByteOffset: start, as: UInt64.self) }
+            let count = text.count &- start
+            if count >= 4 {
+                // Two halves that overlap.
+                let low = text.loadUnaligned(fromByteOffset: start, as: UInt32.self)
+                let high = text.loadUnaligned(fromByteOffset: text.count &- 4, as: UInt32.self)
+                return UInt64(low) | UInt64(high) &<< UInt64(truncatingIfNeeded: 8 &* (count &- 4))
+            }
             var result: UInt64 = 0
             var index = text.count
             while index > start {

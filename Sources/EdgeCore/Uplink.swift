@@ -3,14 +3,17 @@ import Wire
 
 /// The edge's side of the link to the hub: which bytes of which file go next, and when to call again (SPEC 8.2, 8.3).
 ///
-/// Per connection: hello, welcome, then per file: `resume` both ways, the tails compared, bytes appended from the hub's length on, acks.
+/// Per connection: hello, welcome, then per file: `resume` both ways, page by page the hub's checksums compared with ours, bytes appended from the
+/// hub's length on, acks. Where a block differs, the file differs behind the last newline before that block: that is told to the hub, which goes on
+/// in a part, or lets us fill up what its disk has lost. So up to a block and a row of equal rows come twice; a row's identity makes them one.
 ///
 /// Invariants:
 /// 1. Only synced bytes leave: `offset + bytes` of an append never passes what `grew` told.
 /// 2. The bytes of one file leave in order without a gap, from the length the hub named on this connection.
 /// 3. Sent and unacknowledged bytes of all files never pass `Limits.unackedBytesMax`.
 /// 4. One turn sends at most `Limits.appendTurnBytes`; the next begins when the shell says that the turn's bytes left.
-/// 5. The back-off begins anew only after a welcome: a TLS handshake proves nothing (the hub checks our certificate behind it).
+/// 5. No file stops for good: one that cannot be read is tried again, one that the hub cannot store waits for the hub.
+/// 6. The back-off begins anew only after a welcome: a TLS handshake proves nothing (the hub checks our certificate behind it).
 package struct Uplink {
     package enum Input: Sendable {
         /// The shell's loop begins: the first connect follows.
@@ -22,11 +25,11 @@ package struct Uplink {
         case received(Message)
         /// The file's first `syncedLength` bytes are durable. Smaller than before is ignored.
         case grew(file: String, syncedLength: Int64)
-        /// The answer to `checkTail`; nil when the file cannot be read.
-        case tail(file: String, length: Int64, crc32c: String?)
+        /// The answer to `ask`; nil when the file cannot be read.
+        case answered(FeedQuestion, FeedQuestion.Answer?)
         /// The last turn's bytes left our buffers.
         case turnEnded
-        /// A file whose bytes could not be read: it waits for the next connection.
+        /// A file whose bytes could not be read: it is tried again.
         case unreadable(file: String)
         /// A control message: sent when welcomed, else forgotten, because the hub repeats what it needs an answer to.
         case say(Message)
@@ -36,8 +39,8 @@ package struct Uplink {
     package enum Effect: Equatable, Sendable {
         case connect(afterNanoseconds: Int64)
         case send(Message)
-        /// CRC32C over the file's `bytes` bytes that end at `length`; answer with `.tail`.
-        case checkTail(file: String, length: Int64, bytes: Int)
+        /// Find it out and answer with `.answered`.
+        case ask(FeedQuestion)
         /// An `append` with these bytes of the file; when those of one step left, answer with `.turnEnded`.
         case sendBytes(file: String, offset: Int64, bytes: Int)
         /// Tell the hub why and close; `.disconnected` follows.
@@ -45,8 +48,8 @@ package struct Uplink {
         /// Lease, assignment, command: for who decides about arms and kills.
         case deliver(Message)
         case welcomed(Message.Welcome)
-        /// The hub's copy is not a prefix of ours: this file rests, others go on.
-        case forked(file: String, text: String)
+        /// The hub's copy has other bytes than ours from a place on: it stores ours apart, unless its own disk was wrong.
+        case differs(file: String, at: Int64)
         /// The hub's complaint.
         case complained(code: String, text: String)
     }
@@ -54,12 +57,26 @@ package struct Uplink {
     /// Where a file stands on this connection.
     private enum Phase: Equatable {
         case unasked
-        case asked
-        /// The hub named its length; our bytes up to there are being compared with its checksum.
-        case checking(hubLength: Int64, crc32c: String)
+        /// The hub was asked for the page of blocks from this one on.
+        case asked(from: Int64)
+        /// The hub's page is being compared with our bytes.
+        case comparing(Message.Resume, FeedQuestion)
+        /// The copies differ in the block that begins here: where does its first row begin?
+        case locating(FeedQuestion)
+        /// The hub was told where they differ.
+        case differing
         case streaming(sent: Int64)
-        /// Forked or unreadable: not on this connection.
-        case resting
+        /// The hub cannot store it, and says so when it can.
+        case stalled
+        /// It could not be read.
+        case resting(until: Instant)
+
+        var isSettling: Bool {
+            switch self {
+            case .asked, .comparing, .locating, .differing: true
+            case .unasked, .streaming, .stalled, .resting: false
+            }
+        }
     }
 
     private struct File {
@@ -72,6 +89,8 @@ package struct Uplink {
         /// What the hub is known to have synced.
         var acknowledged: Int64 = 0
         var phase = Phase.unasked
+        /// The newest place up to which our bytes are known to be those of the hub's earlier files, and their checksum.
+        var prefix: (length: Int64, crc32c: String?) = (0, nil)
         var waiting = WaitingBytes()
     }
 
@@ -91,8 +110,8 @@ package struct Uplink {
     /// Indices of `files`, the most urgent first.
     private var order: [Int] = []
     private var backOff: BackOff
+    private let blockBytes: Int64
     private var isTurnOpen = false
-    private var resumesInFlight = 0
     private var unackedBytes: Int64 = 0
     private var receivedAt = Instant(nanoseconds: 0)
     /// The last ping, or the beginning of the connection.
@@ -106,7 +125,10 @@ package struct Uplink {
     package var isHoldingLease = false
 
     /// `random` draws from a range evenly.
-    package init(random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) { backOff = BackOff(random: random) }
+    package init(bounds: ReplicationBounds = .production, random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) {
+        backOff = BackOff(random: random)
+        blockBytes = Int64(bounds.blockBytes)
+    }
 
     package var isConnected: Bool { if case .ready = state { true } else { false } }
 
@@ -151,9 +173,9 @@ package struct Uplink {
         case .disconnected: disconnected(&effects)
         case .received(let message): received(message, at: now, &effects)
         case .grew(let file, let syncedLength): grew(file, syncedLength, at: now)
-        case .tail(let file, let length, let crc32c): tail(file, length, crc32c, at: now, &effects)
+        case .answered(let question, let answer): answered(question, answer, at: now, &effects)
         case .turnEnded: isTurnOpen = false
-        case .unreadable(let file): if let place = places[file] { rest(place) }
+        case .unreadable(let file): if let place = places[file] { rest(place, at: now) }
         case .say(let message): if isConnected { effects.append(.send(message)) }
         case .tick: tick(at: now, &effects)
         }
@@ -175,7 +197,7 @@ package struct Uplink {
     private mutating func disconnected(_ effects: inout [Effect]) {
         if case .idle = state { return }  // Never asked.
         for place in files.indices { files[place].phase = .unasked }
-        (resumesInFlight, unackedBytes, isTurnOpen) = (0, 0, false)
+        (unackedBytes, isTurnOpen) = (0, false)
         reconnect(&effects)
     }
 
@@ -209,6 +231,7 @@ package struct Uplink {
         case .awaitingWelcome(let since):
             if now.since(since) > Limits.helloNanoseconds { close("welcome_timeout", "no welcome within 5 s", &effects) }
         case .ready:
+            for place in files.indices { if case .resting(let until) = files[place].phase, now >= until { files[place].phase = .unasked } }
             let silent = now.since(receivedAt)
             if silent > Limits.idleNanoseconds { return close("idle", "nothing received for 30 s", &effects) }
             // Also while the hub talks: its acknowledgements do not tell how long an answer takes.
@@ -257,44 +280,96 @@ package struct Uplink {
         effects.append(.welcomed(welcome))
     }
 
-    /// The hub's place in a file: its answer, or its wish to go back, such as after it lost bytes it had not synced.
+    /// The hub's place in a file: its answer, or its wish to go back, such as after its disk failed.
     private mutating func resumed(_ resume: Message.Resume, at now: Instant, _ effects: inout [Effect]) {
         guard let place = places[resume.file] else {
             effects.append(.send(.error(code: "unknown_file", text: "there is no '\(resume.file)' here")))
             return
         }
-        switch files[place].phase {
-        case .asked: resumesInFlight -= 1
-        case .streaming(let sent): unackedBytes -= sent - files[place].acknowledged
-        case .unasked, .checking, .resting:
+        if case .unasked = files[place].phase {
             effects.append(.send(.error(code: "unexpected", text: "'\(resume.file)' was not asked for")))
             return
         }
+        takeBack(place)
         // Its promises about this file begin anew with what it says now.
         files[place].acknowledged = 0
-        guard resume.length >= 0, resume.length <= files[place].syncedLength else {
-            return fork(place, "the hub holds \(resume.length) bytes, the edge \(files[place].syncedLength)", &effects)
-        }
-        guard resume.length > 0 else {
-            files[place].phase = .streaming(sent: 0)
-            files[place].waiting.rebase(to: 0, of: files[place].syncedLength, at: now)
+        if resume.isStalled {
+            files[place].phase = .stalled
             return
         }
-        guard let crc32c = resume.tailCRC32C else { return fork(place, "the hub names no checksum", &effects) }
-        files[place].phase = .checking(hubLength: resume.length, crc32c: crc32c)
-        effects.append(
-            .checkTail(file: resume.file, length: resume.length, bytes: Int(min(resume.length, Int64(Limits.resumeCheckBytes)))))
+        let blocks = (resume.length - resume.base + blockBytes - 1) / blockBytes
+        guard resume.length >= resume.base, resume.from <= blocks, resume.blocks.count <= blocks - resume.from,
+            !resume.blocks.isEmpty || resume.from == blocks
+        else { return close("bad_resume", "'\(resume.file)': pages and length do not go together", &effects) }
+        let own = files[place].syncedLength
+        guard resume.base <= own else { return differ(place, at: 0, nil, &effects) }
+        let start = resume.base + resume.from * blockBytes
+        // Blocks of which we have every byte that the hub has.
+        let end = min(start + Int64(resume.blocks.count) * blockBytes, resume.length)
+        let comparable = end <= own ? end : start + (own - start) / blockBytes * blockBytes
+        let isPrefixKnown = files[place].prefix.length == resume.base && files[place].prefix.crc32c == resume.prefixCRC32C
+        let question = FeedQuestion(
+            file: resume.file,
+            part: .checksums(
+                prefix: isPrefixKnown || resume.from > 0 ? 0 : resume.base, start: start, end: comparable, blockBytes: Int(blockBytes)))
+        files[place].phase = .comparing(resume, question)
+        if resume.blocks.isEmpty, isPrefixKnown || resume.base == 0 {
+            answered(question, FeedQuestion.Answer(), at: now, &effects)
+        } else {
+            effects.append(.ask(question))
+        }
     }
 
-    private mutating func tail(_ name: String, _ length: Int64, _ crc32c: String?, at now: Instant, _ effects: inout [Effect]) {
-        guard let place = places[name], case .checking(length, let expected) = files[place].phase else { return }  // Of a connection gone.
-        guard let crc32c else { return rest(place) }
-        guard crc32c == expected else {
-            return fork(place, "the bytes before \(length) differ: edge \(crc32c), hub \(expected)", &effects)
+    private mutating func answered(
+        _ question: FeedQuestion, _ answer: FeedQuestion.Answer?, at now: Instant, _ effects: inout [Effect]
+    ) {
+        guard let place = places[question.file] else { return }
+        switch files[place].phase {
+        case .comparing(let resume, question):
+            guard let answer else { return rest(place, at: now) }
+            compared(place, resume, question, answer, at: now, &effects)
+        case .locating(question):
+            guard let answer else { return rest(place, at: now) }
+            differ(place, at: answer.rowStart, answer.prefixCRC32C, &effects)
+        // Of a connection gone, or overtaken.
+        case .unasked, .asked, .comparing, .locating, .differing, .streaming, .stalled, .resting: break
         }
-        files[place].acknowledged = length
-        files[place].phase = .streaming(sent: length)
-        files[place].waiting.rebase(to: length, of: files[place].syncedLength, at: now)
+    }
+
+    private mutating func compared(
+        _ place: Int, _ resume: Message.Resume, _ question: FeedQuestion, _ answer: FeedQuestion.Answer, at now: Instant,
+        _ effects: inout [Effect]
+    ) {
+        if case .checksums(let prefix, _, _, _) = question.part, prefix > 0 {
+            // What lies in the hub's earlier files is not what we have now: everything goes to a part.
+            guard answer.prefixCRC32C == resume.prefixCRC32C else { return differ(place, at: 0, nil, &effects) }
+            files[place].prefix = (prefix, answer.prefixCRC32C)
+        }
+        let equal = zip(resume.blocks, answer.blocks).prefix { $0 == $1 }.count
+        guard equal == resume.blocks.count else {
+            let start = resume.base + (resume.from + Int64(equal)) * blockBytes
+            guard start > 0 else { return differ(place, at: 0, nil, &effects) }
+            let question = FeedQuestion(file: resume.file, part: .row(at: start))
+            files[place].phase = .locating(question)
+            return effects.append(.ask(question))
+        }
+        let next = resume.from + Int64(equal)
+        if resume.base + next * blockBytes < resume.length {
+            files[place].phase = .asked(from: next)
+            return effects.append(
+                .send(.resume(Message.Resume(file: resume.file, length: files[place].syncedLength, from: next))))
+        }
+        files[place].acknowledged = resume.length
+        files[place].phase = .streaming(sent: resume.length)
+        files[place].waiting.rebase(to: resume.length, of: files[place].syncedLength, at: now)
+    }
+
+    private mutating func differ(_ place: Int, at start: Int64, _ prefixCRC32C: String?, _ effects: inout [Effect]) {
+        files[place].phase = .differing
+        files[place].prefix = (start, prefixCRC32C)
+        let (name, length) = (files[place].name, files[place].syncedLength)
+        effects.append(.send(.resume(Message.Resume(file: name, length: length, differsAt: start, prefixCRC32C: prefixCRC32C))))
+        effects.append(.differs(file: name, at: start))
     }
 
     private mutating func acknowledged(_ ack: Message.Ack, _ effects: inout [Effect]) {
@@ -313,10 +388,11 @@ package struct Uplink {
     // MARK: Sending
 
     private mutating func pump(_ effects: inout [Effect]) {
-        for place in order where resumesInFlight < Limits.resumesInFlightMax && files[place].phase == .unasked {
-            files[place].phase = .asked
-            resumesInFlight += 1
-            effects.append(.send(.resume(Message.Resume(file: files[place].name, length: files[place].syncedLength, tailCRC32C: nil))))
+        var settling = files.count { $0.phase.isSettling }
+        for place in order where settling < Limits.resumesInFlightMax && files[place].phase == .unasked {
+            files[place].phase = .asked(from: 0)
+            settling += 1
+            effects.append(.send(.resume(Message.Resume(file: files[place].name, length: files[place].syncedLength))))
         }
         guard !isTurnOpen else { return }
         var room = min(Int64(Limits.appendTurnBytes), Int64(Limits.unackedBytesMax) - unackedBytes)
@@ -340,20 +416,14 @@ package struct Uplink {
         effects.append(.close(code: code, text: text))
     }
 
-    private mutating func fork(_ place: Int, _ text: String, _ effects: inout [Effect]) {
-        let name = files[place].name
-        files[place].phase = .resting
-        effects.append(.send(.error(code: "fork", text: "'\(name)': \(text)")))
-        effects.append(.forked(file: name, text: text))
+    private mutating func rest(_ place: Int, at now: Instant) {
+        takeBack(place)
+        files[place].phase = .resting(until: now.advanced(nanoseconds: Limits.edgeReadRetryNanoseconds))
     }
 
-    private mutating func rest(_ place: Int) {
-        switch files[place].phase {
-        case .asked: resumesInFlight -= 1
-        case .streaming(let sent): unackedBytes -= sent - files[place].acknowledged
-        case .unasked, .checking, .resting: break
-        }
-        files[place].phase = .resting
+    /// What was sent of the file and not acknowledged does not count any more.
+    private mutating func takeBack(_ place: Int) {
+        if case .streaming(let sent) = files[place].phase { unackedBytes -= sent - files[place].acknowledged }
     }
 
     /// Rank and day of `<feed>_YYYYMMDD.jsonl`; nil for any other name.

@@ -21,6 +21,8 @@ package struct Control: Sendable {
         /// `status`, `lease` or `command_result` of an edge.
         case received(LinkID, Message)
         case request(LinkID, Message.Request)
+        /// A file of the host is to go on in a new part.
+        case part(host: String, FeedPart)
         /// Every record up to this one is durable.
         case persisted(Int64)
         case tick
@@ -31,6 +33,8 @@ package struct Control: Sendable {
         case persist(LogRecord)
         case send(LinkID, Message)
         case reply(LinkID, id: Int64, Message.Reply.Outcome)
+        /// The part is in the log: bytes may go to it.
+        case partRecorded(host: String, FeedPart)
     }
 
     package struct Host: Sendable {
@@ -87,6 +91,8 @@ package struct Control: Sendable {
     /// In the order of creation.
     package private(set) var experiments: [Experiment] = []
     package private(set) var commands: [FleetCommand] = []
+    /// By host, in the order in which they were begun.
+    package private(set) var parts: [String: [FeedPart]] = [:]
     /// Of all commands in the log, also those that are not listed any more.
     package private(set) var results = CommandResults()
 
@@ -128,6 +134,11 @@ package struct Control: Sendable {
         case .disconnected(let link): disconnected(link, now)
         case .received(let link, let message): received(link, message, now, &effects)
         case .request(let link, let request): self.request(link, request, now, &effects)
+        case .part(let host, let part):
+            _ = propose(.part, at: now, &effects) { json in
+                json.field("host", string: host)
+                part.write(to: &json)
+            }
         case .persisted(let number): persisted(number, now, &effects)
         case .tick: break
         }
@@ -155,7 +166,7 @@ package struct Control: Sendable {
         pending.contains { record in
             switch record.kind {
             case .experiment, .experimentState, .command: true
-            case .term, .host, .target, .result: false
+            case .term, .host, .target, .result, .part: false
             }
         }
     }
@@ -202,17 +213,22 @@ package struct Control: Sendable {
     }
 
     private mutating func disconnected(_ link: LinkID, _ now: Moment) {
+        let host = host(of: link)
         links[link] = nil
         deferred.removeAll { $0.link == link }
         waiters.removeAll { $0.link == link }
         askers = askers.filter { $0.value.link != link }
-        guard let name = host(of: link) else { return }
+        guard let name = host else { return }
         hosts[name]?.link = nil
         hosts[name]?.lastSeen = now.instant
         hosts[name]?.lastSeenMilliseconds = now.wall.milliseconds
     }
 
-    private func host(of link: LinkID) -> String? { hosts.first { $0.value.link == link }?.key }
+    /// Nil also when its host has a newer connection.
+    private func host(of link: LinkID) -> String? {
+        guard let peer = links[link], peer.role == .edge, hosts[peer.name]?.link == link else { return nil }
+        return peer.name
+    }
 
     // MARK: Edges
 
@@ -230,20 +246,22 @@ package struct Control: Sendable {
     }
 
     private mutating func status(_ status: Message.Status, _ name: String, _ now: Moment, _ effects: inout [Effect]) {
-        guard var host = hosts[name] else { return }
-        host.reportedRevision = status.revision
-        host.backlogBytes = status.backlogBytes
-        host.isKilled = status.isKilled
-        host.statusAt = now.instant
+        // In place: a copy would copy all symbols with it, once a second for each host.
+        guard let place = hosts.index(forKey: name) else { return }
+        hosts.values[place].reportedRevision = status.revision
+        hosts.values[place].backlogBytes = status.backlogBytes
+        hosts.values[place].isKilled = status.isKilled
+        hosts.values[place].statusAt = now.instant
         let (offset, overflowed) = status.wallMilliseconds.subtractingReportingOverflow(now.wall.milliseconds)
-        host.clockOffsetMilliseconds = overflowed ? nil : offset
-        for symbol in status.symbols where host.status[symbol.symbol] != nil || host.status.count < Limits.symbolsMax {
-            host.status[symbol.symbol] = (symbol, now.instant)
+        hosts.values[place].clockOffsetMilliseconds = overflowed ? nil : offset
+        for symbol in status.symbols
+        where hosts.values[place].status[symbol.symbol] != nil || hosts.values[place].status.count < Limits.symbolsMax {
+            hosts.values[place].status[symbol.symbol] = (symbol, now.instant)
         }
-        hosts[name] = host
+        let latches = hosts.values[place].latches
         for experiment in Set(status.symbols.compactMap(\.experiment)).sorted() where !isKnownAndNotRolledBack(experiment) {
             // A reported experiment is B's only while the lease lives; rows of a latched one keep its name.
-            if !host.latches.contains(experiment), status.symbols.contains(where: { $0.experiment == experiment && $0.arm == "B" }) {
+            if !latches.contains(experiment), status.symbols.contains(where: { $0.experiment == experiment && $0.arm == "B" }) {
                 oweRollback(experiment, to: name, isRepeated: false, now, &effects)
             }
         }
@@ -410,6 +428,7 @@ package struct Control: Sendable {
             guard let place = commands.firstIndex(where: { $0.wire.id == id }), commands[place].deliveries[host] == nil else { break }
             commands[place].deliveries[host] = FleetCommand.Delivery()
         case .result: try applyResult(fields)
+        case .part: parts[try fields.string("host"), default: []].append(try FeedPart(fields))
         }
         revision = record.revision
     }
@@ -497,6 +516,8 @@ package struct Control: Sendable {
     private mutating func follow(_ record: LogRecord, _ now: Moment, _ effects: inout [Effect]) {
         switch record.kind {
         case .term, .result: break
+        case .part:
+            if let host = record.body["host"]?.string, let part = parts[host]?.last { effects.append(.partRecorded(host: host, part)) }
         case .host:
             // Its symbols may have changed what it is enrolled in and which kills it is owed.
             guard let name = record.body["host"]?.string else { return }

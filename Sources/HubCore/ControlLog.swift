@@ -18,6 +18,8 @@ package struct LogRecord: Sendable, Equatable {
         case target
         /// What a host answered to a command.
         case result
+        /// A feed file of a host goes on in another file (SPEC 8.2).
+        case part
     }
 
     /// Rises by one from 1 on, over all terms.

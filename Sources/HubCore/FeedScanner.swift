@@ -94,13 +94,13 @@ package enum RowSource: Int64, CaseIterable, Sendable {
 
 /// The fields a dataset or a comparison of arms reads. Units are those of SPEC 1.2; booleans are 0 and 1; `side` is +1 or -1.
 package enum RowField: Int, CaseIterable, Sendable {
-    case v, source, epoch, seq, arm, weight
+    case v, source, epoch, seq, arm, block, weight
     case ts, fromTs, spanMs
     case side, price, qty, taker, quotePrice, midNow, fillID, feeBps
     case tickTotal, cacheHit, cacheAge, usedStale, deadlineMiss
     case volRealized, liqTopDepth, pnlDev, queueAbsorbRate, queueEta
-    case ticks, quotes, fills, filledOrders, takerFills, deadlineMisses
-    case fillNotional, slipXNotional, markoutNotional, netXNotional, adverseXNotional
+    case ticks, quotes, fills, filledOrders, takerFills, returns, deadlineMisses
+    case fillNotional, slip, slipXNotional, markoutNotional, netXNotional, adverseXNotional, squaredReturn
     case mid5s
     case halfSpreadBps, skewBps, nudgeBps, resting
 }
@@ -113,6 +113,7 @@ package struct FeedRow {
     package internal(set) var host = UnsafeRawBufferPointer(start: nil, count: 0)
     package internal(set) var armWhy = UnsafeRawBufferPointer(start: nil, count: 0)
     package internal(set) var experiment = UnsafeRawBufferPointer(start: nil, count: 0)
+    package internal(set) var configHash = UnsafeRawBufferPointer(start: nil, count: 0)
     package internal(set) var histogram: [(index: Int32, count: Int64)] = []
     /// Fills: price * qty in 1e-8 quote currency, and slip_bps of SPEC 1.3 in 1e-6 bps.
     package internal(set) var notional: Int64 = 0
@@ -133,6 +134,7 @@ package struct FeedRow {
         host = symbol
         armWhy = symbol
         experiment = symbol
+        configHash = symbol
         histogram.removeAll(keepingCapacity: true)
         known = 0
     }
@@ -278,6 +280,7 @@ package struct FeedScanner: ~Copyable {
         // What an arm's reason may be is the business of those who compare arms.
         case .armWhy: row.armWhy = text
         case .experiment: row.experiment = text
+        case .configHash: row.configHash = text
         case .side:
             if text.equals("BUY") { row.set(.side, 1) } else if text.equals("SELL") { row.set(.side, -1) } else { note(.wrongType) }
         case .arm:

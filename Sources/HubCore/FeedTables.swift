@@ -2,7 +2,7 @@ import CalibModel
 
 /// One field of a feed that a dataset or a comparison of arms reads.
 struct FieldSpec: Sendable {
-    enum Text: Sendable { case symbol, host, side, arm, armWhy, experiment, source, epoch }
+    enum Text: Sendable { case symbol, host, side, arm, armWhy, experiment, configHash, source, epoch }
     enum Kind: Sendable {
         case integer
         /// A decimal as a multiple of 10^-places.
@@ -79,16 +79,19 @@ enum FeedTables {
                         .required("fills", .fills, .integer, in: count),
                         .required("filled_orders", .filledOrders, .integer, in: count),
                         .required("taker_fills", .takerFills, .integer, in: count),
+                        .optional("returns", .returns, .integer, in: count),
                         .optional("deadline_misses", .deadlineMisses, .integer, in: count),
                     ])),
                 .required(
                     "sums", .v,
                     .group([
                         .required("fill_notional", .fillNotional, .fixed(Places.notional), in: notNegative),
+                        .optional("slip", .slip, bps),
                         .required("slip_x_notional", .slipXNotional, .fixed(costPlaces)),
                         .required("markout_notional", .markoutNotional, .fixed(Places.notional), in: notNegative),
                         .optional("net_x_notional", .netXNotional, .fixed(costPlaces)),
                         .required("adverse_x_notional", .adverseXNotional, .fixed(costPlaces)),
+                        .optional("return2", .squaredReturn, .fixed(squaredReturnPlaces), in: notNegative),
                     ])),
                 .required("tick_ns_histogram", .v, .histogram),
             ] + closing(isSeedFeed: false)
@@ -120,6 +123,8 @@ enum FeedTables {
             .optional("arm", .arm, .text(.arm)),
             .optional("arm_why", .v, .text(.armWhy)),
             .optional("experiment", .v, .text(.experiment)),
+            .optional("block", .block, .integer, in: block),
+            .optional("config_hash", .v, .text(.configHash)),
             version,
             .optional("source", .source, .text(.source)),
             .optional("host", .v, .text(.host)),
@@ -130,12 +135,15 @@ enum FeedTables {
 
     /// Snapshots print cost sums (bps * quote currency) to nine decimals.
     static let costPlaces = 9
+    /// bps^2.
+    static let squaredReturnPlaces = 9
     private static let bps = FieldSpec.Kind.fixed(Places.bps)
     private static let milliseconds = FieldSpec.Kind.fixed(Places.milliseconds)
     private static let time: ClosedRange<Int64> = 1...RowLimits.timeMax - 1
     private static let positive: ClosedRange<Int64> = 1...Int64.max
     private static let notNegative: ClosedRange<Int64> = 0...Int64.max
     private static let bpsRange: ClosedRange<Int64> = -RowLimits.bpsMax...RowLimits.bpsMax
+    private static let block: ClosedRange<Int64> = Int64(Int32.min)...Int64(Int32.max)
     private static let weight: ClosedRange<Int64> = 1...RowLimits.weightMax
     private static let count: ClosedRange<Int64> = 0...RowLimits.countMax
 }

@@ -40,7 +40,7 @@ package struct HubCounts: Sendable {
 
     /// Rows of a feed file became durable.
     package mutating func stored(_ host: String, _ file: String, records count: Int64, at wall: WallTime) {
-        guard count > 0, let (feed, _) = Ingest.parse(fileName: file) else { return }
+        guard count > 0, let feed = FeedPart.parse(file)?.feed else { return }
         records[Stream(host: host, feed: feed), default: 0] += count
         lastRecord[host] = wall
     }
@@ -162,7 +162,7 @@ extension Control {
                 "mm_hub_unsynced_bytes", .gauge, help: "Bytes of feeds accepted and not synced yet.", unit: "bytes",
                 samples: ingest.hostNames.map { MetricSample(.integer(ingest.unackedBytes(of: $0)), labels: [("host", $0)]) }),
             MetricFamily(
-                "mm_hub_forks", .gauge, help: "Feed files whose copy stopped because the edge has other bytes.",
+                "mm_hub_forks", .gauge, help: "Parts that were begun because an edge had other bytes than the hub.",
                 samples: ingest.hostNames.map { MetricSample(.integer(Int64(ingest.forks(of: $0).count)), labels: [("host", $0)]) }),
         ]
     }

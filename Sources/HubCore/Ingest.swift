@@ -1,14 +1,21 @@
 import CalibModel
 import Wire
 
-// The prefix store (SPEC 8.2): the hub's file is the edge's file up to some length, and grows at its end only.
+// The prefix store (SPEC 8.2): the hub's copy of a file is the edge's bytes from its base on, and grows at its end only.
 //
 // Ingest decides about connections, files, offsets and lengths. It never sees a feed's bytes: the shell keeps the payload of the frame it
 // is handing in, and writes it where `.write` says. Invariants:
 //   1. Bytes are accepted at exactly the length received so far, of the connection's own host, in a file this connection has resumed.
 //   2. An acknowledgement names only what `committed` has reported: it never precedes the sync.
 //   3. One live connection per host.
-//   4. A file whose bytes are not the edge's is left as it is: the feed's copy stops, and says so.
+//   4. What was received stays. Where an edge has other bytes, its bytes go to a new part, which is in the control log before its first byte; bytes
+//      that the hub's own disk lost or turned are fetched again.
+//   5. Accepted and unsynced bytes never pass the pool by more than one frame of each connection: beyond it nobody is read from.
+//   6. A file that cannot be stored is tried again each second; meanwhile its bytes are dropped unacknowledged, and everything else goes on.
+//
+// A file on a connection:
+//   inspecting -> open -> (differs) verifying -> recording -> open, or verifying -> inspecting when the hub's own disk was wrong
+//   any -> stalled -> rewinding -> open when it could not be stored
 //
 //   awaitingHello -> (contending ->) surveying -> open -> leaving, and `closed` from any of them
 
@@ -22,28 +29,32 @@ package struct Ingest {
         case survey(LinkID, host: String, epoch: String)
         /// The client is let in: the shell adds what the control core knows and sends the welcome.
         case welcome(LinkID, Message.Hello, highestSeq: [Message.Welcome.FeedSeq])
-        /// Sync the file and read its length, the checksum of its end and its first row's epoch, then call `inspected`.
-        case inspect(LinkID, host: String, file: String)
-        /// Append the frame's payload, which belongs at `offset`; later call `committed`.
-        case write(host: String, file: String, offset: Int64)
+        /// Sync the hub's file and find out what is in it, then call `inspected`.
+        case inspect(LinkID, host: String, file: String, fromBlock: Int64)
+        /// Compare all of the hub's file with its receipts, then call `verified`.
+        case verify(LinkID, host: String, file: String)
+        /// Make the part durable in the control log, then call `recorded`.
+        case record(host: String, FeedPart)
+        /// Append the frame's payload, which belongs at `offset` of the hub's file; later call `committed`.
+        case write(host: String, file: String, epoch: String, offset: Int64)
         case pauseReading(LinkID)
         case resumeReading(LinkID)
         /// Worth an operator's attention.
         case alarm(host: String, code: String, text: String)
     }
 
-    /// What the shell found out about one file.
+    /// What the committer found out about one file of the hub.
     package struct Inspection: Sendable, Equatable {
         /// All of it synced.
         package var length: Int64
-        /// Of the last min(length, `Limits.resumeCheckBytes`) bytes, 8 hex digits; nil for an empty file.
-        package var tailCRC32C: String?
-        /// The epoch of its first row; nil when there is none, or only a part of it.
+        /// The epoch of the edge whose bytes they are; nil when there are none.
         package var epoch: String?
-        package init(length: Int64, tailCRC32C: String?, epoch: String?) {
+        /// CRC32C of a page of blocks as they were received, 8 hex digits.
+        package var blocks: [String]
+        package init(length: Int64, epoch: String?, blocks: [String]) {
             self.length = length
-            self.tailCRC32C = tailCRC32C
             self.epoch = epoch
+            self.blocks = blocks
         }
     }
 
@@ -67,10 +78,31 @@ package struct Ingest {
         case leaving
     }
 
+    /// One file of the hub, and which bytes of the edge's it holds.
+    private struct Copy: Equatable {
+        var file: String
+        var number: Int
+        var base: Int64
+        var prefixCRC32C: String?
+        var name: String { FeedPart.name(file, number) }
+    }
+
     private enum FileState {
-        case inspecting(edgeLength: Int64)
-        case open
-        case forked
+        /// The page of blocks from one on was asked for.
+        case inspecting(Copy, fromBlock: Int64)
+        case open(Copy)
+        /// The edge has been told to begin again at the copy's length: what it sent before lies elsewhere, and is dropped.
+        case rewinding(Copy)
+        case verifying(Copy, differsAt: Int64, prefixCRC32C: String?)
+        case recording(FeedPart)
+        case stalled(Copy, retryAt: Instant)
+
+        var copy: Copy? {
+            switch self {
+            case .inspecting(let copy, _), .open(let copy), .rewinding(let copy), .verifying(let copy, _, _), .stalled(let copy, _): copy
+            case .recording: nil
+            }
+        }
     }
 
     private struct Link {
@@ -83,21 +115,36 @@ package struct Ingest {
         var ping: (number: Int64, contender: LinkID)?
     }
 
+    /// By the name of the hub's file; lengths are the hub's, too.
     private struct StoredFile {
         var received: Int64
         var synced: Int64
-        var fork: String?
+    }
+
+    private struct HostFiles {
+        var files: [String: StoredFile] = [:]
+        /// By the edge's file, in the order of their numbers.
+        var parts: [String: [FeedPart]] = [:]
+        /// Parts on their way to the control log.
+        var proposed: [FeedPart] = []
+        var unsynced: Int64 = 0
+        var isStalled = false
     }
 
     private var links: [LinkID: Link] = [:]
     /// The one connection that speaks for a host.
     private var live: [String: LinkID] = [:]
-    private var hosts: [String: [String: StoredFile]] = [:]
+    private var hosts: [String: HostFiles] = [:]
     private var pings: Int64 = 0
+    private let bounds: ReplicationBounds
+    /// Accepted and unsynced, of all hosts.
+    package private(set) var unsyncedBytes: Int64 = 0
+    /// As of the last input.
+    private var now = Instant(nanoseconds: 0)
     /// Bytes accepted since the start.
     package private(set) var receivedBytes: Int64 = 0
 
-    package init() {}
+    package init(bounds: ReplicationBounds = .production) { self.bounds = bounds }
 
     // MARK: Connections
 
@@ -118,7 +165,9 @@ package struct Ingest {
 
     /// Time passes: a contender whose rival stayed silent takes its place.
     package mutating func tick(_ now: Instant) -> [Effect] {
+        self.now = now
         var effects: [Effect] = []
+        for host in live.keys.sorted() { effects += retry(host) }
         for (link, state) in links.sorted(by: { $0.key < $1.key }) {
             guard case .contending(_, let edge, let deadline) = state.state, now >= deadline, let old = live[edge.host] else { continue }
             links[old]?.ping = nil
@@ -130,6 +179,7 @@ package struct Ingest {
 
     /// A message for which the prefix store or the connection itself is responsible; nil when it is somebody else's.
     package mutating func received(_ message: Message, on link: LinkID, at now: Instant) -> [Effect]? {
+        self.now = now
         guard let state = links[link]?.state, let peer = links[link]?.peer else { return [] }
         switch (message, state) {
         case (_, .leaving): return []
@@ -141,7 +191,6 @@ package struct Ingest {
         case (_, .contending), (_, .surveying): return leave(link, "welcome_first", "a client waits for welcome")
         case (.resume(let resume), .open(let edge)): return self.resume(resume, edge, link)
         case (.append(let append), .open(let edge)): return self.append(append, edge, link)
-        case (.error("fork", let text), .open(let edge)): return forkedAtEdge(text, edge, link)
         case (.error, _): return []  // What a peer could not read is in its own log.
         case (.resume, .openWithoutFeeds), (.append, .openWithoutFeeds), (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds),
             (.commandResult, .openWithoutFeeds):
@@ -230,20 +279,35 @@ package struct Ingest {
     package mutating func surveyed(_ link: LinkID, files: [HeldFile], highestSeq: [Message.Welcome.FeedSeq]) -> [Effect] {
         guard case .surveying(let hello, let edge)? = links[link]?.state else { return [] }  // It has left in the meantime.
         for held in files { note(held, of: edge.host) }
-        if hosts[edge.host] == nil { hosts[edge.host] = [:] }
+        if hosts[edge.host] == nil { hosts[edge.host] = HostFiles() }
         links[link]?.state = .open(edge)
         return [.welcome(link, hello, highestSeq: highestSeq)]
     }
 
-    /// What a hub finds in its feeds directory as it starts.
-    package mutating func found(host: String, files: [HeldFile]) {
-        hosts[host, default: [:]] = hosts[host, default: [:]]
+    /// What a hub finds in its feeds directory and its control log as it starts.
+    package mutating func found(host: String, files: [HeldFile], parts: [FeedPart] = []) {
+        if hosts[host] == nil { hosts[host] = HostFiles() }
         for held in files { note(held, of: host) }
+        for part in parts { add(part, host) }
     }
 
     private mutating func note(_ held: HeldFile, of host: String) {
-        let fork = hosts[host]?[held.file]?.fork
-        hosts[host, default: [:]][held.file] = StoredFile(received: held.length, synced: held.length, fork: fork)
+        // What is being written is known better here.
+        if hosts[host]?.files[held.file]?.received ?? 0 <= held.length {
+            store(host, held.file, received: held.length, synced: held.length)
+        }
+    }
+
+    private mutating func add(_ part: FeedPart, _ host: String) {
+        hosts[host, default: HostFiles()].parts[part.file, default: []].append(part)
+    }
+
+    /// The one place where lengths change, so that the sums stay right.
+    private mutating func store(_ host: String, _ name: String, received: Int64, synced: Int64) {
+        let old = hosts[host]?.files[name].map { $0.received - $0.synced } ?? 0
+        hosts[host, default: HostFiles()].files[name] = StoredFile(received: received, synced: synced)
+        hosts[host]!.unsynced += received - synced - old
+        unsyncedBytes += received - synced - old
     }
 
     // MARK: Files
@@ -260,96 +324,204 @@ package struct Ingest {
         return (feed, day)
     }
 
-    private mutating func resume(_ resume: Message.Resume, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
-        guard Self.parse(fileName: resume.file) != nil else { return badFile(link) }
-        let files = hosts[edge.host] ?? [:]
-        guard files[resume.file] != nil || files.count < Limits.hostFilesMax else {
-            return leave(link, "busy", "the hub holds \(Limits.hostFilesMax) files of this host already")
-        }
-        links[link]?.files[resume.file] = .inspecting(edgeLength: resume.length)
-        return [.inspect(link, host: edge.host, file: resume.file)]
+    /// The copy that an edge of this epoch goes on with: the newest of its parts, or the file that came first, until that turns out to be
+    /// another epoch's.
+    private func copy(of file: String, _ edge: Message.Hello.Edge) -> Copy {
+        let part = hosts[edge.host]?.parts[file]?.last { $0.epoch == edge.epoch }
+        return Copy(file: file, number: part?.number ?? 0, base: part?.base ?? 0, prefixCRC32C: part?.prefixCRC32C)
     }
 
-    /// The answer to `.inspect`.
-    package mutating func inspected(_ link: LinkID, file: String, _ found: Inspection) -> [Effect] {
-        guard case .open(let edge)? = links[link]?.state, case .inspecting(let edgeLength)? = links[link]?.files[file] else { return [] }
-        hosts[edge.host, default: [:]][file] = StoredFile(received: found.length, synced: found.length, fork: nil)
-        // The question is answered in any case: the edge sees from length and checksum that it must not go on.
-        let answer = Effect.send(link, .resume(Message.Resume(file: file, length: found.length, tailCRC32C: found.tailCRC32C)))
-        if let epoch = found.epoch, epoch != edge.epoch {
-            return [answer] + fork(file, "the hub holds epoch \(epoch), the edge has epoch \(edge.epoch)", edge, link)
+    private mutating func resume(_ resume: Message.Resume, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
+        guard Self.parse(fileName: resume.file) != nil else { return badFile(link) }
+        let copy = copy(of: resume.file, edge)
+        let files = hosts[edge.host]?.files ?? [:]
+        guard files[copy.name] != nil || files.count < Limits.hostFilesMax else {
+            return leave(link, "busy", "the hub holds \(Limits.hostFilesMax) files of this host already")
         }
-        if found.length > edgeLength {
-            return [answer] + fork(file, "the hub holds \(found.length) bytes, the edge has \(edgeLength)", edge, link)
+        if case .stalled? = links[link]?.files[resume.file] { return [] }  // It is answered when the disk takes bytes again.
+        guard let differsAt = resume.differsAt else {
+            links[link]?.files[resume.file] = .inspecting(copy, fromBlock: resume.from)
+            return [.inspect(link, host: edge.host, file: copy.name, fromBlock: resume.from)]
         }
-        links[link]?.files[file] = .open
-        return [answer]
+        guard differsAt == 0 || (differsAt >= copy.base && resume.prefixCRC32C != nil), differsAt <= resume.length else {
+            return leave(link, "bad_resume", "\(resume.file) cannot differ at \(differsAt)")
+        }
+        links[link]?.files[resume.file] = .verifying(copy, differsAt: differsAt, prefixCRC32C: differsAt == 0 ? nil : resume.prefixCRC32C)
+        return [.verify(link, host: edge.host, file: copy.name)]
+    }
+
+    /// The answer to `.inspect`; `file` is the hub's.
+    package mutating func inspected(_ link: LinkID, file name: String, fromBlock: Int64 = 0, _ found: Inspection) -> [Effect] {
+        guard case .open(let edge)? = links[link]?.state, let file = FeedPart.parse(name)?.file, let state = links[link]?.files[file],
+            let copy = state.copy, copy.name == name
+        else { return [] }
+        store(edge.host, name, received: found.length, synced: found.length)
+        if copy.number == 0, let epoch = found.epoch, epoch != edge.epoch {
+            // The file that came first is another epoch's: nothing of this one has come yet.
+            return begin(file, base: 0, prefixCRC32C: nil, edge, link)
+        }
+        switch state {
+        case .inspecting(_, let fromBlock):
+            links[link]?.files[file] = .open(copy)
+            return [answer(link, copy, found.length, fromBlock, found.blocks)] + refill()
+        case .stalled, .rewinding:
+            links[link]?.files[file] = .rewinding(copy)
+            if !isAnythingStalled(link) { hosts[edge.host]?.isStalled = false }
+            return [answer(link, copy, found.length, 0, found.blocks)] + refill()
+        // Of a question before; the one that counts is still to be answered.
+        case .open, .verifying, .recording: return []
+        }
+    }
+
+    private func answer(_ link: LinkID, _ copy: Copy, _ length: Int64, _ fromBlock: Int64, _ blocks: [String]) -> Effect {
+        .send(
+            link,
+            .resume(
+                Message.Resume(
+                    file: copy.file, length: copy.base + length, from: fromBlock, base: copy.base, prefixCRC32C: copy.prefixCRC32C,
+                    blocks: blocks)))
+    }
+
+    /// The answer to `.verify`: bytes that are as they were received are kept, and the edge's go to a new part; others were the hub's fault.
+    package mutating func verified(_ link: LinkID, file name: String, _ found: Inspection, isDamaged: Bool) -> [Effect] {
+        guard case .open(let edge)? = links[link]?.state, let file = FeedPart.parse(name)?.file,
+            case .verifying(let copy, let differsAt, let prefix)? = links[link]?.files[file], copy.name == name
+        else { return [] }
+        store(edge.host, name, received: found.length, synced: found.length)
+        guard isDamaged || copy.base + found.length <= differsAt else {
+            return begin(file, base: differsAt, prefixCRC32C: prefix, edge, link)
+        }
+        links[link]?.files[file] = .open(copy)
+        return [answer(link, copy, found.length, 0, found.blocks)]
+    }
+
+    private mutating func begin(_ file: String, base: Int64, prefixCRC32C: String?, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect]
+    {
+        let known = (hosts[edge.host]?.parts[file] ?? []) + (hosts[edge.host]?.proposed ?? []).filter { $0.file == file }
+        let number = (known.map(\.number).max() ?? 0) + 1
+        guard number <= Limits.filePartsMax else { return leave(link, "busy", "\(file) has \(Limits.filePartsMax) parts already") }
+        let part = FeedPart(file: file, number: number, epoch: edge.epoch, base: base, prefixCRC32C: prefixCRC32C)
+        hosts[edge.host]?.proposed.append(part)
+        links[link]?.files[file] = .recording(part)
+        return [
+            .record(host: edge.host, part),
+            .alarm(
+                host: edge.host, code: "fork",
+                text:
+                    "\(file): the edge (epoch \(edge.epoch)) has other bytes from byte \(base) on; they go to \(FeedPart.name(file, number))"
+            ),
+        ]
+    }
+
+    /// The answer to `.record`.
+    package mutating func recorded(host: String, _ part: FeedPart) -> [Effect] {
+        hosts[host]?.proposed.removeAll { $0 == part }
+        add(part, host)
+        let copy = Copy(file: part.file, number: part.number, base: part.base, prefixCRC32C: part.prefixCRC32C)
+        store(host, copy.name, received: 0, synced: 0)
+        guard let link = live[host], case .recording(part)? = links[link]?.files[part.file] else { return [] }
+        links[link]?.files[part.file] = .open(copy)
+        return [answer(link, copy, 0, 0, [])]
     }
 
     private mutating func append(_ append: Message.Append, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
         guard Self.parse(fileName: append.file) != nil else { return badFile(link) }
+        let copy: Copy
         switch links[link]?.files[append.file] {
-        case .forked: return [.send(link, Self.forkError(append.file, "is not copied any further"))]  // On its way as the refusal was.
-        case nil, .inspecting: return leave(link, "resume_first", "a file is resumed before it is appended to")
-        case .open: break
+        case nil, .inspecting, .verifying, .recording: return leave(link, "resume_first", "a file is resumed before it is appended to")
+        case .stalled: return []
+        case .rewinding(let found):
+            guard append.offset == found.base + (hosts[edge.host]?.files[found.name]?.received ?? 0) else { return [] }
+            links[link]?.files[append.file] = .open(found)
+            copy = found
+        case .open(let found): copy = found
         }
-        let length = hosts[edge.host]?[append.file]?.received ?? 0
-        guard append.offset == length else {
-            return leave(link, "wrong_offset", "\(append.file) has \(length) bytes here, not \(append.offset)")
+        let stored = hosts[edge.host]?.files[copy.name] ?? StoredFile(received: 0, synced: 0)
+        guard append.offset == copy.base + stored.received else {
+            return leave(link, "wrong_offset", "\(append.file) has \(copy.base + stored.received) bytes here, not \(append.offset)")
         }
-        hosts[edge.host]?[append.file]?.received += Int64(append.bytes)
+        store(edge.host, copy.name, received: stored.received + Int64(append.bytes), synced: stored.synced)
         receivedBytes += Int64(append.bytes)
-        var effects: [Effect] = [.write(host: edge.host, file: append.file, offset: length)]
-        if links[link]?.isPaused == false, unackedBytes(of: edge.host) > Limits.unackedBytesMax {
-            links[link]?.isPaused = true
-            effects.append(.pauseReading(link))
+        return [.write(host: edge.host, file: copy.name, epoch: edge.epoch, offset: stored.received)] + restrain(link, edge.host)
+    }
+
+    /// The hub's file is synced up to `length`.
+    package mutating func committed(host: String, file name: String, length: Int64) -> [Effect] {
+        guard let stored = hosts[host]?.files[name] else { return [] }
+        // After a failure fewer count as received than were under way; an inspection on the way may have reported more already.
+        guard length > stored.synced, length <= stored.received else { return refill() }
+        store(host, name, received: stored.received, synced: length)
+        guard let link = live[host], let file = FeedPart.parse(name)?.file, case .open(let copy)? = links[link]?.files[file],
+            copy.name == name
+        else { return refill() }
+        return [.send(link, .ack(Message.Ack(file: file, length: copy.base + length)))] + refill()
+    }
+
+    /// Writing, syncing or reading a hub's file failed: nothing more of it is acknowledged until it has been looked at again.
+    package mutating func failed(host: String, file name: String) -> [Effect] {
+        if let stored = hosts[host]?.files[name] { store(host, name, received: stored.synced, synced: stored.synced) }
+        guard let link = live[host], let file = FeedPart.parse(name)?.file, let copy = links[link]?.files[file]?.copy, copy.name == name
+        else {
+            return refill()
+        }
+        let retryAt = now.advanced(nanoseconds: Limits.hubDiskRetryNanoseconds)
+        if case .stalled? = links[link]?.files[file] {
+            links[link]?.files[file] = .stalled(copy, retryAt: retryAt)
+            return []
+        }
+        links[link]?.files[file] = .stalled(copy, retryAt: retryAt)
+        let length = copy.base + (hosts[host]?.files[name]?.synced ?? 0)
+        var effects: [Effect] = [
+            .send(
+                link, .resume(Message.Resume(file: file, length: length, base: copy.base, prefixCRC32C: copy.prefixCRC32C, isStalled: true))
+            )
+        ]
+        if hosts[host]?.isStalled == false {
+            hosts[host]?.isStalled = true
+            effects.append(.alarm(host: host, code: "disk", text: "\(file) cannot be stored; it is tried again each second"))
+        }
+        return effects + refill()
+    }
+
+    private mutating func retry(_ host: String) -> [Effect] {
+        guard let link = live[host], let files = links[link]?.files else { return [] }
+        var effects: [Effect] = []
+        for (file, state) in files.sorted(by: { $0.key < $1.key }) {
+            guard case .stalled(let copy, let retryAt) = state, now >= retryAt else { continue }
+            links[link]?.files[file] = .stalled(copy, retryAt: now.advanced(nanoseconds: Limits.hubDiskRetryNanoseconds))
+            effects.append(.inspect(link, host: host, file: copy.name, fromBlock: 0))
         }
         return effects
     }
 
-    /// The file is synced up to `length`.
-    package mutating func committed(host: String, file: String, length: Int64) -> [Effect] {
-        guard let stored = hosts[host]?[file] else { return [] }
-        precondition(length <= stored.received, "BUG: \(file) synced to \(length) of \(stored.received) bytes")
-        // An inspection on the way may have reported more already.
-        guard length > stored.synced else { return [] }
-        hosts[host]?[file]?.synced = length
-        guard let link = live[host], case .open? = links[link]?.files[file] else { return [] }
-        var effects: [Effect] = [.send(link, .ack(Message.Ack(file: file, length: length)))]
-        if links[link]?.isPaused == true, unackedBytes(of: host) <= Limits.unackedBytesMax / 2 {
-            links[link]?.isPaused = false
-            effects.append(.resumeReading(link))
-        }
-        return effects
+    private func isAnythingStalled(_ link: LinkID) -> Bool {
+        links[link]?.files.values.contains { if case .stalled = $0 { true } else { false } } ?? false
     }
 
-    /// Writing or syncing a file failed: nothing is acknowledged, and the edge starts again from what is synced.
-    package mutating func failed(host: String, file: String) -> [Effect] {
-        if let stored = hosts[host]?[file] { hosts[host]?[file]?.received = stored.synced }
-        guard let link = live[host] else { return [] }
-        return leave(link, "disk", "the hub cannot store '\(file)'; try again later")
+    // MARK: Credit
+
+    /// A connection, or all of them, have brought more than waits for a sync at a time.
+    private mutating func restrain(_ link: LinkID, _ host: String) -> [Effect] {
+        var paused: [LinkID] = []
+        if unsyncedBytes > bounds.poolBytes {
+            paused = links.keys.filter { links[$0]?.isPaused == false && live[links[$0]!.peer.name] == $0 }.sorted()
+        } else if links[link]?.isPaused == false, unackedBytes(of: host) > Limits.unackedBytesMax {
+            paused = [link]
+        }
+        for link in paused { links[link]?.isPaused = true }
+        return paused.map { .pauseReading($0) }
+    }
+
+    /// Half of what was too much is synced.
+    private mutating func refill() -> [Effect] {
+        guard unsyncedBytes <= bounds.poolBytes / 2 else { return [] }
+        let free = links.filter { $0.value.isPaused && unackedBytes(of: $0.value.peer.name) <= Limits.unackedBytesMax / 2 }.keys.sorted()
+        for link in free { links[link]?.isPaused = false }
+        return free.map { .resumeReading($0) }
     }
 
     /// Accepted and not synced.
-    package func unackedBytes(of host: String) -> Int64 { hosts[host]?.values.reduce(0) { $0 + $1.received - $1.synced } ?? 0 }
-
-    // MARK: Forks
-
-    /// The edge found that the bytes it has are not the ones the hub holds; its text begins with the file's name
-    /// in quotes.
-    private mutating func forkedAtEdge(_ text: String, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
-        let name = String(text.drop { $0 == "'" }.prefix { $0 != "'" })
-        guard links[link]?.files[name] != nil else { return [] }
-        return fork(name, "the edge has other bytes", edge, link)
-    }
-
-    private mutating func fork(_ file: String, _ why: String, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
-        links[link]?.files[file] = .forked
-        hosts[edge.host]?[file]?.fork = why
-        return [.send(link, Self.forkError(file, why)), .alarm(host: edge.host, code: "fork", text: "\(file): \(why)")]
-    }
-
-    private static func forkError(_ file: String, _ why: String) -> Message { .error(code: "fork", text: "'\(file)': \(why)") }
+    package func unackedBytes(of host: String) -> Int64 { hosts[host]?.unsynced ?? 0 }
 
     private mutating func badFile(_ link: LinkID) -> [Effect] { leave(link, "bad_file", "a file is called <feed>_YYYYMMDD.jsonl") }
 
@@ -359,12 +531,18 @@ package struct Ingest {
 
     /// By name.
     package func files(of host: String) -> [HeldFile] {
-        (hosts[host] ?? [:]).sorted { $0.key < $1.key }.map { HeldFile(file: $0.key, length: $0.value.synced) }
+        (hosts[host]?.files ?? [:]).sorted { $0.key < $1.key }.map { HeldFile(file: $0.key, length: $0.value.synced) }
     }
 
+    /// The parts that were begun because an edge had other bytes.
     package func forks(of host: String) -> [(file: String, why: String)] {
-        (hosts[host] ?? [:]).sorted { $0.key < $1.key }.compactMap { entry in entry.value.fork.map { (entry.key, $0) } }
+        (hosts[host]?.parts ?? [:]).sorted { $0.key < $1.key }.flatMap { entry in
+            entry.value.map { (FeedPart.name($0.file, $0.number), "epoch \($0.epoch) had other bytes from byte \($0.base) on") }
+        }
     }
+
+    /// A file of the host cannot be stored at present.
+    package func isStalled(_ host: String) -> Bool { hosts[host]?.isStalled ?? false }
 
     package var connectedEdges: Int { live.count }
 }

@@ -23,7 +23,8 @@ package enum LineServer {
             .serverChannelOption(.backlog, value: Limits.acceptBacklog)
             .childChannelOption(.tcpOption(.tcp_nodelay), value: 1)
             .childChannelOption(.socket(.init(IPPROTO_TCP), .init(TCP_USER_TIMEOUT)), value: userTimeoutMilliseconds(deadlines))
-            .childChannelOption(.maxMessagesPerRead, value: 4)
+            // A channel keeps as many buffers of 64 KiB as it may read at a time: one, for there may be a thousand of them.
+            .childChannelOption(.maxMessagesPerRead, value: 1)
             .childChannelOption(
                 .writeBufferWaterMark, value: .init(low: Limits.linkOutboundBytesLow, high: Limits.linkOutboundBytesHigh)
             )

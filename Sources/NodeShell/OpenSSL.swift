@@ -94,10 +94,9 @@ package final class TLSContext: @unchecked Sendable {
             throw TLSError(.openSSL, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
         }
         let session = TLSSession(taking: ssl)
-        guard let input = co_new_memory_bio(), let output = co_new_memory_bio() else {
+        guard let output = co_new_memory_bio(), session.attach(output: output) else {
             throw TLSError(.openSSL, "cannot set up a TLS connection; is there memory", queue: ErrorQueue.drain().texts)
         }
-        session.attach(input: input, output: output)
         if isServer {
             SSL_set_accept_state(ssl)
         } else {
@@ -159,12 +158,18 @@ enum TLSResult<Value> {
     case failed(ErrorQueue)
 }
 
-/// One connection's `SSL` and the two memory BIOs between it and the channel. Used by its channel's event loop only.
+/// How libssl reads what a channel has received; never freed.
+private let spanMethod = SpanMethod(pointer: co_new_span_method())
+private struct SpanMethod: @unchecked Sendable { let pointer: OpaquePointer? }
+
+/// One connection's `SSL`, and the two BIOs between it and the channel: received bytes where they lie, and a memory BIO of bytes to send. Used by
+/// its channel's event loop only.
 final class TLSSession {
     private let ssl: OpaquePointer
     // Owned by `ssl` once attached.
-    private var input: OpaquePointer?
     private var output: OpaquePointer?
+    // What is left of the bytes being fed; the input BIO reads here. Freed after `ssl`.
+    private let span: UnsafeMutablePointer<co_span>
     // libssl's callbacks write here during calls of ours; freed after `ssl`.
     private let watch: UnsafeMutablePointer<SessionWatch>
 
@@ -172,6 +177,8 @@ final class TLSSession {
         self.ssl = ssl
         watch = .allocate(capacity: 1)
         watch.initialize(to: SessionWatch())
+        span = .allocate(capacity: 1)
+        span.initialize(to: co_span())
         co_set_watch(ssl, watch)
     }
 
@@ -179,12 +186,18 @@ final class TLSSession {
         SSL_free(ssl)
         ErrorQueue.clear()
         watch.deallocate()
+        span.deallocate()
     }
 
-    fileprivate func attach(input: OpaquePointer, output: OpaquePointer) {
-        self.input = input
+    /// Takes `output` in any case; false without memory.
+    fileprivate func attach(output: OpaquePointer) -> Bool {
+        guard let input = spanMethod.pointer.flatMap({ co_new_span_bio($0, span) }) else {
+            BIO_free(output)
+            return false
+        }
         self.output = output
         SSL_set_bio(ssl, input, output)
+        return true
     }
 
     /// The server's certificate must be for this name or address. A name is also told to the server; an address never is (RFC 6066).
@@ -214,11 +227,15 @@ final class TLSSession {
 
     // MARK: Bytes
 
-    /// Hands ciphertext to the session.
-    func feed(_ bytes: UnsafeRawBufferPointer) {
-        guard let base = bytes.baseAddress, bytes.count > 0 else { return }
-        let written = BIO_write(input, base, Int32(bytes.count))
-        precondition(written == Int32(bytes.count), "BUG: a memory BIO took \(written) of \(bytes.count) bytes")
+    /// Calls `body`, in which libssl finds these bytes of ciphertext. It takes them all, unless the connection is lost: `read` and `handshake` are
+    /// repeated until they are `incomplete`, and whoever stops earlier never comes back for the rest.
+    func feed(_ bytes: UnsafeRawBufferPointer, _ body: () -> Void) {
+        // `body` may let the session go, and its memory with it: it lives until nothing is written there any more.
+        withExtendedLifetime(self) {
+            span.pointee = co_span(bytes: bytes.baseAddress?.assumingMemoryBound(to: UInt8.self), count: bytes.count)
+            body()
+            span.pointee = co_span()
+        }
     }
 
     /// Bytes of ciphertext to be sent.

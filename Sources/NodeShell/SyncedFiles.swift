@@ -1,3 +1,4 @@
+package import CalibModel
 import Synchronization
 
 /// How much of every feed file is durable: told by the thread that writes, read by the one that ships (SPEC 8.2).
@@ -6,6 +7,7 @@ package final class SyncedFiles: Sendable {
         var lengths: [String: Int64] = [:]
         var changed: Set<String> = []
         var acknowledged: [String: Int64] = [:]
+        var heldSeqs: [(feed: Feed, seq: Int64)] = []
         var wake: (@Sendable () -> Void)?
         /// A wake-up is under way that nobody has answered yet.
         var isSignalled = false
@@ -52,6 +54,18 @@ package final class SyncedFiles: Sendable {
 
     /// Whether the hub is known to hold the file's first `length` bytes.
     package func isAcknowledged(_ name: String, length: Int64) -> Bool { state.withLock { $0.acknowledged[name] ?? -1 >= length } }
+
+    /// From whoever ships: the hub holds rows of this feed up to this number.
+    package func hubHolds(_ feed: Feed, upTo seq: Int64) { state.withLock { $0.heldSeqs.append((feed, seq)) } }
+
+    /// What `hubHolds` told since the last call.
+    package func takeHeldSeqs() -> [(feed: Feed, seq: Int64)] {
+        state.withLock { state in
+            guard !state.heldSeqs.isEmpty else { return [] }
+            defer { state.heldSeqs = [] }
+            return state.heldSeqs
+        }
+    }
 
     /// What changed since the last call, by name.
     package func takeChanges() -> [(name: String, length: Int64)] {

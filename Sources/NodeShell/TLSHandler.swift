@@ -18,7 +18,7 @@ package struct TLSHandshakeDone: Sendable {
 ///    socket with unread bytes makes the kernel send a reset, and a reset may overtake the alert.
 ///
 /// A failure is fired as one `errorCaught(TLSError)`. What is read in a turn of the event loop is bounded by the channel: its reads per loop
-/// (4) times its largest buffer (64 KiB).
+/// (4 at most) times its largest buffer (64 KiB).
 package final class TLSHandler: ChannelDuplexHandler {
     package typealias InboundIn = ByteBuffer
     package typealias InboundOut = ByteBuffer
@@ -157,8 +157,7 @@ package final class TLSHandler: ChannelDuplexHandler {
             switch state {
             case .waiting, .lingering, .closed: return
             case .handshaking, .open, .closing:
-                chunk.withUnsafeReadableBytes { session.feed($0) }
-                advance(context)
+                chunk.withUnsafeReadableBytes { session.feed($0) { advance(context) } }
             }
         }
     }

@@ -1,13 +1,25 @@
-// A fleet's day as the gates of an experiment see it, minute by minute and symbol by symbol (reference ab-design C).
+// A fleet's day as the gates of an experiment see it, minute by minute and symbol by symbol: the data-generating process of the
+// reference, section C ("plausible and anchored on the first program's examples, not fitted to real data").
 //
-// The parameters are plausible, not fitted: 20 heterogeneous symbols; log volatility of the market and of each symbol as
-// Ornstein-Uhlenbeck processes (60 and 30 min, sd 0.40 and 0.30) with an intraday cosine; Poisson fills (median 3 a minute, sd 0.6 in
-// logs over symbols), more of them when the market moves; notionals of squared variation 1.7; slippage per fill with 5 degrees of freedom, sd
-// 1 bps times volatility, plus shocks that last some minutes, of the symbol and of the market; 8 +- 3 % takers; 80 ticks a minute with
-// lognormal durations and load bursts of 5 to 10 minutes on each of four hosts; deadline misses in bursts (sd 0.7 in logs).
+// What the reference states, and is taken as it stands:
+//   log volatility        market + symbol Ornstein-Uhlenbeck, 60 and 30 min, sd 0.40 and 0.30, with an intraday cosine
+//   fills                 Poisson, median 3 a minute and symbol, sd 0.6 in logs over symbols
+//   notional of a fill    lognormal, squared variation 1.7
+//   slippage of a fill    Student with 5 degrees of freedom, sd 1 bps, times volatility, plus autocorrelated shocks
+//   taker share           8 % +- 3 percentage points over symbols
+//   ticks                 80 a minute and symbol, lognormal, load bursts of 5 to 10 minutes
+//   deadline misses       1 %, in bursts, sd 0.7 in logs
 //
-// Scales the reference leaves open are set so that a day's estimates have its standard errors: 0.0064 bps for slippage (variance-reduced),
-// 0.0012 for the log p95, about 0.0018 for the taker share.
+// What it leaves open, and what it is set to. Each is chosen so that the standard error of a day's estimate over A/A runs of 20 symbols is not
+// below the reference's own (its "estimator check" in C.2): 0.0064 bps for slippage as the gate weights it, 0.00195 for the taker share,
+// 0.00124 for the log p95. `calib-lab ab --scenario aa` prints both, so a world that grew too quiet shows itself.
+//   amplitude of the cosine 0.25; squared returns of a minute vary by 0.18 around 60 volatility^2
+//   shocks of 5 min: 0.28 bps of the symbol, 0.18 bps of the market, times volatility
+//   taker fills in bursts of the symbol: 5 min, sd 0.7 in logs, as misses have. Without them the estimate's error is the coin's alone, 0.0017
+//   misses' bursts: 7 min, half of the log variance the host's, half the symbol's
+//   durations: medians of e^4.1 = 60 ms, sd 0.2 in logs over symbols; sd 0.45 in logs of a tick; four hosts, on each a burst every two hours
+//     that makes ticks 8 to 25 % slower
+//   notional medians 1000, sd 0.8 in logs; mean slippage 0.2 bps; net 0.3 bps +- 2 bps times volatility. The reference has no net gate.
 //
 // The world draws what would happen on either arm from the same randomness, so one world serves two designs side by side.
 
@@ -59,6 +71,7 @@ package struct ABWorld: Sendable {
         var volatility = 0.0
         var shock = 0.0
         var missBurst = 0.0
+        var takerBurst = 0.0
     }
     private struct Host {
         /// Minutes a burst still lasts, and what it multiplies.
@@ -86,7 +99,8 @@ package struct ABWorld: Sendable {
             let symbol = Symbol(
                 fillRate: 3 * Elementary.exp(0.6 * random.next()), notionalMedian: 1000 * Elementary.exp(0.8 * random.next()),
                 takerShare: min(0.2, max(0.01, 0.08 + 0.03 * random.next())), latencyMedian: 4.1 + 0.2 * random.next(),
-                volatility: 0.3 * random.next(), shock: random.next(), missBurst: random.next())
+                volatility: 0.3 * random.next(), shock: random.next(), missBurst: random.next(),
+                takerBurst: random.next())
             symbols.append(symbol)
         }
         marketVolatility = 0.4 * random.next()
@@ -120,14 +134,17 @@ package struct ABWorld: Sendable {
         symbol.volatility = ornsteinUhlenbeck(symbol.volatility, minutes: 30, deviation: 0.3)
         symbol.shock = ornsteinUhlenbeck(symbol.shock, minutes: 5, deviation: 1)
         symbol.missBurst = ornsteinUhlenbeck(symbol.missBurst, minutes: 7, deviation: 1)
+        symbol.takerBurst = ornsteinUhlenbeck(symbol.takerBurst, minutes: 5, deviation: 1)
         symbols[index] = symbol
         let host = hosts[index % Self.hosts]
         let volatility = Elementary.exp(marketVolatility + symbol.volatility + intraday)
 
         var minute = Minute()
         minute.squaredReturn = 60 * volatility * volatility * max(0.2, 1 + 0.18 * random.next())
-        minute.fills = random.poisson(symbol.fillRate * volatility.squareRoot())
-        let shock = 0.12 * symbol.shock + 0.08 * marketShock
+        minute.fills = random.poisson(symbol.fillRate)
+        // 0.49/2 keeps the mean at the share.
+        let takerShare = symbol.takerShare * Elementary.exp(0.7 * symbol.takerBurst - 0.245)
+        let shock = 0.28 * symbol.shock + 0.18 * marketShock
         for _ in 0..<minute.fills {
             // ln 2.7 = 0.993 is the log variance of a squared variation of 1.7.
             let notional = symbol.notionalMedian * Elementary.exp(0.9966 * random.next())
@@ -137,8 +154,8 @@ package struct ABWorld: Sendable {
             minute.notional += notional
             minute.netNotional += (0.3 + 2 * volatility * random.next()) * notional
             let uniform = random.uniform()
-            if uniform < symbol.takerShare { minute.takers += 1 }
-            if uniform < symbol.takerShare + effects.takerShare { minute.takersB += 1 }
+            if uniform < takerShare { minute.takers += 1 }
+            if uniform < takerShare + effects.takerShare { minute.takersB += 1 }
         }
         minute.ticks = Int64(Self.ticksPerMinute)
         // Half of a burst's log variance is the host's, half the symbol's; 0.49/2 keeps the mean at the rate.
@@ -151,7 +168,7 @@ package struct ABWorld: Sendable {
         let median = symbol.latencyMedian + Elementary.log(host.burstFactor)
         let start = index * Self.ticksPerMinute
         for tick in start..<start + Self.ticksPerMinute {
-            durations[tick] = Int64(1e6 * Elementary.exp(median + 0.38 * random.next()))
+            durations[tick] = Int64(1e6 * Elementary.exp(median + 0.45 * random.next()))
         }
         return minute
     }
@@ -176,12 +193,12 @@ package struct ABWorld: Sendable {
         sums.misses += isB ? minute.missesB : minute.misses
         sums.fills += minute.fills
         sums.takerFills += isB ? minute.takersB : minute.takers
-        sums.slip += Int64(1e6 * (minute.slip + slip * Double(minute.fills)))
-        sums.fillNotional += Int64(1e8 * minute.notional)
+        sums.slip += Int128(1e6 * (minute.slip + slip * Double(minute.fills)))
+        sums.fillNotional += Int128(1e8 * minute.notional)
         sums.slipNotional += Int128(1e14 * (minute.slipNotional + slip * minute.notional))
-        sums.markoutNotional += Int64(1e8 * minute.notional)
+        sums.markoutNotional += Int128(1e8 * minute.notional)
         sums.netNotional += Int128(1e14 * (minute.netNotional - loss * minute.notional))
-        sums.squaredReturn += Int64(1e9 * minute.squaredReturn)
+        sums.squaredReturn += Int128(1e9 * minute.squaredReturn)
         sums.returns += 60
     }
 

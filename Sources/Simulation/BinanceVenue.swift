@@ -24,6 +24,8 @@ package struct BinanceVenue: Sendable {
         package var refusals = 0
         /// This often all clients are told goodbye, and are gone a second later; nil: never.
         package var goodbyeMilliseconds: Int64?
+        /// So many lists of instruments are as they were at the start; from then on the first symbol has a tick ten times as wide. Nil: always.
+        package var instrumentsBeforeChange: Int?
         package init() {}
     }
 
@@ -63,6 +65,7 @@ package struct BinanceVenue: Sendable {
     private var elapsedMilliseconds: Int64 = 0
     private var booksAnswered = 0
     private var refused = 0
+    private var instrumentsAnswered = 0
 
     /// `start` is the venue's wall clock when no time has elapsed.
     package init(_ market: BinanceMarket, seed: UInt64, instruments: [SimInstrument], start: WallTime, faults: Faults = Faults()) {
@@ -217,7 +220,10 @@ package struct BinanceVenue: Sendable {
         guard path.hasPrefix(root) else { return nil }
         switch path.dropFirst(root.count) {
         case "depth": return orderBook(query)
-        case "exchangeInfo": return Answer(status: 200, body: instruments())
+        case "exchangeInfo":
+            instrumentsAnswered += 1
+            return Answer(
+                status: 200, body: instruments(firstIsChanged: faults.instrumentsBeforeChange.map { instrumentsAnswered > $0 } ?? false))
         default: return nil
         }
     }
@@ -249,14 +255,15 @@ package struct BinanceVenue: Sendable {
     }
 
     /// What `exchangeInfo` says of each symbol, as far as an edge reads it.
-    private func instruments() -> [UInt8] {
+    private func instruments(firstIsChanged: Bool) -> [UInt8] {
         var json = JSONWriter()
         json.beginObject()
         json.field("timezone", string: "UTC")
         json.key("symbols")
         json.beginArray()
-        for symbol in symbols {
+        for (index, symbol) in symbols.enumerated() {
             let instrument = symbol.frames.instrument
+            let priceDigits = instrument.priceDigits - (firstIsChanged && index == 0 ? 1 : 0)
             json.beginObject()
             json.field("symbol", string: instrument.symbol)
             json.field(market == .coinm ? "contractStatus" : "status", string: "TRADING")
@@ -264,7 +271,7 @@ package struct BinanceVenue: Sendable {
             json.key("filters")
             json.beginArray()
             for (type, fields) in [
-                ("PRICE_FILTER", [("tickSize", Self.step(instrument.priceDigits))]),
+                ("PRICE_FILTER", [("tickSize", Self.step(priceDigits))]),
                 ("LOT_SIZE", [("stepSize", Self.step(instrument.quantityDigits)), ("minQty", Self.step(instrument.quantityDigits))]),
                 (market == .spot ? "NOTIONAL" : "MIN_NOTIONAL", [(market == .spot ? "minNotional" : "notional", "5")]),
             ] where market != .coinm || !type.hasPrefix("MIN") {

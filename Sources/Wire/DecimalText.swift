@@ -154,6 +154,86 @@ public struct DecimalText: Sendable {
 
     // MARK: The usual form
 
+    /// What `short` reads: the digits without their point, how many stand behind it, and how many bytes there are before the quote.
+    public struct Short: Sendable {
+        public var digits: UInt64
+        public var places: Int
+        public var length: Int
+
+        @inlinable @inline(__always) init(digits: UInt64, places: Int, length: Int) {
+            self.digits = digits
+            self.places = places
+            self.length = length
+        }
+    }
+
+    /// Digits with one point between them and a quote behind, all within nine bytes, as a venue of few places sends them; nil for any other text,
+    /// whether it is a number or not.
+    @inlinable @inline(__always) public static func short(at text: UnsafeRawPointer) -> Short? {
+        let word = DigitWord(text.loadUnaligned(as: UInt64.self)).value
+        let marks = DigitWord.marks(word)
+        // Eight digits would have no mark; and without a second one the quote must be the ninth byte.
+        let point = marks.trailingZeroBitCount &>> 3
+        let end = (marks & (marks &- 1)).trailingZeroBitCount &>> 3
+        // A zero only begins a number when it is alone before the point.
+        guard point > 0, end > point &+ 1, text.load(fromByteOffset: point, as: UInt8.self) == 0x2e,
+            text.load(fromByteOffset: end, as: UInt8.self) == 0x22, point == 1 || word & 0xff != 0
+        else { return nil }
+        // The point is taken out: what stands behind it moves up.
+        let before = (marks & (0 &- marks)) &>> 7 &- 1
+        let joined = word & before | (word &>> 8) & ~before
+        return Short(
+            digits: DigitWord.eight(joined &<< UInt64(truncatingIfNeeded: 72 &- 8 &* end)), places: end &- point &- 1, length: end)
+    }
+
+    /// The form of a number that was read: the next one of its kind has it nearly always, and is read without looking for its point.
+    public struct Form: Sendable {
+        /// What each of the characters is exclusive-or its digit.
+        @usableFromInline var zeros: UInt64 = 0
+        @usableFromInline var beforePoint: UInt64 = 0
+        /// Bits that no number of this form has set, by character: those of a digit above nine are found by a sum.
+        @usableFromInline var characters: UInt64 = 0
+        @usableFromInline var point: UInt64 = 0
+        @usableFromInline var shift: UInt64 = 0
+        @usableFromInline var mayBeginWithZero = false
+        public private(set) var length = 0
+
+        /// Matches nothing.
+        public init() {}
+
+        public init(_ short: Short) {
+            length = short.length
+            let whole = short.length - short.places - 1
+            point = 0xff &<< UInt64(8 * whole)
+            characters = ~0 &>> UInt64(64 - 8 * short.length)
+            zeros = (0x3030_3030_3030_3030 & ~point | (0x2e2e_2e2e_2e2e_2e2e & point)) & characters
+            beforePoint = point & (0 &- point)
+            beforePoint &-= 1
+            shift = UInt64(72 - 8 * short.length)
+            mayBeginWithZero = whole == 1
+        }
+
+        /// The digits of a number of exactly this form with a quote behind; nil for any other text.
+        @inlinable @inline(__always) public func digits(at text: UnsafeRawPointer) -> UInt64? {
+            let word = text.loadUnaligned(as: UInt64.self) ^ zeros
+            guard (DigitWord.marks(word) & characters) | (word & point) == 0,
+                text.load(fromByteOffset: length, as: UInt8.self) == 0x22, mayBeginWithZero || word & 0xff != 0
+            else { return nil }
+            return DigitWord.eight((word & beforePoint | (word &>> 8) & ~beforePoint) &<< shift)
+        }
+    }
+
+    @inlinable @inline(__always) public init(_ short: Short) {
+        digits = short.digits
+        exponent = Int32(truncatingIfNeeded: 0 &- short.places)
+    }
+
+    /// A number without sign whose last digit is that many places behind the point.
+    @inlinable @inline(__always) public init(digits: UInt64, places: Int) {
+        self.digits = digits
+        exponent = Int32(truncatingIfNeeded: 0 &- places)
+    }
+
     /// Digits with at most one point between them and a quote behind, all within 16 bytes, as venues send every price; nil for any other text,
     /// whether it is a number or not. As many as 17 bytes are read.
     ///
@@ -200,10 +280,20 @@ public struct DigitWord {
 
     @inlinable @inline(__always) public init(_ text: UInt64) { value = text ^ 0x3030_3030_3030_3030 }
 
+    /// The highest bit of each character that is not a digit.
+    @inlinable @inline(__always) static func marks(_ value: UInt64) -> UInt64 {
+        ((value & 0x7f7f_7f7f_7f7f_7f7f) &+ 0x7676_7676_7676_7676 | value) & 0x8080_8080_8080_8080
+    }
+
+    /// Whether all eight characters are digits.
+    @inlinable @inline(__always) public var isAllDigits: Bool { Self.marks(value) == 0 }
+
+    /// The number of all eight characters, which are digits.
+    @inlinable @inline(__always) public var number: UInt64 { Self.eight(value) }
+
     /// A bit for each character that is not a digit, the first one's lowest.
     @inlinable @inline(__always) public var others: UInt64 {
-        let marks = ((value & 0x7f7f_7f7f_7f7f_7f7f) &+ 0x7676_7676_7676_7676 | value) & 0x8080_8080_8080_8080
-        return ((marks &>> 7) &* 0x0102_0408_1020_4080) &>> 56
+        ((Self.marks(value) &>> 7) &* 0x0102_0408_1020_4080) &>> 56
     }
 
     /// The number of the first `count` characters, which are digits; 1 ... 8.

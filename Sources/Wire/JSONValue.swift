@@ -111,18 +111,28 @@ package enum JSONValue: Sendable, Equatable {
             let start = reader.offset
             try reader.beginObject()
             var members: [Member] = []
+            // A set costs more than it saves as long as there are few.
             var names: Set<String> = []
             while let key = try reader.nextKey() {
                 let name = try comparable(unescaped(key), at: start)
-                guard names.insert(name).inserted else { throw .syntax(at: start) }
+                if members.count < comparedNamesMax {
+                    guard !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
+                } else {
+                    if names.isEmpty { names = Set(members.lazy.map(\.name)) }
+                    guard names.insert(name).inserted else { throw .syntax(at: start) }
+                }
                 members.append(Member(name: name, value: try read(&reader)))
             }
             return .object(members)
         }
     }
 
+    /// Names of an object up to which each is compared with every other.
+    private static let comparedNamesMax = 16
+
     /// The text, if comparing it costs no more than its length.
     private static func comparable(_ text: String, at start: Int) throws(JSONError) -> String {
+        if text.utf8.allSatisfy({ $0 < 0x80 }) { return text }
         var marks = 0
         for scalar in text.unicodeScalars where scalar.value >= 0x80 || marks > 0 {
             guard isMark(scalar) else {

@@ -162,18 +162,39 @@ package enum Message: Sendable, Equatable {
         }
     }
 
-    /// Edge: "of this file I hold `length` synced bytes, where do you stand?" Hub: its own length, and the CRC32C of its last
-    /// min(length, `Limits.resumeCheckBytes`) bytes, which the edge compares with its own before it appends.
+    /// Where a copy stands (SPEC 8.2). All lengths and places are bytes of the edge's file.
+    ///
+    /// Edge: "of this file I hold `length` synced bytes; what have you got from block `from` on?" With `differsAt`: "up to there our bytes are the
+    /// same, behind it they are not". Hub: "I hold the bytes up to `length`, those from `base` on in the file I write to; these are the checksums I
+    /// took as they came". The edge compares page after page, then appends at `length`.
     package struct Resume: Sendable, Equatable {
         /// `<feed>_YYYYMMDD.jsonl`
         package var file: String
         package var length: Int64
-        /// Hub only; 8 hex digits. Nil from the edge and for an empty file.
-        package var tailCRC32C: String?
-        package init(file: String, length: Int64, tailCRC32C: String?) {
+        /// The first block of the page; a block is `Limits.resumeBlockBytes` of the file behind `base`.
+        package var from: Int64
+        /// Edge only: behind the last newline before the first difference.
+        package var differsAt: Int64?
+        /// Hub only: where its copy begins; above 0 for a part.
+        package var base: Int64
+        /// CRC32C of the edge's bytes before `differsAt` or `base`, 8 hex digits; nil when there are none.
+        package var prefixCRC32C: String?
+        /// Hub only: CRC32C of each block, 8 hex digits, at most a page of them; the last block of the copy may be short.
+        package var blocks: [String]
+        /// Hub only: it cannot store the file at present, and speaks again when it can.
+        package var isStalled: Bool
+        package init(
+            file: String, length: Int64, from: Int64 = 0, differsAt: Int64? = nil, base: Int64 = 0, prefixCRC32C: String? = nil,
+            blocks: [String] = [], isStalled: Bool = false
+        ) {
             self.file = file
             self.length = length
-            self.tailCRC32C = tailCRC32C
+            self.from = from
+            self.differsAt = differsAt
+            self.base = base
+            self.prefixCRC32C = prefixCRC32C
+            self.blocks = blocks
+            self.isStalled = isStalled
         }
     }
 

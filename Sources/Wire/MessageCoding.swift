@@ -148,7 +148,12 @@ extension Message {
         case .resume(let resume):
             json.field("file", string: resume.file)
             json.field("length", integer: resume.length)
-            json.field("tail_crc32c", string: resume.tailCRC32C)
+            json.field("from", integer: resume.from)
+            json.field("differs_at", integer: resume.differsAt)
+            json.field("base", integer: resume.base)
+            json.field("prefix_crc32c", string: resume.prefixCRC32C)
+            json.field("blocks", strings: resume.blocks)
+            json.field("stalled", boolean: resume.isStalled)
         case .append(let append):
             json.field("file", string: append.file)
             json.field("offset", integer: append.offset)
@@ -360,7 +365,9 @@ extension Message {
             self = .resume(
                 Resume(
                     file: try fields.string("file"), length: try fields.integer("length", in: 0 ... .max),
-                    tailCRC32C: try fields.optionalString("tail_crc32c")))
+                    from: try fields.integer("from", in: 0 ... .max), differsAt: try fields.optionalInteger("differs_at", in: 0 ... .max),
+                    base: try fields.integer("base", in: 0 ... .max), prefixCRC32C: try fields.optionalString("prefix_crc32c"),
+                    blocks: try fields.strings("blocks"), isStalled: try fields.boolean("stalled")))
         case "append":
             self = .append(
                 Append(

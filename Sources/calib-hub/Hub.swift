@@ -59,7 +59,7 @@ final class Hub: @unchecked Sendable {
         self.records = records
         self.documents = documents
         counts.lastBuild = documents.newestDataset
-        for (host, files) in held { ingest.found(host: host, files: files) }
+        for (host, files) in held { ingest.found(host: host, files: files, parts: control.parts[host] ?? []) }
         perform(control.step(.started, at: now()))
         timer = eventLoop.scheduleRepeatedTask(
             initialDelay: .milliseconds(Self.tickMilliseconds), delay: .milliseconds(Self.tickMilliseconds)
@@ -153,9 +153,11 @@ final class Hub: @unchecked Sendable {
                 links[id]?.close(code: code, text: text)
             case .survey(let id, let host, let epoch): committer?.post(.survey(id, host: host, epoch: epoch))
             case .welcome(let id, let hello, let highestSeq): welcome(id, hello, highestSeq)
-            case .inspect(let id, let host, let file): committer?.post(.inspect(id, host: host, file: file))
-            case .write(let host, let file, let offset):
-                committer?.post(.write(host: host, file: file, offset: offset, bytes: payload))
+            case .inspect(let id, let host, let file, let block): committer?.post(.inspect(id, host: host, file: file, fromBlock: block))
+            case .verify(let id, let host, let file): committer?.post(.verify(id, host: host, file: file))
+            case .record(let host, let part): perform(control.step(.part(host: host, part), at: now()))
+            case .write(let host, let file, let epoch, let offset):
+                committer?.post(.write(host: host, file: file, epoch: epoch, offset: offset, bytes: payload))
             case .pauseReading(let id): links[id]?.setReading(false)
             case .resumeReading(let id): links[id]?.setReading(true)
             case .alarm(let host, let code, let text):
@@ -190,6 +192,7 @@ final class Hub: @unchecked Sendable {
                 }
                 send(message, to: id)
             case .reply(let id, let request, let outcome): reply(id, request, outcome)
+            case .partRecorded(let host, let part): perform(ingest.recorded(host: host, part))
             }
         }
     }
@@ -201,23 +204,30 @@ final class Hub: @unchecked Sendable {
         flush()
     }
 
-    func committed(_ results: [FeedCommitter.Result]) {
+    /// A round of the committer; `nanoseconds` is what one took that synced something.
+    func committed(_ results: FeedCommitter.Results, nanoseconds: Int64?) {
         for result in results {
             switch result {
-            case .committed(let host, let file, let length, let records):
-                counts.stored(host, file, records: records, at: now().wall)
+            case .committed(let host, let file, let length, let rows):
+                counts.stored(host, file, records: rows, at: now().wall)
                 perform(ingest.committed(host: host, file: file, length: length))
-            case .committedAll(let nanoseconds): counts.commits.add(nanoseconds)
             case .inspected(let id, _, let file, let found): perform(ingest.inspected(id, file: file, found))
+            case .verified(let id, _, let file, let found, let isDamaged):
+                perform(ingest.verified(id, file: file, found, isDamaged: isDamaged))
+            case .quarantined(let host, let file, let offset, let bytes):
+                logger.error(
+                    "Stored bytes are not what was received; they are in quarantine/, and the edge is asked for its own.",
+                    metadata: ["host": "\(host)", "file": "\(file)", "offset": "\(offset)", "bytes": "\(bytes)"])
             case .surveyed(let id, let files, let highestSeq): perform(ingest.surveyed(id, files: files, highestSeq: highestSeq))
-            case .failed(let host, let file, let error):
-                logger.error("A feed cannot be stored.", metadata: ["host": "\(host)", "file": "\(file)", "error": "\(error)"])
+            case .failed(let host, let file, let failure):
+                logger.error("A feed cannot be stored.", metadata: ["host": "\(host)", "file": "\(file)", "error": "\(failure)"])
                 perform(ingest.failed(host: host, file: file))
             case .surveyFailed(let id, let error):
                 logger.error("A host's feeds cannot be read.", metadata: ["error": "\(error)"])
                 links[id]?.close(code: "disk", text: "the hub cannot read this host's feeds; try again later")
             }
         }
+        if let nanoseconds { counts.commits.add(nanoseconds) }
         flush()
     }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import CalibModel
 import Configuration
 import Glibc
 import HubCore
@@ -72,7 +73,9 @@ struct Run: ParsableCommand {
             Glibc.exit(1)
         }
         let hub = Hub(control: control, certificate: context.certificateMetrics, on: group.next(), logger: logger)
-        let committer = try FeedCommitter(directory: artifacts + "/feeds") { results in hub.eventLoop.execute { hub.committed(results) } }
+        let committer = try FeedCommitter(
+            directory: artifacts + "/feeds", openFilesMax: openFilesMax(),
+            deliver: { results, nanoseconds in hub.eventLoop.execute { hub.committed(results, nanoseconds: nanoseconds) } })
         defer { committer.finish() }
         let documents = try Documents(artifacts: artifacts)
         defer { documents.finish() }
@@ -89,8 +92,9 @@ struct Run: ParsableCommand {
             writer.join()
             log.close()
         }
-        let held = try FeedCommitter.scan(artifacts + "/feeds")
-        try hub.eventLoop.submit { hub.start(committer: committer, records: records, documents: documents, held: held) }.wait()
+        try hub.eventLoop.submit {
+            hub.start(committer: committer, records: records, documents: documents, held: committer.held)
+        }.wait()
 
         let channel = try bind("listen", configuration.listen) { host, port in
             LineServer.bind(host: host, port: port, context: context, on: group, logger: logger) { _ in HubLink(hub) }
@@ -129,6 +133,18 @@ struct Run: ParsableCommand {
 
     private static func text(_ host: String, _ channel: any Channel) -> String {
         "\(host.contains(":") ? "[\(host)]" : host):\(channel.localAddress?.port ?? 0)"
+    }
+
+    /// How many feed files may stay open, once the process may have as many descriptors as it is ever allowed to: a login's limit of 1,024 is as many
+    /// as there are connections.
+    private func openFilesMax() -> Int {
+        var limit = rlimit()
+        guard getrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit) == 0 else { return Limits.linksMax }
+        limit.rlim_cur = limit.rlim_max
+        setrlimit(__rlimit_resource_t(RLIMIT_NOFILE.rawValue), &limit)
+        // Each has its receipts beside it, and half of what the connections leave is kept free: a round may open as many again.
+        let left = Int(min(limit.rlim_max, 1 << 20)) - Limits.linksMax
+        return max(64, min(Limits.hubOpenFilesMax, left / 4))
     }
 
     /// One hub per directory. The lock belongs to the open file: it ends with the process, however that ends.

@@ -1,3 +1,4 @@
+import Glibc
 import NodeShell
 import Synchronization
 
@@ -6,6 +7,8 @@ final class Worker<Job: Sendable>: Sendable {
     private struct State {
         var jobs: [Job] = []
         var isFinished = false
+        /// The thread waits, or is about to: whoever posts next wakes it.
+        var isIdle = false
     }
 
     private let state = Mutex(State())
@@ -14,8 +17,12 @@ final class Worker<Job: Sendable>: Sendable {
     init() throws(FileError) { bell = try Doorbell() }
 
     func post(_ job: Job) {
-        state.withLock { $0.jobs.append(job) }
-        bell.ring()
+        let isIdle = state.withLock { state in
+            state.jobs.append(job)
+            defer { state.isIdle = false }
+            return state.isIdle
+        }
+        if isIdle { bell.ring() }
     }
 
     /// What was posted is still done; then `take` says that it is over.
@@ -24,11 +31,18 @@ final class Worker<Job: Sendable>: Sendable {
         bell.ring()
     }
 
-    /// Waits for jobs; nil once it is finished and nothing is left.
-    func take() -> [Job]? {
+    /// Waits for jobs, after `nanoseconds` in which they gather; nil once it is finished and nothing is left.
+    func take(after nanoseconds: Int64 = 0) -> [Job]? {
+        if nanoseconds > 0 {
+            var rest = timespec(tv_sec: 0, tv_nsec: Int(min(nanoseconds, 999_999_999)))
+            nanosleep(&rest, nil)
+        }
         while true {
             let (jobs, isFinished) = state.withLock { state in
-                defer { state.jobs = [] }
+                defer {
+                    state.isIdle = state.jobs.isEmpty
+                    state.jobs = []
+                }
                 return (state.jobs, state.isFinished)
             }
             if !jobs.isEmpty { return jobs }

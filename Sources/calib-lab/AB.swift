@@ -120,6 +120,20 @@ struct AB: ParsableCommand {
         json.key("seed")
         json.string(String(seed))
         write(ABRates(results.map(\.gates), watched: scenario.gate), to: &json)
+        json.key("estimates")
+        json.beginObject()
+        for estimate in isAA ? ABEstimate.all(results) : [] {
+            json.key(data: estimate.metric)
+            json.beginObject()
+            json.key("mean")
+            json.double(estimate.mean)
+            json.key("standard_deviation")
+            json.double(estimate.deviation)
+            json.key("reference_standard_deviation")
+            json.double(estimate.reference)
+            json.endObject()
+        }
+        json.endObject()
         json.key("seed_rule")
         json.beginObject()
         write(ABRates(results.map(\.seedRule), watched: scenario.gate), to: &json)
@@ -171,9 +185,43 @@ struct AB: ParsableCommand {
                 )
             }
         }
+        if isAA { printEstimates(results) }
+    }
+
+    private func printEstimates(_ results: [ABResult]) {
+        for estimate in ABEstimate.all(results) {
+            let reference = estimate.reference.map { "; reference \($0)" } ?? ""
+            print("estimate of \(estimate.metric): mean \(estimate.mean), standard deviation \(estimate.deviation ?? 0)\(reference)")
+        }
     }
 
     private func percent(_ share: Double) -> String { "\((share * 1000).rounded() / 10) %" }
+}
+
+/// A day's estimate over A/A runs: how noisy the world is, beside what the reference found in its own (C.2, "estimator check").
+private struct ABEstimate {
+    var metric: String
+    var mean: Double
+    /// Nil of a single run.
+    var deviation: Double?
+    /// Of 24 h and 20 symbols; nil where the reference has none.
+    var reference: Double?
+
+    private static let references = [
+        "slippage_bps": 0.0064, "taker_share": 0.0019486584656012893, "log_latency_p95": 0.0012369835750335838,
+    ]
+
+    static func all(_ results: [ABResult]) -> [ABEstimate] {
+        GateMetric.allCases.compactMap { metric in
+            let values = results.compactMap { $0.estimates[metric.rawValue] }
+            guard !values.isEmpty else { return nil }
+            let mean = values.reduce(0, +) / Double(values.count)
+            let squares = values.reduce(0) { $0 + ($1 - mean) * ($1 - mean) }
+            return ABEstimate(
+                metric: metric.rawValue, mean: mean, deviation: values.count > 1 ? (squares / Double(values.count - 1)).squareRoot() : nil,
+                reference: references[metric.rawValue])
+        }
+    }
 }
 
 /// What a set of runs comes to.

@@ -18,6 +18,8 @@ struct ABPlan: Sendable {
 struct ABResult: Sendable {
     var gates: [String: Double] = [:]
     var seedRule: [String: Double] = [:]
+    /// Of each hypothesis at the run's end, by metric; only of runs that were played to their end.
+    var estimates: [String: Double] = [:]
 }
 
 /// One world, one experiment: the switchback under the gates of production, and the seed's rule beside it.
@@ -92,8 +94,9 @@ struct ABRunner {
             if objective.verdict == .harm, result.gates[Self.objectiveName] == nil { result.gates[Self.objectiveName] = now }
             dump?.add(gates, pair: pair)
             result.seedRule = seedRule.fired
-            if dump == nil, let watched = plan.watched, result.gates[watched] != nil, result.seedRule[watched] != nil { break }
+            if dump == nil, let watched = plan.watched, result.gates[watched] != nil, result.seedRule[watched] != nil { return result }
         }
+        for test in gates.flatMap(\.tests) { result.estimates[test.hypothesis.metric.rawValue] = test.effects.estimate }
         return result
     }
 
@@ -105,7 +108,7 @@ struct ABRunner {
             let first = block(arms: arms) { _, _, _ in }
             history.append([first, block(arms: arms) { _, _, _ in }])
         }
-        var notional = [Int64](repeating: 0, count: plan.symbols)
+        var notional = [Int128](repeating: 0, count: plan.symbols)
         for pair in history { for half in pair { for unit in half.indices { notional[unit] += half[unit].fillNotional } } }
         let ranked = (0..<plan.symbols).sorted { (notional[$1], $0) < (notional[$0], $1) }
         var clusters = [Switchback.Cluster?](repeating: nil, count: plan.symbols)

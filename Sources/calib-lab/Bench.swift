@@ -5,11 +5,11 @@ import Glibc
 import NodeShell
 import Wire
 
-/// `calib-lab bench`: how fast, on frames in memory.
+/// `calib-lab bench`: how fast.
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures the edge on recorded frames in memory.",
-        subcommands: [Edge.self, JSON.self, Profile.self])
+        abstract: "Measures the edge on recorded frames in memory, and a real hub under load.",
+        subcommands: [Edge.self, JSON.self, Profile.self, Ingest.self, Fleet.self])
 
     struct Input: ParsableArguments {
         @Option(

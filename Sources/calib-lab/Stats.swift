@@ -253,13 +253,6 @@ private enum StatsValue {
     }
 }
 
-extension JSONWriter {
-    /// The shortest text that reads back as the same number; null for what is none (SPEC 1.5).
-    mutating func double(_ value: Double?) {
-        if let value, value.isFinite { raw(value.description.utf8) } else { null() }
-    }
-}
-
 /// An object of the input, with messages that name what is wrong and where.
 private struct StatsInput {
     private let value: JSONValue

@@ -71,6 +71,12 @@ struct Venue: ParsableCommand {
     @Option(help: "With --listen and Binance: tell all clients goodbye (serverShutdown) every N seconds, and be gone a second later.")
     var goodbyeEvery: Int?
 
+    @Option(
+        help:
+            "With --listen and Binance: answer N requests for the instruments as ever, and give the first symbol another tick from then on."
+    )
+    var changeInstrumentAfter: Int?
+
     @Option(help: ArgumentHelp("With --listen: serve this recording of Bybit's stream instead of markets.", valueName: "file"))
     var replay: String?
 
@@ -107,11 +113,12 @@ struct Venue: ParsableCommand {
         guard let listen, Self.address(listen) != nil else {
             throw ValidationError("--listen '\(listen ?? "")': expected host:port, such as 127.0.0.1:0")
         }
-        guard wire.binance != nil || oldBooks == nil && refuseBooks == nil && goodbyeEvery == nil else {
-            throw ValidationError("--old-books, --refuse-books and --goodbye-every belong to Binance's wire")
+        guard wire.binance != nil || oldBooks == nil && refuseBooks == nil && goodbyeEvery == nil && changeInstrumentAfter == nil else {
+            throw ValidationError("--old-books, --refuse-books, --goodbye-every and --change-instrument-after belong to Binance's wire")
         }
-        guard (oldBooks ?? 0) >= 0, (refuseBooks ?? 0) >= 0, (goodbyeEvery ?? 2) >= 2 else {
-            throw ValidationError("--old-books and --refuse-books are 0 and more, --goodbye-every is 2 and more")
+        guard (oldBooks ?? 0) >= 0, (refuseBooks ?? 0) >= 0, (changeInstrumentAfter ?? 0) >= 0, (goodbyeEvery ?? 2) >= 2 else {
+            throw ValidationError(
+                "--old-books, --refuse-books and --change-instrument-after are 0 and more, --goodbye-every is 2 and more")
         }
         if replay != nil {
             guard wire == .bybit else { throw ValidationError("--replay serves Bybit's stream; give --wire bybit") }
@@ -136,8 +143,8 @@ struct Venue: ParsableCommand {
 
     private func validateRecording() throws {
         guard wire.binance != nil else { throw ValidationError("--wire bybit is served only; --record writes Binance's") }
-        guard oldBooks == nil, refuseBooks == nil, goodbyeEvery == nil else {
-            throw ValidationError("--old-books, --refuse-books and --goodbye-every belong to --listen")
+        guard oldBooks == nil, refuseBooks == nil, goodbyeEvery == nil, changeInstrumentAfter == nil else {
+            throw ValidationError("--old-books, --refuse-books, --goodbye-every and --change-instrument-after belong to --listen")
         }
         guard symbols == nil, dropDeltaEvery == nil, !chaos, chaosSeed == nil, replay == nil, speed == nil, !once else {
             throw ValidationError("--symbols, --drop-delta-every, --chaos, --replay, --speed and --once belong to --listen")
@@ -197,6 +204,7 @@ struct Venue: ParsableCommand {
         faults.oldBooks = oldBooks ?? 0
         faults.refusals = refuseBooks ?? 0
         faults.goodbyeMilliseconds = goodbyeEvery.map { Int64($0) * 1000 }
+        faults.instrumentsBeforeChange = changeInstrumentAfter
         return faults
     }
 

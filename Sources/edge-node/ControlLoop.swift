@@ -51,12 +51,12 @@ struct ControlState: Sendable, Equatable {
 final class ControlLoop: @unchecked Sendable {
     struct Setup {
         var configuration: EdgeConfiguration
-        /// Holds `feeds/`, `kills.jsonl`, `latches.jsonl` and `KILL`.
+        /// Holds `feeds/`, `kills.jsonl`, `latches.jsonl`, `day_result.json` and `KILL`.
         var artifacts: String
         var source: String
         var epoch: String
         var synced: SyncedFiles
-        var feedFiles: FeedReading
+        var feedFiles: SystemDisk
         var tls: TLSContext?
         var logger: Logger
     }
@@ -68,10 +68,11 @@ final class ControlLoop: @unchecked Sendable {
     private let source: String
     private let epoch: String
     private let synced: SyncedFiles
-    private let feedFiles: FeedReading
+    private var feedFiles: SystemDisk
     private let tls: TLSContext?
     private let logger: Logger
     private let killFile: String
+    private let dayResultFile: String
     private let kills: ControlFile
     private let latches: ControlFile
 
@@ -85,6 +86,7 @@ final class ControlLoop: @unchecked Sendable {
         tls = setup.tls
         logger = setup.logger
         killFile = setup.artifacts + "/KILL"
+        dayResultFile = setup.artifacts + "/day_result.json"
         kills = ControlFile(kills: setup.artifacts + "/kills.jsonl")
         latches = ControlFile(path: setup.artifacts + "/latches.jsonl")
         control = ControlState(revision: .zero, latches: [], holdsLease: false, configHash: 0)
@@ -158,6 +160,25 @@ final class ControlLoop: @unchecked Sendable {
         }
     }
 
+    /// Replaces the file of the day's result; whether it is durable comes back on `loop`.
+    func write(_ result: DayResult, then loop: any EventLoop, _ then: @escaping @Sendable (Bool) -> Void) {
+        eventLoop.execute { [self] in
+            do throws(FileError) {
+                try AtomicFile.write(result.json, to: dayResultFile)
+                hasReportedDayResult = false
+                loop.execute { then(true) }
+            } catch {
+                if !hasReportedDayResult {
+                    hasReportedDayResult = true
+                    logger.error(
+                        "The day's result cannot be written; a restart would begin the daily loss limits anew.",
+                        metadata: ["cause": "\(error)"])
+                }
+                loop.execute { then(false) }
+            }
+        }
+    }
+
     /// Ships what is durable, for a short while, and closes the link.
     func stop() -> EventLoopFuture<Void> {
         let done = eventLoop.makePromise(of: Void.self)
@@ -178,6 +199,7 @@ final class ControlLoop: @unchecked Sendable {
     private var timers: [RepeatedTask] = []
     private var killStamp: Stamp?
     private var hasReportedKillFile = false
+    private var hasReportedDayResult = false
     private var seenKillFile: (stamp: Stamp, toldAt: Instant)?
     private var isTurnLeaving = false
     private var isStopping = false
@@ -237,12 +259,15 @@ final class ControlLoop: @unchecked Sendable {
             switch effect {
             case .connect(let wait): connect(after: wait)
             case .send(let message): link?.send(message)
-            case .checkTail(let file, let length, let bytes):
-                let crc32c = feedFiles.read(file, at: length - Int64(bytes), count: bytes).map { CRC32C.text(of: $0) }
-                eventLoop.execute { [self] in step(.tail(file: file, length: length, crc32c: crc32c)) }
+            case .ask(let question):
+                var answer: FeedQuestion.Answer?
+                do throws(FileError) { answer = try question.answer(from: &feedFiles) } catch {
+                    logger.error("A feed file cannot be compared with the hub's.", metadata: ["cause": "\(error)"])
+                }
+                eventLoop.execute { [self, answer] in step(.answered(question, answer)) }
             case .sendBytes(let file, let offset, let bytes):
                 sentBytes = true
-                if let payload = feedFiles.read(file, at: offset, count: bytes) {
+                if let payload = try? feedFiles.read(file, at: offset, count: bytes) {
                     link?.send(.append(.init(file: file, offset: offset, bytes: bytes)), payload: payload)
                 } else {
                     logger.error("A feed file cannot be read for the hub.", metadata: ["file": "\(file)", "offset": "\(offset)"])
@@ -253,8 +278,9 @@ final class ControlLoop: @unchecked Sendable {
                 link?.close(code: code, text: text)
             case .deliver(let message): deliver(message)
             case .welcomed(let welcome): welcomed(welcome)
-            case .forked(let file, let text):
-                logger.error("The hub's copy of a feed is not ours; it rests.", metadata: ["file": "\(file)", "text": "\(text)"])
+            case .differs(let file, let at):
+                logger.error(
+                    "The hub has other bytes of a feed; it is to keep ours apart.", metadata: ["file": "\(file)", "from": "\(at)"])
             case .complained(let code, let text):
                 logger.warning("The hub complains.", metadata: ["code": "\(code)", "text": "\(text)"])
             }
@@ -295,6 +321,13 @@ final class ControlLoop: @unchecked Sendable {
         logger.info(
             "Connected to the hub.",
             metadata: ["hub": "\(welcome.software)", "as": "\(welcome.identity)", "clock_ahead_ms": "\(skew)"])
+        for held in welcome.highestSeq {
+            switch Feed(rawValue: held.feed) {
+            case .fills?: quote?.deliver(highestFillAtHub: held.seq)  // Fills are numbered by the node.
+            case let feed?: synced.hubHolds(feed, upTo: held.seq)
+            case nil: break  // Of a hub that is newer than we are.
+            }
+        }
         quote?.deliver(ArmControl.Input.connected)
     }
 
@@ -419,31 +452,5 @@ extension ControlLoop: LineLinkDelegate {
         logger.warning("Hub link lost; feeds stay on disk.", metadata: ["cause": "\(reason)"])
         quote?.deliver(ArmControl.Input.disconnected)
         step(.disconnected)
-    }
-}
-
-/// Reads ranges of feed files for the hub.
-struct FeedReading: Sendable {
-    /// The directory of the feed files.
-    var directory: String
-
-    /// Exactly these bytes; nil when they cannot be read.
-    func read(_ file: String, at offset: Int64, count: Int) -> [UInt8]? {
-        let descriptor = open("\(directory)/\(file)", O_RDONLY | O_CLOEXEC)
-        guard descriptor >= 0 else { return nil }
-        defer { close(descriptor) }
-        var done = 0
-        let bytes = [UInt8](unsafeUninitializedCapacity: count) { buffer, initialized in
-            while done < count {
-                let got = pread(descriptor, buffer.baseAddress! + done, count - done, Int(offset) + done)
-                if got > 0 {
-                    done += got
-                } else if got == 0 || errno != EINTR {
-                    break
-                }
-            }
-            initialized = done
-        }
-        return done == count ? bytes : nil
     }
 }

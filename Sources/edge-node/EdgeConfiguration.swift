@@ -184,6 +184,7 @@ struct EdgeConfiguration: Sendable {
         var configuration = EdgeConfiguration()
         var problems: [ConfigurationProblem] = []
         for key in keys { configuration.effective[key.path] = ConfigurationReader.canonical(key, key.standard) }
+        var (standardInstruments, standardFees): (String?, String?) = (nil, nil)
         if let file {
             var reader = ConfigurationReader(file: file)
             if let text = read(file) {
@@ -200,16 +201,14 @@ struct EdgeConfiguration: Sendable {
             }
             problems += reader.problems
             let folder = file.contains("/") ? String(file[..<file.lastIndex(of: "/")!]) + "/" : ""
-            // The two tables under their default names may be absent; one that is named must be there.
-            let instruments = resolve(configuration.instrumentsFile ?? "instruments.yaml", folder)
-            if configuration.instrumentsFile != nil || read(instruments) != nil {
-                configuration.loadInstruments(instruments, read, &problems)
-            }
             for path in [\EdgeConfiguration.tls.certificate, \.tls.key, \.tls.authority] {
                 configuration[keyPath: path] = resolve(configuration[keyPath: path], folder)
             }
-            let fees = resolve(configuration.feesFile ?? "fees.yaml", folder)
-            if configuration.feesFile != nil || read(fees) != nil { configuration.loadFees(fees, read, &problems) }
+            for table in [\EdgeConfiguration.instrumentsFile, \.feesFile] {
+                configuration[keyPath: table] = configuration[keyPath: table].map { resolve($0, folder) }
+            }
+            // Under their default names the two tables may be absent; one that is named must be there.
+            (standardInstruments, standardFees) = (folder + "instruments.yaml", folder + "fees.yaml")
         }
         for text in overrides {
             guard let equals = text.firstIndex(of: "=") else {
@@ -226,6 +225,13 @@ struct EdgeConfiguration: Sendable {
                 problems.append(ConfigurationProblem(file: "--set", key: key.path, text: wrong))
             }
             configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
+        }
+        // Behind the overrides, which may name them, too.
+        if let instruments = configuration.instrumentsFile ?? standardInstruments.flatMap({ read($0) == nil ? nil : $0 }) {
+            configuration.loadInstruments(instruments, read, &problems)
+        }
+        if let fees = configuration.feesFile ?? standardFees.flatMap({ read($0) == nil ? nil : $0 }) {
+            configuration.loadFees(fees, read, &problems)
         }
         if problems.isEmpty { problems += configuration.relationProblems(file ?? "--set") }
         guard problems.isEmpty else { throw ConfigurationError(problems: problems) }

@@ -239,6 +239,7 @@ private final class FeedSpooler: @unchecked Sendable {
     /// At most a ring's length of each, against `Feed.writingOrder` (see `FeedRings.publish`). Returns how many records there were.
     private func drain() -> Int {
         let now = SystemClock.monotonic()
+        for (feed, seq) in files.synced.takeHeldSeqs() { writer.raise(feed, above: seq) }
         var count = 0
         if writer.hasRoom(.ticks) { count += rings.ticks.drain(max: rings.ticks.capacity) { writer.append($0.pointee, at: now) } }
         if writer.hasRoom(.quotes) { count += rings.quotes.drain(max: rings.quotes.capacity) { writer.append($0.pointee, at: now) } }

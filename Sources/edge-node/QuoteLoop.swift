@@ -23,6 +23,8 @@ final class QuoteLoop: @unchecked Sendable {
         /// The file KILL is there already.
         var isKilledByFile: Bool
         var latches: [UInt8]
+        /// What this day has brought before this start; nil for the first of an artifacts directory.
+        var dayResult: DayResult?
         var logger: Logger
     }
 
@@ -37,6 +39,8 @@ final class QuoteLoop: @unchecked Sendable {
     private let control: ControlLoop
     private let killLog: [UInt8]
     private let isKilledByFile: Bool
+    /// As it stands in its file, or is on its way there.
+    private var dayResult: DayResult?
 
     private var node: QuoteNode
     private var arms: ArmControl
@@ -71,6 +75,7 @@ final class QuoteLoop: @unchecked Sendable {
         self.control = control
         killLog = setup.kills
         isKilledByFile = setup.isKilledByFile
+        dayResult = setup.dayResult
         venue = VenueConnection(
             .init(
                 venue: setup.venue, target: setup.target, rest: setup.rest, symbols: symbols, depth: configuration.venue.depth,
@@ -96,6 +101,7 @@ final class QuoteLoop: @unchecked Sendable {
         eventLoop.execute { [self] in
             run(kills.step(.log(killLog)))
             if isKilledByFile { run(kills.step(.fileSeen)) }
+            if let dayResult { resume(dayResult) }
             shareControl()
             timer = eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in self.turn()
             }
@@ -111,6 +117,9 @@ final class QuoteLoop: @unchecked Sendable {
             shareControl()
         }
     }
+
+    /// The hub holds fills of this epoch up to this number, perhaps more than this disk does.
+    func deliver(highestFillAtHub seq: Int64) { eventLoop.execute { [self] in node.numberFills(above: seq) } }
 
     /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`).
     func adopt(_ new: EdgeConfiguration) {
@@ -199,11 +208,35 @@ final class QuoteLoop: @unchecked Sendable {
         }
         run(kills.step(.tick(atMilliseconds: now.wall.milliseconds)))
         step(.tick)
+        keepDayResult()
         control.share(
             HostStatus(
                 wallMilliseconds: now.wall.milliseconds, isKilled: node.isKilled,
                 symbols: symbols.indices.map { node.metrics(of: SymbolIndex($0), at: now) }, metrics: node.metrics(at: now),
                 feeds: spool.counters, feedsFailed: spool.troubleSince != nil, reload: reload))
+    }
+
+    /// A daily loss counts on over a restart (SPEC 10.2).
+    private func resume(_ result: DayResult) {
+        node.resume(result, at: moment())
+        let halted = result.symbols.filter(\.value.isHalted).keys.sorted()
+        guard node.dayResult != nil, result.host.isHalted || !halted.isEmpty else { return }
+        logger.warning(
+            "A daily loss limit was reached before this start; nothing is placed until midnight UTC.",
+            metadata: ["scope": "\(result.host.isHalted ? "host" : halted.joined(separator: ","))"])
+    }
+
+    /// Brings the day's result to its file when it has moved; `always`: also when it has hardly.
+    private func keepDayResult(always: Bool = false) {
+        guard let result = node.dayResult?.keeping(dayResult), result != dayResult,
+            always || result.isNews(since: dayResult, configuration.parameters.limits)
+        else { return }
+        let before = dayResult
+        dayResult = result
+        control.write(result, then: eventLoop) { [self] isWritten in
+            // The next second tries again.
+            if !isWritten { dayResult = before }
+        }
     }
 
     /// Rows wait in memory while the disk takes none; quotes that could not be accounted for are pulled after a while (SPEC 2.7).
@@ -235,6 +268,7 @@ final class QuoteLoop: @unchecked Sendable {
             eventLoop.scheduleTask(in: .milliseconds(1)) { [self] in finish(after: deadline, done) }
             return
         }
+        keepDayResult(always: true)
         let feeds = Result<FeedStatistics, FileError> { () throws(FileError) in
             while !node.finish() { try spool.waitForRoom(&node.shared.outboxes, records: SharedState.recordsPerFrame) }
             return try spool.finish(&node.shared.outboxes)

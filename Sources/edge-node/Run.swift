@@ -19,7 +19,7 @@ struct Run: ParsableCommand {
 
             SIGHUP reads the configuration again: how the edge quotes changes between two ticks, with resting orders, places in queues and averages \
             kept. A configuration with a mistake, with a change that needs a restart, or with a wider hard limit is refused whole, and the log \
-            names every reason.
+            names every reason. Instruments that no file names are asked for again at the venue, as they are each hour.
 
             A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
 
@@ -118,6 +118,7 @@ private struct Edge {
         let kills = ControlFile(kills: artifacts + "/kills.jsonl")
         // The stamp first: what is written between the two is read twice, never missed.
         let killStamp = kills.stamp
+        let dayResult = try dayResult(artifacts + "/day_result.json")
         let (killLog, latches) = (try kills.read(), try ControlFile(path: artifacts + "/latches.jsonl").read())
 
         let quoteGroup = MultiThreadedEventLoopGroup(numberOfThreads: 1)
@@ -129,25 +130,29 @@ private struct Edge {
         let control = ControlLoop(
             .init(
                 configuration: configuration, artifacts: artifacts, source: source, epoch: spool.epoch, synced: spool.synced,
-                feedFiles: FeedReading(directory: artifacts + "/feeds"), tls: tls, logger: logger),
+                feedFiles: try SystemDisk(artifacts + "/feeds"), tls: tls, logger: logger),
             on: controlGroup.next())
         let quote = QuoteLoop(
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
-                kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, logger: logger),
+                kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, dayResult: dayResult,
+                logger: logger),
             control: control,
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()
         control.start(quote, killStamp: killStamp)
-        let watch = venueInstruments?.watch(fetched, on: control.eventLoop, logger) { quote.deliver(changedInstruments: $0) }
-        defer { watch?.cancel() }
+        let watch = venueInstruments.map {
+            VenueInstrumentsWatch($0, known: fetched, on: control.eventLoop, logger) { quote.deliver(changedInstruments: $0) }
+        }
+        defer { watch?.stop() }
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
         var signal = signals.wait()
         var current = configuration
         while signal == SIGHUP {
             reload(&current, load, quote, control)
+            watch?.hurry()
             signal = signals.wait()
         }
         logger.info("Stopping: cancelling all, completing the feeds.", metadata: ["signal": "\(signal == SIGINT ? "SIGINT" : "SIGTERM")"])
@@ -157,6 +162,17 @@ private struct Edge {
         print(outcome.summary)
         let statistics = try outcome.feeds.get()
         logger.info("Stopped.", metadata: ["rows": "\(statistics.rows)", "syncs": "\(statistics.syncs)"])
+    }
+
+    /// Nil when there is none yet.
+    private func dayResult(_ path: String) throws(FileError) -> DayResult? {
+        guard let bytes = try AtomicFile.read(path) else { return nil }
+        do throws(WireError) { return try DayResult(json: bytes) } catch {
+            logger.error(
+                "The day's result cannot be read: the host counts as having reached its daily loss. If it has not, stop the edge, remove the file and start it again.",
+                metadata: ["file": "\(path)", "cause": "\(error.sentence)"])
+            return .unknown(on: CalendarDay(containing: SystemClock.wall()))
+        }
     }
 
     /// Everything or nothing of the new configuration.

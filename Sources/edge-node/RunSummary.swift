@@ -25,6 +25,7 @@ struct RunSummary {
         if let span { out.integer(span.first.milliseconds) } else { out.null() }
         out.key("last_ts")
         if let span { out.integer(span.last.milliseconds) } else { out.null() }
+        out.field("venue_clock_offset_ms", fixed: node.venueClockOffsetNanoseconds, places: Places.milliseconds)
         out.field("wall_ms", fixed: wallNanoseconds, places: 6)
         out.field("other_messages", integer: node.otherMessages)
         out.field("refused_requests", integer: node.refusedRequests)

@@ -26,22 +26,7 @@ struct VenueInstruments {
         return found
     }
 
-    /// Calls `changed` with what is not as it was in `known`, on the event loop. The task goes on until it is cancelled.
-    func watch(
-        _ known: [Instrument], on eventLoop: any EventLoop, _ logger: Logger, changed: @escaping @Sendable ([String]) -> Void
-    ) -> RepeatedTask {
-        let delay = TimeAmount.nanoseconds(Limits.instrumentRefreshNanoseconds)
-        return eventLoop.scheduleRepeatedAsyncTask(initialDelay: delay, delay: delay) { _ in
-            request(on: eventLoop).map { found in
-                let news = known.filter { instrument in !found.contains(instrument) }.map(\.symbol)
-                if !news.isEmpty { changed(news) }
-            }.flatMapErrorThrowing { error in
-                logger.warning("The venue's instruments cannot be read; the next look is in an hour.", metadata: ["cause": "\(error)"])
-            }
-        }
-    }
-
-    private func request(on eventLoop: any EventLoop) -> EventLoopFuture<[Instrument]> {
+    fileprivate func request(on eventLoop: any EventLoop) -> EventLoopFuture<[Instrument]> {
         let peer = "\(origin.host):\(origin.port)"
         let (venue, symbols) = (venue, symbols)
         return HTTPClient.get(
@@ -54,6 +39,53 @@ struct VenueInstruments {
                 return try response.body.withUnsafeBytes { try InstrumentList.parse($0, of: venue, symbols: symbols) }
             } catch {
                 throw NetworkError(.violation, peer, "the venue's list of instruments is no JSON (\(error))")
+            }
+        }
+    }
+}
+
+/// Carries out the looks of an `InstrumentWatch`.
+///
+/// `@unchecked Sendable`: what is mutable is touched on the event loop only.
+final class VenueInstrumentsWatch: @unchecked Sendable {
+    private let list: VenueInstruments
+    private var watch: InstrumentWatch
+    private let eventLoop: any EventLoop
+    private let logger: Logger
+    private let changed: @Sendable ([String]) -> Void
+    private var timer: RepeatedTask?
+
+    /// Calls `changed` with symbols that are not what `known` says, on the event loop, until `stop`.
+    init(
+        _ list: VenueInstruments, known: [Instrument], on eventLoop: any EventLoop, _ logger: Logger,
+        changed: @escaping @Sendable ([String]) -> Void
+    ) {
+        self.list = list
+        watch = InstrumentWatch(known, at: SystemClock.monotonic())
+        (self.eventLoop, self.logger, self.changed) = (eventLoop, logger, changed)
+        timer = eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .seconds(1)) { [weak self] _ in self?.look() }
+    }
+
+    func stop() { timer?.cancel() }
+
+    /// Looks now. Any thread.
+    func hurry() {
+        eventLoop.execute { [self] in
+            watch.hurry(at: SystemClock.monotonic())
+            look()
+        }
+    }
+
+    private func look() {
+        guard watch.takeDue(at: SystemClock.monotonic()) else { return }
+        list.request(on: eventLoop).assumeIsolated().whenComplete { [self] result in
+            switch result {
+            case .success(let found):
+                let news = watch.answered(found)
+                if !news.isEmpty { changed(news) }
+            case .failure(let error):
+                watch.failed()
+                logger.warning("The venue's instruments cannot be read; the next look is in an hour.", metadata: ["cause": "\(error)"])
             }
         }
     }

@@ -159,6 +159,16 @@ import Wire
                 | duplicate | 1 |
                 | rejected_not_json | 1 |
 
+                ## Gates
+
+                | Gate | Kind | State | Metric | Effect (B - A) | Excluded below | Excluded above | ln e | Needed |
+                |---|---|---|---|---:|---:|---:|---:|---:|
+                | slippage_degradation | threshold | breaching (60 of 600 s) | - | - | - | - | - | - |
+                | taker_share_increase | threshold | breaching (60 of 600 s) | - | - | - | - | - | - |
+                | latency_regression | threshold | clear | - | - | - | - | - | - |
+                | deadline_miss_spike | threshold | clear | - | - | - | - | - | - |
+                | net_bps_loss | threshold | clear | - | - | - | - | - | - |
+
                 ## Commands
 
                 | Issued | Command | Scope | Host | State | Applied after (ms) | Latched after (ms) | Orders cancelled | By | Reason |
@@ -168,9 +178,9 @@ import Wire
 
                 ## Statistics
 
-                The table compares point values. Confidence intervals, e-values and with them a verdict come with the sequential gates; until then a check mark says only that B's value is not worse than A's, and chance alone gives it half of the time.
+                The table compares point values: a check mark says only that B's value is not worse than A's, and chance alone gives it half of the time. What counts against chance are the gates.
 
-                Design `symbol`: the arms hold different symbols, so a difference is the candidate's and the symbols' together.
+                Design `symbol`: the arms hold different symbols, so a difference is the candidate's and the symbols' together. Its gates are threshold rules, which fire between equal arms, too; only a `switchback` has sequential gates.
 
                 """, "\(text)")
     }
@@ -201,6 +211,26 @@ import Wire
             let other = try Self.report(run, Array(files), chunk: chunk)
             #expect(other.markdown == whole.markdown && other.json == whole.json)
         }
+    }
+
+    /// What the hub's sequential gates say is shown as it stands, with its evidence.
+    @Test func sequentialGatesAreShownWithTheirEvidence() throws {
+        let row = try #require(Gate.all.first { $0.name == "taker_share_increase" })
+        var gate = SequentialGate(row, prePairs: [], units: 1)
+        for pair in 0..<40 {
+            var (a, b) = (BlockSums(), BlockSums())
+            (a.ticks, a.fills, a.takerFills) = (400, 20, 1)
+            (b.ticks, b.fills, b.takerFills) = (400, 20, 5)
+            let isSecond = pair % 3 == 0
+            gate.add([UnitPair(unit: 0, group: 0, sign: isSecond ? 1 : -1, first: isSecond ? a : b, second: isSecond ? b : a)])
+        }
+        var run = Self.run(isRolledBack: true)
+        run.gates = [GateEvidence(gate)]
+        let report = try Self.report(run, Self.rows)
+        let text = String(decoding: report.markdown, as: UTF8.self)
+        #expect(text.contains("| taker_share_increase | sequential | violated | taker_share | 0.200000 | 0."), "\(text)")
+        let shown = try JSONValue.parse(report.json)["gates"]?.array?.first
+        #expect(shown?["demands_rollback"]?.boolean == true && shown?["tests"]?.array?.count == 1)
     }
 
     @Test func unknownIsADashAndNoCheckMark() throws {

@@ -33,9 +33,11 @@ import Testing
     private static let frames: [String] = [
         #"{"stream":"btcusdt@depth@0ms","data":{"e":"depthUpdate","E":1723161256299,"T":1723161256298,"s":"BTCUSDT","U":5123107832006,"u":5123107837557,"pu":5123107831937,"b":[["58710.20","0.014"],["61496.50","0.010"],["61510","0"],["0.00000001","90000000.00"]],"a":[]}}"#,
         #"{"e":"depthUpdate","E":1723161256299,"s":"BTCUSDT","U":1,"u":2,"b":[],"a":[["58710.20","0.014"]]}"#,
+        #"{"e":"depthUpdate","E":17,"s":"BTCUSDT","U":1,"u":2,"b":[["9.20","0.014"],["9.30","12.340"],["10.20","0.001"],["9.21","1.000"]],"a":[["10.25","0.014"],["10.26","0.001"]]}"#,
         #"{"stream":"btcusdt@trade","data":{"e":"trade","E":1723161256322,"T":1723161256322,"s":"BTCUSDT","t":5266583935,"p":"61800.30","q":"0.006","X":"MARKET","m":false}}"#,
         #"{"e":"trade","E":1723161256322,"s":"BTCUSDT","t":1,"p":"61800.30000000","q":"0.00600000","b":88,"a":50,"T":1723161256322,"m":true,"M":true}"#,
         #"{"stream":"btcusdt@bookTicker","data":{"e":"bookTicker","u":5123107839020,"s":"BTCUSDT","b":"61800.20","B":"2.507","a":"61800.30","A":"2.510","T":1723161256313,"E":1723161256313}}"#,
+        #"{"e":"aggTrade","E":1723161256322,"a":1,"s":"BTCUSDT","p":"61800.3","q":"0.006","f":1,"l":2,"T":1723161256322,"m":false}"#,
         #"{"u":400900217,"s":"BNBUSDT","b":"25.35190000","B":"31.21000000","a":"25.36520000","A":"40.66000000"}"#,
         #"{"stream":"x","data":{"e":"aggTrade","x":"y","z":[1]}}"#,
     ]
@@ -93,6 +95,24 @@ import Testing
                 #expect(isUsual, "\(text)")
             }
         }
+    }
+
+    /// Trades and bookTickers as the venue writes them need no look at a key; another order of the same fields does.
+    @Test func tradesAndTickersAreReadInTheirOrder_othersByTheirKeys() {
+        func isPredicted(_ text: String) -> Bool {
+            let decoder = BinanceDecoder()
+            return Array(text.utf8).withUnsafeBytes { bytes in
+                guard let source = bytes.baseAddress, let (start, isWrapped) = decoder.opened(bytes) else { return false }
+                return decoder.predicted(start, isWrapped: isWrapped, source, bytes.count) != nil
+            }
+        }
+        let isAnEvent = Self.frames.map {
+            $0.contains("@trade") || $0.contains("Ticker") || $0.contains("\"a\":1,") || $0.hasPrefix("{\"u\"")
+        }
+        #expect(isAnEvent.count { $0 } == 4)
+        #expect(Self.frames.map(isPredicted) == isAnEvent)
+        let turned = #"{"s":"BNBUSDT","u":400900217,"b":"25.351","B":"31.21","a":"25.365","A":"40.66"}"#
+        #expect(!isPredicted(turned))
     }
 
     /// A frame longer than the copy, and one with more levels than a frame may have, are left to the reader of any form.

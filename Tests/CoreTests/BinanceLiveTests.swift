@@ -44,6 +44,11 @@ import Testing
         }
 
         /// Time passes without a frame. Without pings, which `FreshnessTests` are about.
+        func advance(_ milliseconds: Int64) {
+            clock += milliseconds
+            node.advance(to: now)
+        }
+
         func requests(after milliseconds: Int64 = 0) -> [VenueRequest] {
             clock += milliseconds
             node.advance(to: now)
@@ -88,6 +93,84 @@ import Testing
         #expect(!it.isProven(0), "no event behind the book yet")
         it.depth(90, 95, 25)
         #expect(it.isProven(0) && it.gaps(0) == 0)
+    }
+
+    // MARK: Crossed books
+
+    /// The chain holds and the book is no market's: a frame was mangled on its way.
+    @Test func aCrossedBookIsNotQuotedAndAskedForAnew() {
+        let it = Harness()
+        it.depth(1, 5, 0)
+        _ = it.requests()
+        it.answer(0, id: 5)
+        #expect(it.isProven(0))
+        // A bid at 101 above the ask of 100.2.
+        it.send(#"{"e":"depthUpdate","E":1735689600500,"s":"BTCUSDT","U":6,"u":7,"pu":5,"b":[["101.0","1"]],"a":[]}"#)
+        #expect(!it.isProven(0) && it.gaps(0) == 0 && it.node.withSymbol(0) { $0.counts.crossed } == 1)
+        #expect(it.node.cacheCounts(of: 0).invalidations[MDCache.Invalidation.crossed.rawValue] == 1)
+        it.depth(8, 9, 7)
+        #expect(it.requests(after: 200) == [.snapshot(0)], "the longest first wait is 200 ms")
+        it.answer(0, id: 9)
+        it.depth(10, 11, 9)
+        #expect(it.isProven(0))
+    }
+
+    /// A venue whose books are crossed for a while: the questions become rare, and each book that does not stand is told.
+    @Test func crossedBooksAreNoStorm_andTheBackOffEndsWhenOneStands() {
+        let it = Harness(symbols: ["BTCUSDT"])
+        var id: Int64 = 5
+        var asked: [Int64] = []
+        it.depth(1, 5, 0)
+        let begun = it.now.instant
+        // A minute of a diff each 100 ms, each of which crosses the book when there is one.
+        for _ in 0..<600 {
+            it.send(
+                #"{"e":"depthUpdate","E":1735689600500,"s":"BTCUSDT","U":\#(id + 1),"u":\#(id + 2),"pu":\#(id),"b":[["101.0","1"]],"a":[]}"#,
+                after: 100)
+            id += 2
+            if it.requests() == [.snapshot(0)] {
+                asked.append(it.now.instant.since(begun) / 1_000_000)
+                it.answer(0, id: id)
+            }
+        }
+        // 0.2, 0.4, ... 5 s: five doublings, then one each five seconds; 24 a minute is all the weight there is.
+        #expect((8...18).contains(asked.count), "\(asked)")
+        #expect(asked.last! - asked[asked.count - 2] >= 4_900, "\(asked)")
+        // One that stands for half a minute is trusted again. The price has gone back.
+        it.send(
+            #"{"e":"depthUpdate","E":1735689660500,"s":"BTCUSDT","U":\#(id + 1),"u":\#(id + 2),"pu":\#(id),"b":[["101.0","0"]],"a":[]}"#,
+            after: 100)
+        id += 2
+        _ = it.requests(after: 5_000)
+        it.answer(0, id: id)
+        for _ in 0..<310 {
+            it.send(
+                #"{"e":"depthUpdate","E":1735689670500,"s":"BTCUSDT","U":\#(id + 1),"u":\#(id + 2),"pu":\#(id),"b":[],"a":[]}"#, after: 100)
+            id += 2
+        }
+        _ = it.requests()
+        #expect(it.isProven(0))
+        it.send(
+            #"{"e":"depthUpdate","E":1735689600500,"s":"BTCUSDT","U":\#(id + 1),"u":\#(id + 2),"pu":\#(id),"b":[["101.0","1"]],"a":[]}"#)
+        it.depth(id + 3, id + 4, id + 2)
+        #expect(!it.isProven(0) && it.requests(after: 200) == [.snapshot(0)])
+    }
+
+    /// A snapshot that is crossed itself is one that led nowhere.
+    @Test func aCrossedSnapshotIsAskedForAgainAfterAWait() {
+        let it = Harness()
+        it.depth(1, 5, 0)
+        _ = it.requests()
+        let sentAt = it.now
+        Array(#"{"lastUpdateId":5,"bids":[["100.5","5"]],"asks":[["100.2","4"]]}"#.utf8).withUnsafeBytes {
+            it.node.snapshotAnswered(0, $0, sentAt: sentAt, at: it.now)
+        }
+        #expect(!it.isProven(0) && it.requests(after: 199) == [])
+        it.depth(6, 7, 5)
+        #expect(it.requests(after: 1) == [.snapshot(0)])
+        it.answer(0, id: 7)
+        it.depth(8, 9, 7)
+        #expect(it.isProven(0))
     }
 
     @Test func aGapResyncsItsSymbolOnly() {

@@ -75,6 +75,11 @@ import Testing
             let volume = book.volume(levels: 5, worseThan: probe, betterThan: limit)
             #expect(volume.total == behind.reduce(0) { $0 + $1.value })
             #expect(volume.better == behind.reduce(0) { ($1.key - limit) * side.sign > 0 ? $0 + $1.value : $0 })
+            var near: [BookLevel] = .init(repeating: BookLevel(price: 0, quantity: 0), count: 5)
+            let found = near.withUnsafeMutableBufferPointer { book.read(levels: 5, worseThan: probe, into: $0.baseAddress!) }
+            #expect(near.prefix(found).elementsEqual(behind.map { BookLevel(price: $0.key, quantity: $0.value) }))
+            let first = near.withUnsafeMutableBufferPointer { book.read(levels: 5, worseThan: nil, into: $0.baseAddress!) }
+            #expect(near.prefix(first).elementsEqual(sorted.prefix(5).map { BookLevel(price: $0.key, quantity: $0.value) }))
             let best = book.volume(levels: 40, worseThan: nil, betterThan: nil)
             #expect(best.total == sorted.prefix(40).reduce(0) { $0 + $1.value } && best.better == 0)
         }
@@ -105,6 +110,10 @@ import Testing
         #expect(book.volume(.buy, levels: 5).total == 15)
         #expect(book.volume(.buy, levels: 3, betterThan: 98) == (15, 6))
         #expect(book.volume(.sell, levels: 3, betterThan: 103) == (2, 2))
+        let (bids, asks) = (book.best(.buy), book.best(.sell))
+        #expect(bids.total == 15 && bids.topThree == 15 && bids.topThree(betterThan: 98) == 6)
+        #expect(asks.total == 2 && asks.topThree(betterThan: 103) == 2 && asks.topThree(betterThan: 102) == 0)
+        #expect(bids.quantity(at: 100) == 0 && bids.quantity(at: 99) == 6 && bids.quantity(at: 98) == 9 && bids.quantity(at: 97) == nil)
         let older = book.merge(TopOfBook(bidPrice: 100, bidQuantity: 1, askPrice: 101, askQuantity: 1), id: 11, at: Instant(nanoseconds: 0))
         #expect(!older, "older than the last ticker")
 

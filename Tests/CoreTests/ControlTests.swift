@@ -46,12 +46,15 @@ struct ControlTests {
             Moment(instant: Instant(nanoseconds: (now - 1_735_689_600_000) * 1_000_000), wall: WallTime(nanoseconds: now * 1_000_000))
         }
 
+        private(set) var parts: [FeedPart] = []
+
         mutating func step(_ input: Control.Input) {
             for effect in control.step(input, at: moment) {
                 switch effect {
                 case .persist(let record): log.append(record)
                 case .send(let link, let message): sent.append((link, message))
                 case .reply(let link, let id, let outcome): replies.append((link, id, outcome))
+                case .partRecorded(_, let part): parts.append(part)
                 }
             }
         }
@@ -129,6 +132,17 @@ struct ControlTests {
     }
 
     // MARK: Experiments
+
+    /// Bytes may go to a part only when a crash cannot forget whose they are.
+    @Test func partIsTold_onceItsRecordIsDurable_andIsThereAfterARestart() throws {
+        var hub = Hub()
+        let part = FeedPart(file: "fills_20250101.jsonl", number: 1, epoch: "00000000000000aa", base: 7, prefixCRC32C: "00c0ffee")
+        hub.step(.part(host: "tokyo", part))
+        #expect(hub.parts.isEmpty)
+        hub.sync()
+        #expect(hub.parts == [part] && hub.control.parts["tokyo"] == [part])
+        #expect(Hub(replaying: hub.log).control.parts["tokyo"] == [part])
+    }
 
     @Test func experimentIsAssignedOnceItIsDurable() throws {
         var hub = Hub()

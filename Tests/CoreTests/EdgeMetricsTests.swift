@@ -35,12 +35,9 @@ import Wire
     private static func node() -> EdgeMetrics.Node {
         var metrics = NodeMetrics()
         for (arm, total, hit) in [(Arm.a, Int64(41_000), true), (.a, 150_000_000, true), (.a, 150_000_001, false), (.b, 2_000_000, true)] {
-            var record = TickRecord()
-            record.armFields.arm = arm
-            record.totalNanoseconds = total
-            record.isCacheHit = hit
-            metrics.ticked(record, bucket: LatencyBuckets.index(of: total))
+            metrics.ticked(nanoseconds: total, bucket: LatencyBuckets.index(of: total), hit ? .hit : .miss, arm)
             if total == 41_000 {
+                var record = TickRecord()
                 record.weight = 10
                 for stage in 0..<6 { record.stageNanoseconds[stage] = Int64(1000 * (stage + 1)) }
                 metrics.logged(record)
@@ -52,9 +49,11 @@ import Wire
         var cache = EdgeMetrics.CacheTotals()
         cache.invalidations[MDCache.Invalidation.priceJump.rawValue] = 2
         // 19 pings of 3 ms, one of 40.
-        (cache.refreshes[2], cache.refreshes[6], cache.refreshNanoseconds) = (19, 1, 97_000_000)
+        cache.refreshes.add(3_000_000, weight: 19)
+        cache.refreshes.add(40_000_000)
         return EdgeMetrics.Node(
-            reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
+            reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 1,
+            venueClockOffsetNanoseconds: -1_270_000_000, cache: cache, droppedRows: [0, 0, 0, 0, 3, 7])
     }
 
     private static func feeds() -> EdgeMetrics.Feeds {
@@ -123,7 +122,8 @@ import Wire
         let idle = text(
             Self.metrics(
                 node: .init(
-                    reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0, cache: .init(),
+                    reading: metrics.reading(at: Instant(nanoseconds: 0)), sequenceGaps: 0, venueClockOffsetNanoseconds: nil,
+                    cache: .init(),
                     droppedRows: .init(repeating: 0, count: 6))))
         #expect(!idle.contains("mm_md_cache_refresh_latency_p95_ms"))
         #expect(
@@ -161,10 +161,7 @@ import Wire
     @Test func windowsForgetAfterFiveMinutes() {
         var metrics = NodeMetrics()
         func tick(_ nanoseconds: Int64, hit: Bool) {
-            var record = TickRecord()
-            record.totalNanoseconds = nanoseconds
-            record.isCacheHit = hit
-            metrics.ticked(record, bucket: LatencyBuckets.index(of: nanoseconds))
+            metrics.ticked(nanoseconds: nanoseconds, bucket: LatencyBuckets.index(of: nanoseconds), hit ? .hit : .miss, .a)
         }
         func reading(atSecond second: Int64) -> NodeMetrics.Reading { metrics.reading(at: Instant(nanoseconds: second * 1_000_000_000)) }
         #expect(reading(atSecond: 6000).tickP95 == nil)

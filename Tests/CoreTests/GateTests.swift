@@ -17,11 +17,11 @@ struct GateTests {
         sums.misses = misses
         sums.fills = fills
         sums.takerFills = min(takers, fills)
-        sums.slip = Int64(slip * 1e6) * fills
-        sums.fillNotional = fills * 100_000_000_000
-        sums.slipNotional = Int128(slip * 1e6) * Int128(sums.fillNotional)
+        sums.slip = Int128(slip * 1e6) * Int128(fills)
+        sums.fillNotional = Int128(fills) * 100_000_000_000
+        sums.slipNotional = Int128(slip * 1e6) * sums.fillNotional
         sums.markoutNotional = sums.fillNotional
-        sums.netNotional = Int128(net * 1e6) * Int128(sums.markoutNotional)
+        sums.netNotional = Int128(net * 1e6) * sums.markoutNotional
         sums.squaredReturn = 300_000_000_000
         sums.returns = 300
         if ticks > 0 { sums.histogram = [(Int32(LatencyBuckets.index(of: milliseconds * 1_000_000)), ticks)] }
@@ -70,6 +70,12 @@ struct GateTests {
         #expect(Set(Gate.all.map(\.name)).count == Gate.all.count)
     }
 
+    /// The horizons are fixed in the table, with their reasons; what they cost at least, in equal increments.
+    @Test func horizonsAreThoseOfTheTable() {
+        #expect(Gate.all.map(\.decisionPairs) == [24, 24, 6, 6, 24])
+        #expect(EProcess.fewestIncrements(tunedFor: 60, alpha: 0.0125) == 13)
+    }
+
     @Test(arguments: Gate.all.map(\.name))
     func everyGateFiresOnItsHarm(name: String) throws {
         var random = SeededRandom(seed: 5)
@@ -78,11 +84,11 @@ struct GateTests {
             gate.add(
                 Self.pair(&random) { sums in
                     switch name {
-                    case "slippage_degradation": sums.slip += 2_000_000 * sums.fills
+                    case "slippage_degradation": sums.slip += 2_000_000 * Int128(sums.fills)
                     case "taker_share_increase": sums.takerFills = sums.fills
                     case "latency_regression": sums.histogram = [(Int32(LatencyBuckets.index(of: 300_000_000)), sums.ticks)]
                     case "deadline_miss_spike": sums.misses += 40
-                    default: sums.netNotional -= 4_000_000 * Int128(sums.markoutNotional)
+                    default: sums.netNotional -= 4_000_000 * sums.markoutNotional
                     }
                 })
         }
@@ -217,8 +223,24 @@ struct GateTests {
     @Test func aBetterPriceIsNoCost() throws {
         var random = SeededRandom(seed: 8)
         var gate = try Self.gate("slippage_degradation", &random)
-        for _ in 0..<60 { gate.add(Self.pair(&random) { $0.slip -= 2_000_000 * $0.fills }) }
+        for _ in 0..<60 { gate.add(Self.pair(&random) { $0.slip -= 2_000_000 * Int128($0.fills) }) }
         #expect(gate.state == .clear)
+    }
+
+    /// Fault 29: what is sampled for the log does not reach the gates; a tick of four hundred counts one four-hundredth.
+    @Test func everyTickCountsOnce() {
+        #expect(GateMetric.missRate.value(Self.sums(ticks: 400, misses: 1)) == 1.0 / 400)
+    }
+
+    /// Fault 22: one p95, that of the merged histogram.
+    @Test func p95OfTwoRowsIsThatOfTheirMergedHistogram() {
+        var both = Self.sums(ticks: 90, milliseconds: 100)
+        both += Self.sums(ticks: 10, milliseconds: 200)
+        let edges = [100, 200].map { Double(LatencyBuckets.upperEdge(of: LatencyBuckets.index(of: $0 * 1_000_000))) / 1e6 }
+        #expect(both.latencyP95(atLeast: 100) == edges[1])
+        var other = Self.sums(ticks: 10, milliseconds: 200)
+        other += Self.sums(ticks: 90, milliseconds: 100)
+        #expect(other == both)
     }
 
     @Test func silenceIsNoPass() throws {
@@ -241,6 +263,45 @@ struct GateTests {
             shuffled.add(pair.shuffled(using: &random))
         }
         #expect(straight.tests.map(\.harm) == shuffled.tests.map(\.harm))
+    }
+
+    /// Slippage that only follows the market's volatility is taken out, by what earlier pairs taught alone.
+    @Test func whatTheMarketExplainsIsTakenOut() throws {
+        var random = SeededRandom(seed: 13)
+        func half(_ volatility: Double) -> BlockSums {
+            var sums = Self.sums(slip: 0)
+            sums.slip = Int128((0.5 * volatility + Double.random(in: -0.01...0.01, using: &random)) * 1e6) * 20
+            sums.squaredReturn = Int128(volatility * volatility * 300 * 1e9)
+            return sums
+        }
+        func pair() -> [UnitPair] {
+            (0..<10).map { unit in
+                UnitPair(
+                    unit: unit, group: unit, sign: Bool.random(using: &random) ? 1 : -1,
+                    first: half(Double.random(in: 0.5...2, using: &random)), second: half(Double.random(in: 0.5...2, using: &random)))
+            }
+        }
+        let row = try #require(Gate.all.first)
+        var gate = SequentialGate(row, prePairs: (0..<12).map { _ in pair() }, units: 10)
+        #expect(abs(gate.tests[0].theta.value - 0.5) < 0.01)
+        for _ in 0..<20 { gate.add(pair()) }
+        // Without it the standard error would be about 0.02.
+        #expect(gate.tests[0].effects.estimate.map { abs($0) < 0.004 } == true)
+    }
+
+    /// Theta must not have seen the pair it corrects: the first pair's increment follows from the pre-period's theta.
+    @Test func aPairIsCorrectedByEarlierOnesOnly() throws {
+        let row = try #require(Gate.all.first)
+        func pair(slip: Double, volatility: Double) -> [UnitPair] {
+            var second = Self.sums(slip: slip)
+            second.squaredReturn = Int128(volatility * volatility * 300 * 1e9)
+            return [UnitPair(unit: 0, group: 0, sign: 1, first: Self.sums(), second: second)]
+        }
+        var gate = SequentialGate(row, prePairs: [], units: 1)
+        gate.add(pair(slip: 1, volatility: 2))
+        #expect(gate.tests[0].effects.estimate == 1)
+        gate.add(pair(slip: 1.5, volatility: 3))
+        #expect(gate.tests[0].theta.value != 0)
     }
 
     @Test func latencyNeedsBothItsTolerancesExceeded() throws {

@@ -24,7 +24,7 @@ struct IngestTests {
     }
 
     static func resume(_ length: Int64, _ name: String = file) -> Message {
-        .resume(Message.Resume(file: name, length: length, tailCRC32C: nil))
+        .resume(Message.Resume(file: name, length: length))
     }
 
     static func append(_ offset: Int64, _ bytes: Int, _ name: String = file) -> Message {
@@ -32,7 +32,7 @@ struct IngestTests {
     }
 
     static func inspection(_ length: Int64, epoch: String? = epoch) -> Ingest.Inspection {
-        Ingest.Inspection(length: length, tailCRC32C: length == 0 ? nil : "0badcafe", epoch: length == 0 ? nil : epoch)
+        Ingest.Inspection(length: length, epoch: length == 0 ? nil : epoch, blocks: length == 0 ? [] : ["0badcafe"])
     }
 
     /// An edge let in on link `a`, its file resumed at `length`.
@@ -61,11 +61,11 @@ struct IngestTests {
         guard case .hello(let said) = Self.hello() else { return }
         #expect(surveyed == [.welcome(Self.a, said, highestSeq: seqs)])
         let resume = ingest.received(Self.resume(30), on: Self.a, at: Self.start)
-        #expect(resume == [.inspect(Self.a, host: "tokyo", file: Self.file)])
+        #expect(resume == [.inspect(Self.a, host: "tokyo", file: Self.file, fromBlock: 0)])
         let inspected = ingest.inspected(Self.a, file: Self.file, Self.inspection(10))
-        #expect(inspected == [.send(Self.a, .resume(Message.Resume(file: Self.file, length: 10, tailCRC32C: "0badcafe")))])
+        #expect(inspected == [.send(Self.a, .resume(Message.Resume(file: Self.file, length: 10, blocks: ["0badcafe"])))])
         let append = ingest.received(Self.append(10, 20), on: Self.a, at: Self.start)
-        #expect(append == [.write(host: "tokyo", file: Self.file, offset: 10)])
+        #expect(append == [.write(host: "tokyo", file: Self.file, epoch: Self.epoch, offset: 10)])
         #expect(ingest.unackedBytes(of: "tokyo") == 20)
         #expect(ingest.files(of: "tokyo") == [Ingest.HeldFile(file: Self.file, length: 10)])
         let committed = ingest.committed(host: "tokyo", file: Self.file, length: 30)
@@ -186,37 +186,112 @@ struct IngestTests {
         #expect(pong == [])
     }
 
-    // MARK: Forks
+    // MARK: Parts
 
-    @Test(arguments: [(inspection(11), "11 bytes"), (inspection(4, epoch: "00000000000000bb"), "epoch")])
-    func differingFileIsRefused_andShown(found: Ingest.Inspection, why: String) throws {
+    static let part = FeedPart(file: file, number: 1, epoch: epoch, base: 4, prefixCRC32C: "00000004")
+    static let differs = Message.resume(Message.Resume(file: file, length: 9, differsAt: 4, prefixCRC32C: "00000004"))
+
+    /// The edge was restored: up to byte 4 its bytes are ours, behind that they are not.
+    @Test func otherBytesOfTheEdgeGoToAPart_onceItIsRecorded() throws {
+        var ingest = Self.open(at: 10)
+        let verify = ingest.received(Self.differs, on: Self.a, at: Self.start)
+        #expect(verify == [.verify(Self.a, host: "tokyo", file: Self.file)])
+        let begun = ingest.verified(Self.a, file: Self.file, Self.inspection(10), isDamaged: false)
+        #expect(begun.first == .record(host: "tokyo", Self.part))
+        #expect(begun.contains { if case .alarm("tokyo", "fork", _) = $0 { true } else { false } })
+        let recorded = ingest.recorded(host: "tokyo", Self.part)
+        #expect(
+            recorded == [.send(Self.a, .resume(Message.Resume(file: Self.file, length: 4, base: 4, prefixCRC32C: "00000004")))])
+        let append = ingest.received(Self.append(4, 5), on: Self.a, at: Self.start)
+        #expect(append == [.write(host: "tokyo", file: "fills_20250101.1.jsonl", epoch: Self.epoch, offset: 0)])
+        let committed = ingest.committed(host: "tokyo", file: "fills_20250101.1.jsonl", length: 5)
+        #expect(committed == [.send(Self.a, .ack(Message.Ack(file: Self.file, length: 9)))])
+        #expect(ingest.files(of: "tokyo").map(\.length) == [5, 10])
+        #expect(ingest.forks(of: "tokyo").map(\.file) == ["fills_20250101.1.jsonl"])
+        // The next connection goes on there.
+        _ = ingest.closed(Self.a, at: Self.start)
+        _ = ingest.opened(Self.b, peer: Self.tokyo)
+        _ = ingest.received(Self.hello(), on: Self.b, at: Self.start)
+        _ = ingest.surveyed(Self.b, files: [], highestSeq: [])
+        let resumed = ingest.received(Self.resume(9), on: Self.b, at: Self.start)
+        #expect(resumed == [.inspect(Self.b, host: "tokyo", file: "fills_20250101.1.jsonl", fromBlock: 0)])
+    }
+
+    @Test func bytesThatTheHubsDiskLostAreFetchedAgain() {
+        var ingest = Self.open(at: 10)
+        _ = ingest.received(Self.differs, on: Self.a, at: Self.start)
+        let effects = ingest.verified(Self.a, file: Self.file, Self.inspection(3), isDamaged: true)
+        #expect(effects == [.send(Self.a, .resume(Message.Resume(file: Self.file, length: 3, blocks: ["0badcafe"])))])
+        #expect(ingest.forks(of: "tokyo").isEmpty)
+        let append = ingest.received(Self.append(3, 5), on: Self.a, at: Self.start)
+        #expect(append == [.write(host: "tokyo", file: Self.file, epoch: Self.epoch, offset: 3)])
+    }
+
+    @Test func anotherEpochBeginsAPartAtOnce_andEachGoesOnInItsOwn() {
         var ingest = Self.open()
         _ = ingest.received(Self.resume(10), on: Self.a, at: Self.start)
-        let effects = ingest.inspected(Self.a, file: Self.file, found)
-        #expect(effects.contains { if case .send(_, .error("fork", let text)) = $0 { text.hasPrefix("'\(Self.file)'") } else { false } })
-        #expect(effects.contains { if case .alarm("tokyo", "fork", _) = $0 { true } else { false } })
-        let fork = try #require(ingest.forks(of: "tokyo").first)
-        #expect(fork.file == Self.file && fork.why.contains(why))
-        // What is on its way is dropped; other files go on.
-        let append = ingest.received(Self.append(found.length, 5), on: Self.a, at: Self.start) ?? []
-        #expect(!append.contains { if case .write = $0 { true } else { false } } && Self.closes(append) == nil)
-        let other = ingest.received(Self.resume(1, "quotes_20250101.jsonl"), on: Self.a, at: Self.start)
-        #expect(other == [.inspect(Self.a, host: "tokyo", file: "quotes_20250101.jsonl")])
+        let effects = ingest.inspected(Self.a, file: Self.file, Self.inspection(4, epoch: "00000000000000bb"))
+        #expect(
+            effects.first == .record(host: "tokyo", FeedPart(file: Self.file, number: 1, epoch: Self.epoch, base: 0, prefixCRC32C: nil)))
+        var later = Ingest()
+        later.found(host: "tokyo", files: [], parts: [Self.part])
+        _ = later.opened(Self.a, peer: Self.tokyo)
+        _ = later.received(Self.hello(epoch: "00000000000000bb"), on: Self.a, at: Self.start)
+        _ = later.surveyed(Self.a, files: [], highestSeq: [])
+        let resumed = later.received(Self.resume(9), on: Self.a, at: Self.start)
+        #expect(resumed == [.inspect(Self.a, host: "tokyo", file: Self.file, fromBlock: 0)])
     }
 
-    @Test func edgeThatFindsOtherBytesStopsTheFile() {
-        var ingest = Self.open(at: 10)
-        _ = ingest.received(.error(code: "fork", text: "'\(Self.file)': the bytes differ"), on: Self.a, at: Self.start)
-        #expect(ingest.forks(of: "tokyo").map(\.file) == [Self.file])
-        let append = ingest.received(Self.append(10, 5), on: Self.a, at: Self.start) ?? []
-        #expect(!append.contains { if case .write = $0 { true } else { false } })
-    }
+    @Test(
+        arguments: [
+            ("fills_20250101.jsonl", 0), ("fills_20250101.12.jsonl", 12), ("fills_20250101.0.jsonl", nil), ("fills_20250101.01.jsonl", nil),
+            ("fills_20250101.1.2.jsonl", nil), ("../fills_20250101.1.jsonl", nil), ("fills_20250101.-1.jsonl", nil),
+            ("fills_20250101.1001.jsonl", nil),
+        ] as [(String, Int?)])
+    func nameOfAHubsFile(name: String, number: Int?) { #expect(FeedPart.parse(name)?.number == number) }
 
-    @Test func failedWriteClosesTheConnection_andNothingIsAcknowledged() {
+    // MARK: A disk that fails
+
+    @Test func failedFileIsTriedAgainEachSecond_theConnectionStays_whatIsUnderWayIsDropped() {
         var ingest = Self.open()
         _ = ingest.received(Self.append(0, 5), on: Self.a, at: Self.start)
-        let effects = ingest.failed(host: "tokyo", file: Self.file)
-        #expect(Self.closes(effects) == "disk" && ingest.unackedBytes(of: "tokyo") == 0)
+        let failed = ingest.failed(host: "tokyo", file: Self.file)
+        #expect(failed.first == .send(Self.a, .resume(Message.Resume(file: Self.file, length: 0, isStalled: true))))
+        #expect(failed.contains { if case .alarm("tokyo", "disk", _) = $0 { true } else { false } })
+        #expect(ingest.unackedBytes(of: "tokyo") == 0 && ingest.isStalled("tokyo"))
+        let dropped = ingest.received(Self.append(5, 5), on: Self.a, at: Self.start)
+        #expect(dropped == [])
+        #expect(ingest.tick(Self.start.advanced(nanoseconds: 999_999_999)) == [])
+        let retry = ingest.tick(Self.start.advanced(nanoseconds: 1_000_000_000))
+        #expect(retry == [.inspect(Self.a, host: "tokyo", file: Self.file, fromBlock: 0)])
+        #expect(ingest.failed(host: "tokyo", file: Self.file) == [], "said once")
+        let back = ingest.inspected(Self.a, file: Self.file, Self.inspection(0))
+        #expect(back.first == .send(Self.a, .resume(Message.Resume(file: Self.file, length: 0))))
+        #expect(!ingest.isStalled("tokyo"))
+        let late = ingest.received(Self.append(10, 5), on: Self.a, at: Self.start)
+        #expect(late == [])
+        let again = ingest.received(Self.append(0, 5), on: Self.a, at: Self.start)
+        #expect(again == [.write(host: "tokyo", file: Self.file, epoch: Self.epoch, offset: 0)])
+    }
+
+    @Test func fullPoolPausesEverybody_untilHalfIsSynced() {
+        var bounds = ReplicationBounds()
+        bounds.poolBytes = 1_000
+        var ingest = Ingest(bounds: bounds)
+        for (link, host) in [(Self.a, "tokyo"), (Self.b, "osaka")] {
+            _ = ingest.opened(link, peer: Peer(role: .edge, name: host))
+            _ = ingest.received(Self.hello(host), on: link, at: Self.start)
+            _ = ingest.surveyed(link, files: [], highestSeq: [])
+            _ = ingest.received(Self.resume(1), on: link, at: Self.start)
+            _ = ingest.inspected(link, file: Self.file, Self.inspection(0))
+        }
+        let first = ingest.received(Self.append(0, 1_000), on: Self.a, at: Self.start) ?? []
+        #expect(first.count == 1)
+        let second = ingest.received(Self.append(0, 1), on: Self.b, at: Self.start) ?? []
+        #expect(second.dropFirst() == [.pauseReading(Self.a), .pauseReading(Self.b)])
+        #expect(!ingest.committed(host: "osaka", file: Self.file, length: 1).contains(.resumeReading(Self.b)))
+        let half = ingest.committed(host: "tokyo", file: Self.file, length: 600)
+        #expect(half.dropFirst() == [.resumeReading(Self.a), .resumeReading(Self.b)])
     }
 
     // MARK: Any order
@@ -238,7 +313,7 @@ struct IngestTests {
         func perform(_ effects: [Ingest.Effect], _ payload: ArraySlice<UInt8> = []) {
             for effect in effects {
                 switch effect {
-                case .write(_, _, let offset):
+                case .write(_, _, _, let offset):
                     #expect(Int(offset) == disk.count)
                     disk += payload
                 case .send(_, .ack(let ack)):

@@ -75,6 +75,73 @@ import Testing
         #expect(it.kinds(.halt).allSatisfy { $0.first < Int64(HaltCause.dailyLossSymbol.rawValue) } && it.intended().sell != nil)
     }
 
+    /// As `quoting`, for a node that may not quote.
+    private func begin(_ it: QuoteBench, symbols: Int = 1) {
+        for symbol in 0..<symbols {
+            it.prove(symbol)
+            it.tick(symbol, after: 10)
+        }
+        it.advance(10)
+    }
+
+    /// What one run lost, the next run of the same day has lost, too: for both limits, the last hundredth decides.
+    @Test(arguments: [HaltCause.dailyLossSymbol, .dailyLossHost], [1, 2] as [Int64])
+    func aLossCountsOnAfterARestart(cause: HaltCause, times: Int64) throws {
+        func bench() -> QuoteBench {
+            QuoteBench(symbols: 2) {
+                // Reached by the second loss; with one to spare, by the third.
+                let limit = Self.lost * times + (times == 2 ? 1 : 0)
+                if cause == .dailyLossSymbol { $0.limits.dailyLossSymbol = limit } else { $0.limits.dailyLossHost = limit }
+                $0.guards.volatility = Parameters.Threshold(soft: 1e9, hard: 1e9)
+            }
+        }
+        let first = bench()
+        first.quoting(symbols: 2)
+        lose(first)
+        let result = first.node.dayResult
+        let left = try #require(result)
+        #expect(left.host.change == -Self.lost && left.symbols["S0"]?.change == -Self.lost && left.symbols["S1"]?.change == 0)
+        let isHalted = times == 1
+        #expect((cause == .dailyLossHost ? left.host : left.symbols["S0"])?.isHalted == isHalted)
+
+        // The process ends; its position with it, and the day goes on.
+        let second = bench()
+        second.node.resume(try DayResult(json: left.json), at: second.now)
+        begin(second, symbols: 2)
+        #expect(
+            (second.intended(0) == (nil, nil)) == isHalted && (second.intended(1) == (nil, nil)) == (isHalted && cause == .dailyLossHost))
+        guard !isHalted else { return }
+        lose(second)
+        #expect(second.node.dayResult?.host.change == -2 * Self.lost && second.intended(0) != (nil, nil), "one below the limit")
+        let third = bench()
+        third.node.resume(second.node.dayResult!, at: third.now)
+        third.quoting(symbols: 2)
+        lose(third)
+        #expect(third.kinds(.halt).map(\.first) == [Int64(cause.rawValue)] && third.intended(0) == (nil, nil))
+    }
+
+    @Test func yesterdaysLossIsNoneOfToday_andTomorrowsHolds() throws {
+        let today = CalendarDay(containing: WallTime(nanoseconds: QuoteBench.start * 1_000_000))
+        for (shift, isHalted) in [(-1, false), (0, true), (1, true)] as [(Int64, Bool)] {
+            let it = QuoteBench()
+            it.node.resume(
+                DayResult(day: CalendarDay(number: today.number + shift), host: .init(change: -5, isHalted: true), symbols: [:]), at: it.now
+            )
+            begin(it)
+            #expect((it.intended() == (nil, nil)) == isHalted, "\(shift)")
+        }
+        // Midnight lifts it like any other.
+        let it = QuoteBench()
+        it.node.resume(.unknown(on: today), at: it.now)
+        begin(it)
+        #expect(it.intended() == (nil, nil))
+        it.clock = 1_735_776_000_500
+        it.node.advance(to: it.now)
+        it.drain()
+        it.tick(0)
+        #expect(it.intended().sell != nil && it.node.dayResult?.host == .init())
+    }
+
     @Test(arguments: [HaltCause.dailyLossSymbol, .dailyLossHost])
     func aLossThatReachesTheLimitHaltsUntilMidnight(cause: HaltCause) {
         let it = QuoteBench(symbols: 2) {

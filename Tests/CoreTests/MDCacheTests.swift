@@ -42,6 +42,21 @@ import Testing
         #expect(outcome(age: 80) { $0.freshForPricingNanoseconds = 90_000_000 } == .hit)
     }
 
+    /// The least difference of five minutes, as the frames give it; a clock that steps takes it along.
+    @Test func theVenuesClockIsKnownByTheFastestFrame() {
+        var baseline = LatenessBaseline()
+        #expect(baseline.minimum == nil)
+        _ = baseline.lateness(of: -1_269_000, at: at(0).instant)
+        _ = baseline.lateness(of: -1_271_000, at: at(40_000).instant)
+        _ = baseline.lateness(of: 5_000_000, at: at(80_000).instant)
+        #expect(baseline.minimum == -1_271_000)
+        baseline.clockStepped(by: 1_000_000)
+        #expect(baseline.minimum == -271_000)
+        // The fastest frame is five minutes old; what came since counts.
+        _ = baseline.lateness(of: 7_000_000, at: at(345_000).instant)
+        #expect(baseline.minimum == 6_000_000)
+    }
+
     /// Clocks of host and venue differ by 1.27 s in the recordings: only the excess over the minimum is lateness.
     @Test func latenessIsTheExcessOverTheFastestFrame() {
         var cache = MDCache()
@@ -83,6 +98,45 @@ import Testing
         #expect(baseline.lateness(of: -2_000, at: at(0).instant) == 0)
         #expect(baseline.lateness(of: -1_000, at: at(269_000).instant) == 1_000)
         #expect(baseline.lateness(of: -1_000, at: at(300_001).instant) == 0)
+    }
+
+    /// What is kept from one frame to the next says the same as looking at all ten windows again.
+    @Test func latenessIsAboveTheLeastOfTheLastTenWindows() {
+        var random = SeededRandom(seed: 5)
+        var baseline = LatenessBaseline()
+        var samples: [(second: Int64, difference: Int64)] = []
+        var second: Int64 = -400
+        for _ in 0..<5_000 {
+            second += Int64([0, 0, 0, 1, 7, random.next(below: 200)][random.next(below: 6)])
+            let difference = Int64(random.next(below: 1_000_000))
+            samples.append((second, difference))
+            let window = second.flooredDivision(by: 30)
+            let least = samples.filter { $0.second.flooredDivision(by: 30) > window - 10 }.map(\.difference).min() ?? 0
+            let found = baseline.lateness(of: difference, at: at(second * 1_000).instant)
+            #expect(found == difference - least)
+        }
+    }
+
+    /// A tick's two reads are answered at once where they would both hit, and nowhere else.
+    @Test func freshAgeIsWhatTheTwoReadsFind() {
+        var random = SeededRandom(seed: 6)
+        var hits = 0
+        for _ in 0..<5_000 {
+            var node = Parameters()
+            node.cache.ttlNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.freshForPricingNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.maxStaleNanoseconds = Int64(random.next(below: 100)) * 1_000_000
+            node.cache.isEnabled = random.next(below: 5) > 0
+            var cache = MDCache()
+            if random.next(below: 5) > 0 { cache.prove(at: at(1_000), venueMilliseconds: nil) }
+            if random.next(below: 5) == 0 { cache.invalidate(.priceJump, at: at(1_000).instant) }
+            let now = at(1_000 + Int64(random.next(below: 100))).instant
+            let found = withUnsafePointer(to: node) { cache.freshAge(at: now, $0) }
+            let read = cache.readForTick(at: now, answers: false, node.cache)
+            #expect(found == (read.outcome == .hit ? read.age : nil))
+            if found != nil { hits += 1 }
+        }
+        #expect(hits > 200)
     }
 
     /// Fault 33: an invalidation was undone by a refresh in flight. A gap cannot be healed by a ping.
@@ -150,7 +204,7 @@ import Testing
         _ = guards(&cache, 200)
         cache.ponged(sentAt: at(201).instant, at: at(212).instant, excess: 4_000_000, parameters)
         #expect(cache.age(at: at(212).instant) == 4_000_000, "it took 4 ms longer than the fastest")
-        #expect(!cache.isRefreshing && cache.counts.refreshesDone == 1 && cache.counts.refreshDurations[4] == 1, "12 ms: up to 20")
+        #expect(!cache.isRefreshing && cache.counts.refreshesDone == 1 && cache.counts.refreshDurations.counts[4] == 1, "12 ms: up to 20")
         let reading = guards(&cache, 213)
         #expect(reading.outcome == .hit)
         cache.ponged(sentAt: at(201).instant, at: at(214).instant, excess: 90_000_000, parameters)
@@ -403,7 +457,8 @@ import Testing
         #expect(cache.isRefreshing && cache.counts.waitsTimedOut == 1)
         cache.ponged(sentAt: at(200).instant, at: at(260).instant, excess: 0, parameters)
         let after = guards(&cache, 261)
-        #expect(after.outcome == .hit && cache.counts.refreshesBegun == 1 && cache.counts.refreshDurations[7] == 1, "60 ms: up to 100")
+        #expect(
+            after.outcome == .hit && cache.counts.refreshesBegun == 1 && cache.counts.refreshDurations.counts[7] == 1, "60 ms: up to 100")
     }
 
     /// 42: the clean-up of an old task could delete a newer one. An answer to an older question does not end the newer refresh.

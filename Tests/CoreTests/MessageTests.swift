@@ -28,8 +28,12 @@ import Wire
             Message.Welcome(
                 software: "calibrant 0.1.0", identity: "spiffe://calibrant/operator/alice", revision: Revision(term: 1, number: 13),
                 wallMilliseconds: 1_735_689_600_004, highestSeq: [])),
-        "resume": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_900, tailCRC32C: nil)),
-        "resume.hub": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_536, tailCRC32C: "00c0ffee")),
+        "resume": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_900)),
+        "resume.differs": .resume(
+            Message.Resume(file: "fills_20250101.jsonl", length: 1_065_900, differsAt: 1_048_100, prefixCRC32C: "00c0ffee")),
+        "resume.hub": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_536, blocks: ["00c0ffee"])),
+        "resume.part": .resume(
+            Message.Resume(file: "fills_20250101.jsonl", length: 1_048_100, base: 1_048_100, prefixCRC32C: "00c0ffee")),
         "append": .append(Message.Append(file: "fills_20250101.jsonl", offset: 65_536, bytes: 364)),
         "ack": .ack(Message.Ack(file: "fills_20250101.jsonl", length: 65_900)),
         "status": .status(
@@ -287,7 +291,7 @@ import Wire
         var framing = LineFraming()
         var results: [Result<LineFraming.Frame, WireError>] = []
         for piece in pieces {
-            framing.append(piece)
+            framing.append(Array(piece))
             while true {
                 do throws(WireError) {
                     guard let frame = try framing.next() else { break }
@@ -383,4 +387,8 @@ extension Message {
         }
         self = try result.get()
     }
+}
+
+extension LineFraming {
+    fileprivate mutating func append(_ bytes: [UInt8]) { bytes.withUnsafeBytes { append($0) } }
 }

@@ -52,6 +52,32 @@ import Testing
         #expect(it.ticks.last?.armFields.configHash == 9)
     }
 
+    /// How many rows ticks get follows at once, in both directions, and weights go on summing up to the ticks.
+    @Test func theSampleRateAndTheBudgetOfTickRowsFollow() {
+        let it = QuoteBench()
+        it.quoting()
+        func rows(ticks: Int, each milliseconds: Int64 = 1) -> [Int64] {
+            let before = it.ticks.count
+            for _ in 0..<ticks { it.tick(after: milliseconds) }
+            return it.ticks[before...].map(\.weight)
+        }
+        it.advance(1_000)
+        #expect(rows(ticks: 60) == [Int64](repeating: 1, count: 60))
+        reload(it) { $0.tickSampleRate = 5 }
+        #expect(rows(ticks: 60) == [Int64](repeating: 5, count: 12))
+        reload(it) {
+            $0.tickSampleRate = 1
+            $0.tickRowsPerSecondMax = 8
+        }
+        it.advance(2_000)
+        let few = rows(ticks: 600)
+        #expect((1...4).contains(few.count) && few.reduce(0, +) <= 600, "half of eight rows a second: \(few)")
+        reload(it) { $0.tickRowsPerSecondMax = 1_000 }
+        it.advance(2_000)
+        let many = rows(ticks: 60)
+        #expect(many.count == 60 && it.ticks.reduce(0) { $0 + $1.weight } == it.ticks(), "\(many)")
+    }
+
     @Test func sameParametersAreNoEvent() {
         let it = QuoteBench()
         it.quoting()

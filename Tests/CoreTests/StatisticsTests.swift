@@ -138,4 +138,36 @@ struct StatisticsTests {
         #expect(SampleRatio.p(observed: [0, 0], weights: [1, 1]) == 1)
         #expect(SampleRatio.p(observed: [10, 1], weights: [1, 0]) == 0)
     }
+
+    /// What the calculator says against experiments thrown on paper: increments of normal noise around the effect.
+    @Test func plannedTimesAreThoseOfSimulatedExperiments() throws {
+        var random = SeededRandom(seed: 21)
+        let power = SwitchbackPower(standardError: 0.0235, increments: 10, alpha: 0.0075, decisionPairs: 24)
+        func normal() -> Double { (0..<12).reduce(-6.0) { sum, _ in sum + Double.random(in: 0..<1, using: &random) } }
+        var stops: [Int] = []
+        for _ in 0..<400 {
+            // Ten increments a pair, whose mean is the estimate of the pair.
+            var process = EProcess(rho: EProcess.rho(tightestAt: 24 * 0.0235 * 0.0235, alpha: 0.0075))
+            var pair = 0
+            while !process.rejects(at: 0.0075), pair < 1000 {
+                for _ in 0..<10 { process.add((0.01 + 0.0235 * 10.0.squareRoot() * normal()) / 10) }
+                pair += 1
+            }
+            stops.append(pair)
+        }
+        stops.sort()
+        let half = try #require(power.pairs(excess: 0.01, .half))
+        let most = try #require(power.pairs(excess: 0.01, .nineTenths))
+        #expect(Double(half) > Double(stops[200]) * 0.95 && Double(half) < Double(stops[200]) * 1.3, "\(half) \(stops[200])")
+        #expect(Double(most) > Double(stops[360]) * 0.9 && Double(most) < Double(stops[360]) * 1.25, "\(most) \(stops[360])")
+        #expect(power.pairs(excess: 0, .half) == nil)
+        #expect(power.pairs(excess: 1e-6, .half) == nil)
+    }
+
+    @Test func noEffectIsFoundBeforeTheFloor() throws {
+        let power = SwitchbackPower(standardError: 1e-6, increments: 10, alpha: 0.0125, decisionPairs: 6)
+        let pairs = try #require(power.pairs(excess: 1, .half))
+        // 13 equal increments at the least.
+        #expect(pairs >= 2)
+    }
 }

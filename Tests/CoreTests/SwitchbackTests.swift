@@ -63,6 +63,23 @@ struct SwitchbackTests {
         #expect(design.place(of: "unknown", at: start) == nil)
     }
 
+    /// Snapshots are cut at multiples of 10 s: a block that ended between two would have its last markouts in a row that ends too late.
+    @Test func jitterIsWholeSteps() {
+        let design = Self.design(jitter: 300_000)
+        let jitters = Set((0..<10).map { design.jitter(of: $0) })
+        #expect(jitters.count > 3 && jitters.allSatisfy { $0.isMultiple(of: 10_000) && (0...300_000).contains($0) })
+    }
+
+    @Test func symbolsOfAClusterSwitchTogether() {
+        let design = Switchback(
+            startMilliseconds: 0, key0: 1, key1: 2,
+            clusters: [.init(symbols: ["BTC", "ETH"], group: 0, isOpposite: false), .init(symbols: ["SOL"], group: 1, isOpposite: false)])
+        for minute in 0..<200 {
+            let time = Int64(minute) * 60_000
+            #expect(design.place(of: "BTC", at: time) == design.place(of: "ETH", at: time))
+        }
+    }
+
     @Test func fewSymbolsFlipAlone() {
         #expect(Set(Switchback.matched(["A", "B", "C"]).map(\.group)).count == 3)
         let eleven = Switchback.matched((0..<11).map { "S\($0)" })

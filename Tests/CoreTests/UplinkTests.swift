@@ -38,14 +38,18 @@ struct UplinkTests {
         #expect(link.connect().compactMap(\.resumedFile) == [])
     }
 
-    @Test func tailIsComparedBeforeOneByteIsSent_andAppendsBeginAtTheHubsLength() {
+    private static func checksums(_ file: String = fills, prefix: Int64 = 0, from start: Int64 = 0, to end: Int64) -> FeedQuestion {
+        FeedQuestion(file: file, part: .checksums(prefix: prefix, start: start, end: end, blockBytes: Limits.resumeBlockBytes))
+    }
+
+    @Test func copiesAreComparedBeforeOneByteIsSent_andAppendsBeginAtTheHubsLength() {
         var link = Link()
         _ = link.step(.grew(file: Self.fills, syncedLength: 200_000))
         _ = link.connect()
-        let asked = link.step(.received(.resume(.init(file: Self.fills, length: 100_000, tailCRC32C: "01234567"))))
-        #expect(asked == [.checkTail(file: Self.fills, length: 100_000, bytes: 65_536)])
+        let asked = link.step(.received(.resume(.init(file: Self.fills, length: 100_000, blocks: ["01234567"]))))
+        #expect(asked == [.ask(Self.checksums(to: 100_000))])
         #expect(link.uplink.backlogBytes == 200_000)
-        let sent = link.step(.tail(file: Self.fills, length: 100_000, crc32c: "01234567"))
+        let sent = link.step(.answered(Self.checksums(to: 100_000), .init(blocks: ["01234567"])))
         #expect(sent == [.sendBytes(file: Self.fills, offset: 100_000, bytes: 65_536)])
         #expect(link.uplink.backlogBytes == 100_000)
         // The turn is open: nothing more until its bytes left.
@@ -87,37 +91,100 @@ struct UplinkTests {
             ])
     }
 
-    @Test func hubLengthAboveOurs_orAnotherChecksum_isAForkOfThatFileOnly() {
-        for (length, crc) in [(Int64(101), "00000000"), (50, "deadbeef"), (-1, "00000000")] {
-            var link = Link()
-            _ = link.step(.grew(file: Self.fills, syncedLength: 100))
-            _ = link.step(.grew(file: "events_20250102.jsonl", syncedLength: 100))
-            _ = link.connect()
-            var effects = link.step(.received(.resume(.init(file: Self.fills, length: length, tailCRC32C: crc))))
-            effects += link.step(.tail(file: Self.fills, length: length, crc32c: "00000000"))
-            #expect(effects.contains { if case .send(.error(code: "fork", _)) = $0 { true } else { false } })
-            #expect(effects.contains { if case .forked(Self.fills, _) = $0 { true } else { false } })
-            #expect(
-                link.step(.received(.resume(.init(file: "events_20250102.jsonl", length: 0, tailCRC32C: nil)))) == [
-                    .sendBytes(file: "events_20250102.jsonl", offset: 0, bytes: 100)
-                ])
-            #expect(link.step(.grew(file: Self.fills, syncedLength: 300)) == [])
-            // The next connection asks again: the hub may have been mended.
-            _ = link.step(.disconnected)
-            #expect(link.connect().compactMap(\.resumedFile).contains(Self.fills))
+    /// Three blocks and a half at the hub, two to a page; `equal` of them are ours.
+    @Test(arguments: 0...4) func pagesAreComparedOneByOne_upToTheFirstDifference(equal: Int) {
+        let block = Int64(Limits.resumeBlockBytes)
+        var link = Link()
+        _ = link.step(.grew(file: Self.fills, syncedLength: 5 * block))
+        _ = link.connect()
+        func page(_ from: Int64) -> Message.Resume {
+            .init(
+                file: Self.fills, length: 3 * block + 100, from: from,
+                blocks: from == 0 ? ["00000000", "00000001"] : ["00000002", "00000003"])
         }
+        func own(_ from: Int) -> FeedQuestion.Answer { .init(blocks: (from..<from + 2).map { $0 < equal ? "0000000\($0)" : "ffffffff" }) }
+        #expect(link.step(.received(.resume(page(0)))) == [.ask(Self.checksums(to: 2 * block))])
+        var effects = link.step(.answered(Self.checksums(to: 2 * block), own(0)))
+        if equal >= 2 {
+            #expect(effects == [.send(.resume(.init(file: Self.fills, length: 5 * block, from: 2)))])
+            let second = Self.checksums(from: 2 * block, to: 3 * block + 100)
+            #expect(link.step(.received(.resume(page(2)))) == [.ask(second)])
+            effects = link.step(.answered(second, own(2)))
+        }
+        guard equal < 4 else { return #expect(effects == [.sendBytes(file: Self.fills, offset: 3 * block + 100, bytes: 65_536)]) }
+        var start: Int64 = 0
+        if equal > 0 {
+            let row = FeedQuestion(file: Self.fills, part: .row(at: Int64(equal) * block))
+            #expect(effects == [.ask(row)])
+            start = Int64(equal) * block - 7
+            effects = link.step(.answered(row, .init(prefixCRC32C: "0000abcd", rowStart: start)))
+        }
+        let prefix = equal > 0 ? "0000abcd" : nil
+        #expect(
+            effects == [
+                .send(.resume(.init(file: Self.fills, length: 5 * block, differsAt: start, prefixCRC32C: prefix))),
+                .differs(file: Self.fills, at: start),
+            ])
+        // The hub goes on in a part; its beginning need not be read again.
+        let part = Message.Resume(file: Self.fills, length: start, base: start, prefixCRC32C: prefix)
+        #expect(link.step(.received(.resume(part))) == [.sendBytes(file: Self.fills, offset: start, bytes: 65_536)])
     }
 
-    @Test func aTailAnsweredAfterAReconnectIsOnlyUsedWhenItIsAskedForAgain() {
+    @Test func hubThatHoldsMoreThanWeHave_andAPartWhoseBeginningIsOtherNow_differ() {
         var link = Link()
         _ = link.step(.grew(file: Self.fills, syncedLength: 100))
         _ = link.connect()
-        _ = link.step(.received(.resume(.init(file: Self.fills, length: 40, tailCRC32C: "00000001"))))
+        let differs = Uplink.Effect.send(.resume(.init(file: Self.fills, length: 100, differsAt: 0)))
+        #expect(
+            link.step(.received(.resume(.init(file: Self.fills, length: 101, blocks: ["00000000"])))).first == .ask(Self.checksums(to: 0)))
+        #expect(link.step(.answered(Self.checksums(to: 0), .init())).first == differs)
         _ = link.step(.disconnected)
         _ = link.connect()
-        #expect(link.step(.tail(file: Self.fills, length: 40, crc32c: "00000001")) == [])
+        let part = Message.Resume(file: Self.fills, length: 60, base: 60, prefixCRC32C: "00000001")
+        #expect(link.step(.received(.resume(part))) == [.ask(Self.checksums(prefix: 60, from: 60, to: 60))])
+        #expect(link.step(.answered(Self.checksums(prefix: 60, from: 60, to: 60), .init(prefixCRC32C: "00000002"))).first == differs)
+        // A part that begins behind our end.
+        _ = link.step(.disconnected)
+        _ = link.connect()
+        #expect(link.step(.received(.resume(.init(file: Self.fills, length: 160, base: 160, prefixCRC32C: "00000001")))).first == differs)
+    }
+
+    @Test func stalledFileWaitsForTheHub_othersGoOn() {
+        var link = Link()
+        link.stream([Self.fills, "events_20250102.jsonl"])
+        _ = link.step(.grew(file: Self.fills, syncedLength: 5_000_001))
+        while link.step(.turnEnded).contains(where: { $0.appendedBytes > 0 }) {}
+        #expect(link.step(.grew(file: "events_20250102.jsonl", syncedLength: 11)) == [], "the window is full")
+        _ = link.step(.received(.resume(.init(file: Self.fills, length: 1, isStalled: true))))
+        #expect(link.step(.turnEnded) == [] && link.step(.grew(file: Self.fills, syncedLength: 5_000_002)) == [])
+        #expect(link.uplink.backlogBytes == 5_000_012)
+        let back = link.step(.received(.resume(.init(file: Self.fills, length: 1, blocks: ["00000000"]))))
+        #expect(back == [.ask(Self.checksums(to: 1))])
         #expect(
-            link.step(.received(.resume(.init(file: Self.fills, length: 0, tailCRC32C: nil)))) == [
+            link.step(.answered(Self.checksums(to: 1), .init(blocks: ["00000000"]))) == [
+                .sendBytes(file: Self.fills, offset: 1, bytes: 65_536)
+            ])
+    }
+
+    @Test func fileThatCannotBeReadIsTriedAgain() {
+        var link = Link()
+        link.stream([Self.fills])
+        _ = link.step(.unreadable(file: Self.fills))
+        #expect(link.step(.tick) == [])
+        link.now = Instant(nanoseconds: Limits.edgeReadRetryNanoseconds)
+        #expect(link.step(.tick).compactMap(\.resumedFile) == [Self.fills])
+    }
+
+    @Test func answerOfAConnectionGoneIsOnlyUsedWhenItIsAskedForAgain() {
+        var link = Link()
+        _ = link.step(.grew(file: Self.fills, syncedLength: 100))
+        _ = link.connect()
+        _ = link.step(.received(.resume(.init(file: Self.fills, length: 40, blocks: ["00000001"]))))
+        _ = link.step(.disconnected)
+        _ = link.connect()
+        #expect(link.step(.answered(Self.checksums(to: 40), .init(blocks: ["00000001"]))) == [])
+        #expect(
+            link.step(.received(.resume(.init(file: Self.fills, length: 0)))) == [
                 .sendBytes(file: Self.fills, offset: 0, bytes: 100)
             ])
     }
@@ -148,7 +215,7 @@ struct UplinkTests {
                 .send(.error(code: "unexpected", text: "an edge takes no 'progress'"))
             ])
         #expect(
-            link.step(.received(.resume(.init(file: "fills_19990101.jsonl", length: 0, tailCRC32C: nil)))) == [
+            link.step(.received(.resume(.init(file: "fills_19990101.jsonl", length: 0)))) == [
                 .send(.error(code: "unknown_file", text: "there is no 'fills_19990101.jsonl' here"))
             ])
         #expect(link.step(.say(.pong(number: 3))) == [.send(.pong(number: 3))])
@@ -227,8 +294,8 @@ struct UplinkTests {
         // The hub holds all but the last day.
         _ = link.step(.connected(Link.hello))
         _ = link.step(.received(.welcome(Link.welcome)))
-        _ = link.step(.received(.resume(.init(file: Self.fills, length: 513_600, tailCRC32C: "00000000"))))
-        _ = link.step(.tail(file: Self.fills, length: 513_600, crc32c: "00000000"))
+        _ = link.step(.received(.resume(.init(file: Self.fills, length: 513_600, blocks: ["00000000"]))))
+        _ = link.step(.answered(Self.checksums(to: 513_600), .init(blocks: ["00000000"])))
         let hours = (link.uplink.reading(at: link.now).oldestUnackedNanoseconds ?? 0) / 3_600_000_000_000
         #expect((23...27).contains(hours), "\(hours)")
     }
@@ -327,7 +394,7 @@ private struct Link {
         for file in files { _ = step(.grew(file: file, syncedLength: 1)) }
         _ = connect()
         for file in files {
-            _ = step(.received(.resume(.init(file: file, length: 0, tailCRC32C: nil))))
+            _ = step(.received(.resume(.init(file: file, length: 0))))
             _ = step(.turnEnded)
             _ = step(.received(.ack(.init(file: file, length: 1))))
         }
@@ -350,7 +417,7 @@ private struct World {
     /// In flight each way; lost when the connection breaks.
     private var toHub: [ToHub] = []
     private var toEdge: [Message] = []
-    private var tails: [(file: String, length: Int64)] = []
+    private var questions: [FeedQuestion] = []
     private var isTurnOpen = false
     private var mayConnect = false
     private var isUp = false
@@ -419,16 +486,16 @@ private struct World {
             switch effect {
             case .connect: mayConnect = true
             case .send(let message): toHub.append(.message(message))
-            case .checkTail(let file, let length, let bytes):
-                if length > synced[file]! || bytes > Limits.resumeCheckBytes { problems.append("tail of \(file) at \(length)") }
-                tails.append((file, length))
+            case .ask(let question):
+                if case .checksums(_, _, let end, _) = question.part, end > synced[question.file]! { problems.append("\(question)") }
+                questions.append(question)
             case .sendBytes(let file, let offset, let bytes):
                 if offset + Int64(bytes) > synced[file]! { problems.append("unsynced byte of \(file)") }
                 isTurnOpen = true
                 toHub.append(.append(file: file, offset: offset, bytes: bytes))
                 appends += 1
             case .close(let code, let text): problems.append("closed: \(code) \(text)")
-            case .forked(let file, let text): problems.append("forked: \(file) \(text)")
+            case .differs(let file, let at): problems.append("differs: \(file) \(at)")
             case .welcomed, .deliver, .complained: break
             }
         }
@@ -443,9 +510,10 @@ private struct World {
     }
 
     private mutating func answerTail() {
-        guard !tails.isEmpty else { return }
-        let (file, length) = tails.removeFirst()
-        input(.tail(file: file, length: length, crc32c: Self.checksum(file, length)))
+        guard !questions.isEmpty else { return }
+        let question = questions.removeFirst()
+        guard case .checksums(_, let start, let end, _) = question.part else { return problems.append("\(question)") }
+        input(.answered(question, .init(blocks: Self.blocks(question.file, start, end))))
     }
 
     private mutating func connect() {
@@ -472,8 +540,9 @@ private struct World {
             isWelcomed = true
         case .message(.resume(let resume)):
             let length = hubWritten[resume.file] ?? 0
-            toEdge.append(
-                .resume(.init(file: resume.file, length: length, tailCRC32C: length > 0 ? Self.checksum(resume.file, length) : nil)))
+            let start = resume.from * Int64(Limits.resumeBlockBytes)
+            let page = Self.blocks(resume.file, start, min(length, start + 2 * Int64(Limits.resumeBlockBytes)))
+            toEdge.append(.resume(.init(file: resume.file, length: length, from: resume.from, blocks: page)))
         case .message(.ping(let number)): toEdge.append(.pong(number: number))
         case .message: break
         case .append(let file, let offset, let bytes):
@@ -499,7 +568,12 @@ private struct World {
         input(.received(toEdge.removeFirst()))
     }
 
-    private static func checksum(_ file: String, _ length: Int64) -> String { CRC32C.text(of: "\(file)@\(length)".utf8) }
+    /// Of the blocks that begin at `start`, the last one up to `end`: as if every file had bytes of its own.
+    private static func blocks(_ file: String, _ start: Int64, _ end: Int64) -> [String] {
+        stride(from: start, to: end, by: Limits.resumeBlockBytes).map { block in
+            CRC32C.text(of: "\(file)@\(block)-\(min(end, block + Int64(Limits.resumeBlockBytes)))".utf8)
+        }
+    }
 }
 
 struct CRC32CTests {
@@ -509,5 +583,24 @@ struct CRC32CTests {
             ([UInt8](repeating: 0, count: 32), "8a9136aa"), ([UInt8](repeating: 0xff, count: 32), "62a8ab43"), (Array(0..<32), "46dd794e"),
             (Array("123456789".utf8), "e3069283"), ([], "00000000"),
         ] as [([UInt8], String)])
-    func knownVectors(bytes: [UInt8], text: String) { #expect(CRC32C.text(of: bytes) == text) }
+    func knownVectors(bytes: [UInt8], text: String) {
+        #expect(CRC32C.text(of: bytes) == text)
+        var checksum = CRC32C()
+        bytes.withUnsafeBytes { checksum.combine($0) }
+        #expect(checksum.text == text)
+    }
+
+    @Test func eightBytesAStepAreTheSameAsOne_inAnyPieces() {
+        var random = SeededRandom(seed: 1)
+        let bytes = (0..<1_000).map { _ in UInt8(truncatingIfNeeded: random.next()) }
+        for _ in 0..<100 {
+            let cut = random.next(below: bytes.count)
+            var checksum = CRC32C()
+            bytes.withUnsafeBytes { bytes in
+                checksum.combine(UnsafeRawBufferPointer(rebasing: bytes[..<cut]))
+                checksum.combine(UnsafeRawBufferPointer(rebasing: bytes[cut...]))
+            }
+            #expect(checksum.text == CRC32C.text(of: bytes))
+        }
+    }
 }

@@ -61,6 +61,43 @@ import Testing
         #expect(venue.wait() == 0)
     }
 
+    /// Instruments that no file names are the venue's, and asked for again: the tick of one changes while it is quoted.
+    @Test func aChangedInstrumentIsNotQuotedAnyMore() throws {
+        let directory = try Binaries.temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: directory) }
+        let (venue, address) = try Self.venue("binance-usdm", "BTCUSDT,ETHUSDT", ["--change-instrument-after", "1"])
+        try "{}\n".write(toFile: directory + "/instruments.yaml", atomically: true, encoding: .utf8)
+        let edge = try LiveProcess(
+            "edge-node",
+            [
+                "run", "--config", Repository.path("config/edge.yaml"), "--set", "artifacts_dir=\(directory)", "--set",
+                "venue.name=binance-usdm", "--set", "venue.url=ws://\(address)/stream", "--set", "venue.symbols=BTCUSDT,ETHUSDT", "--set",
+                "metrics.listen=off", "--set", "instruments_file=\(directory)/instruments.yaml", "--set", "pipeline.pipeline_sample_rate=1",
+            ])
+        #expect(edge.standardError.contains("Instruments come from the venue"))
+        func rows() -> FeedRows? { try? FeedRows(directory: directory + "/feeds") }
+        func ordersOf(_ symbol: String) -> Int { rows()?["quotes"].count { $0.text("symbol") == symbol } ?? 0 }
+        try Self.wait(for: "orders of both", edge) { ordersOf("BTCUSDT") > 2 && ordersOf("ETHUSDT") > 2 }
+        // As each hour, and when it is told to.
+        edge.signal(SIGHUP)
+        try Self.wait(for: "the halt", edge) { rows()?["events"].contains { $0.text("event") == "halt" } == true }
+        let halt = try #require(rows()?["events"].first { $0.text("event") == "halt" })
+        #expect(halt.text("symbol") == "BTCUSDT" && halt.object("detail").text("cause") == "instrument", "\(halt)")
+        #expect(edge.standardError.contains("has changed an instrument"))
+        let before = ordersOf("ETHUSDT")
+        try Self.wait(for: "more orders of the other", edge) { ordersOf("ETHUSDT") > before + 5 }
+        edge.signal(SIGTERM)
+        #expect(edge.wait() == 0)
+        // Order latency is 5 ms; the sandbox may stop for a while, hence the margin.
+        let last = try #require(rows()?["quotes"].filter { $0.text("symbol") == "BTCUSDT" }.map { $0.integer("ts") }.max())
+        #expect(last <= halt.integer("ts") + 500)
+        let summary = try Self.object(edge.lastLine())
+        let symbols = try #require(summary["symbols"] as? [[String: Any]])
+        #expect(symbols.map { $0["proven"] as? Bool } == [false, true])
+        venue.signal(SIGTERM)
+        #expect(venue.wait() == 0)
+    }
+
     @Test func whatIsRecordedReplaysToTheSameTop() throws {
         let (wire, symbol) = ("binance-spot", "BTCUSDT")
         let directory = try Binaries.temporaryDirectory()

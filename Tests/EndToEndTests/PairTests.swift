@@ -144,6 +144,7 @@ import Testing
         }
         let own = try fleet.hubctl(["kill", "--release", "--all", "--reason", "test"])
         #expect(own.status == 4, "\(own.standardError)")
+        try eventually("edge-b ticks, halted") { try fleet.feeds("edge-b")["pipeline_ticks"].last?.flag("halted") == true }
         let beforeRelease = try fleet.feeds("edge-b")
         _ = try fleet.json(["kill", "--release", "--all", "--reason", "test"], as: "bob")
         try eventually("edge-b quotes again") {

@@ -34,6 +34,37 @@ struct RunTests {
         #expect(Set(rows["pipeline_ticks"].compactMap { $0.text("symbol") }) == ["BTCUSDT", "ETHUSDT"])
     }
 
+    /// The limit of the day holds for the day, not for the process: kill -9, and the next start places nothing.
+    @Test func aDailyLossOutlivesTheProcess() throws {
+        let rig = try EdgeRig(["--set", "limits.daily_loss_host=0.02"])
+        let file = rig.artifacts + "/day_result.json"
+        try rig.wait(for: "a loss that has reached the limit, on disk") {
+            (try? String(contentsOfFile: file, encoding: .utf8))?.contains(#""halted":true"#) == true
+        }
+        rig.edge.signal(SIGKILL)
+        #expect(rig.edge.wait() == 128 + SIGKILL)
+        let written = try Summary(String(contentsOfFile: file, encoding: .utf8))
+        #expect((written.object["change"] as? NSNumber)?.doubleValue ?? 0 <= -0.02 + 0.0002)
+
+        try rig.startAgain()
+        try rig.wait(for: "ticks, halted") { try rig.metric("mm_ticks_total") ?? 0 > 60 }
+        #expect(try rig.metric("mm_quotes_total") == 0)
+        #expect(rig.edge.standardError.contains("daily loss limit was reached before this start"))
+        #expect(rig.stop() == 0)
+
+        // A file that cannot be read is the limit reached; one that is not there is a day without a loss.
+        try "{".write(toFile: file, atomically: true, encoding: .utf8)
+        try rig.startAgain()
+        try rig.wait(for: "ticks, halted") { try rig.metric("mm_ticks_total") ?? 0 > 60 }
+        #expect(try rig.metric("mm_quotes_total") == 0)
+        #expect(rig.edge.standardError.contains("stop the edge, remove the file"))
+        #expect(rig.stop() == 0)
+        try FileManager.default.removeItem(atPath: file)
+        try rig.startAgain()
+        try rig.wait(for: "quotes") { try rig.metric("mm_quotes_total") ?? 0 > 0 }
+        #expect(rig.stop() == 0)
+    }
+
     @Test func killFileCancelsEverything_staysOverARestart_andIsLiftedOnTheHostOnly() throws {
         let rig = try EdgeRig()
         try rig.wait(for: "quotes") { try rig.metric("mm_quotes_total") ?? 0 > 4 }

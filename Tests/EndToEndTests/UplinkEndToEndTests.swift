@@ -193,8 +193,10 @@ private final class ScriptedHub: Sendable {
                 ]
             case .resume(let resume):
                 let held = state.files[resume.file] ?? []
-                let crc = held.isEmpty ? nil : CRC32C.text(of: held.suffix(Limits.resumeCheckBytes))
-                return [.resume(.init(file: resume.file, length: Int64(held.count), tailCRC32C: crc))]
+                let blocks = stride(from: 0, to: held.count, by: Limits.resumeBlockBytes).map {
+                    CRC32C.text(of: held[$0..<min(held.count, $0 + Limits.resumeBlockBytes)])
+                }
+                return [.resume(.init(file: resume.file, length: Int64(held.count), blocks: blocks))]
             case .append(let append):
                 let held = state.files[append.file]?.count ?? 0
                 if Int64(held) != append.offset { state.problems.append("\(append.file): at \(append.offset), not \(held)") }

@@ -315,7 +315,7 @@ private final class FaultyDisk: Sendable {
 
     var calls: FileCalls {
         FileCalls(
-            write: { [self] descriptor, bytes, count in
+            write: { [self] descriptor, bytes, count, offset in
                 let part = state.withLock { state in
                     defer { if state.room != .max { state.room = max(0, state.room - count) } }
                     return min(count, state.room)
@@ -324,7 +324,7 @@ private final class FaultyDisk: Sendable {
                     errno = ENOSPC
                     return -1
                 }
-                return write(descriptor, bytes, part)
+                return pwrite(descriptor, bytes, part, offset)
             },
             sync: { [self] descriptor in
                 guard state.withLock({ $0.syncFails }) else { return fdatasync(descriptor) }

@@ -9,14 +9,6 @@ import Testing
 ///
 /// `FUZZ_ROUNDS` (default 4) repeats with other seeds; a round is 60,000 damaged frames among 40,000 sound ones.
 struct BybitFuzzTests {
-    private static let extremes: [String] = [
-        "0", "1", "-1", "-0", "1e308", "9223372036854775807", "-9223372036854775808", "99999999999999999999999999", "NaN", "Infinity",
-        "null", "true", "false", "\"\"", "\"NaN\"", "\"-5.1\"", "\"1e9\"", "\"576460752.3\"", "\"0.000000001\"", "\"61800.123456789\"",
-        "[]",
-        "{}", "[[\"1\"]]", "[[\"1\",\"1\",[]]]", "\"\\u0000\"", "\"\\ud800\"", "\"snapshot\"", "\"orderbook.1.BTCUSDT\"",
-        "\"orderbook.99999999999999999999.BTCUSDT\"", "\"publicTrade.\"", "\"publicTrade.BTCUSDT\"",
-    ]
-
     @Test func damagedFramesNeverTrap() {
         let rounds = Int(ProcessInfo.processInfo.environment["FUZZ_ROUNDS"] ?? "") ?? 4
         for seed in 1...UInt64(max(1, rounds)) { fuzz(seed: seed) }
@@ -53,7 +45,7 @@ struct BybitFuzzTests {
             var frame = Array(
                 Self.frame(symbol, &updates, clock / 1_000_000, wantsSnapshot: !node.takeRequests().isEmpty, &random).utf8)
             if random.chance(perMillion: 600_000) {
-                damage(&frame, &random)
+                FrameDamage.apply(to: &frame, &random)
                 damaged += 1
             }
             let before = fingerprint(node)
@@ -114,26 +106,6 @@ struct BybitFuzzTests {
             updates[symbol] += random.below(3)
             return
                 #"{"data":{"u":\#(updates[symbol]),"s":"\#(name)","b":[\#(levels(-1, 30, &random))],"a":[\#(levels(1, 30, &random))]},"topic":"orderbook.50.\#(name)","ts":\#(milliseconds),"type":"snapshot"}"#
-        }
-    }
-
-    /// One edit of the bytes: flipped, removed, doubled, cut, or a value replaced by an extreme one.
-    private func damage(_ frame: inout [UInt8], _ random: inout PRNG) {
-        guard !frame.isEmpty else { return }
-        let place = Int(random.below(Int64(frame.count)))
-        switch random.below(7) {
-        case 0: frame[place] ^= UInt8(truncatingIfNeeded: 1 << random.below(8))
-        case 1: frame.remove(at: place)
-        case 2: frame.insert(UInt8(truncatingIfNeeded: random.below(256)), at: place)
-        case 3: frame.removeSubrange(place...)
-        case 4: frame.insert(contentsOf: frame[0..<place], at: place)
-        default:
-            let starts = frame.indices.filter { frame[$0] == UInt8(ascii: ":") || frame[$0] == UInt8(ascii: "[") }
-            guard !starts.isEmpty else { return }
-            let start = starts[Int(random.below(Int64(starts.count)))] + 1
-            var end = start
-            while end < frame.count, ![UInt8(ascii: ","), UInt8(ascii: "}"), UInt8(ascii: "]")].contains(frame[end]) { end += 1 }
-            frame.replaceSubrange(start..<end, with: Array(Self.extremes[Int(random.below(Int64(Self.extremes.count)))].utf8))
         }
     }
 }

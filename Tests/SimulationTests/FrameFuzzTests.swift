@@ -9,14 +9,6 @@ import Testing
 ///
 /// `FUZZ_ROUNDS` (default 4) repeats with other seeds; a round is about 36,000 frames.
 struct FrameFuzzTests {
-    private static let extremes: [String] = [
-        "0", "-1", "-0", "1e308", "1e-308", "9223372036854775807", "-9223372036854775808", "99999999999999999999999999", "4102444799999",
-        "NaN",
-        "Infinity", "null", "true", "\"\"", "\"NaN\"", "\"-5.1\"", "\"1e9\"", "\"576460752.3\"", "\"0.000000001\"", "\"61800.123456789\"",
-        "[]",
-        "{}", "[[\"1\"]]", "[[\"1\",\"1\",[]]]", "\"\\u0000\"", "\"\\ud800\"",
-    ]
-
     @Test func damagedFramesNeverTrap() {
         let rounds = Int(ProcessInfo.processInfo.environment["FUZZ_ROUNDS"] ?? "") ?? 4
         for seed in 1...UInt64(max(1, rounds)) { fuzz(seed: seed) }
@@ -49,7 +41,7 @@ struct FrameFuzzTests {
                 case 0: index += 1  // Lost.
                 case 1: frames.insert(frames[index], at: index)  // Repeated.
                 case 2 where index + 1 < frames.count: frames.swapAt(index, index + 1)
-                default: damage(&frames[index], &random)
+                default: FrameDamage.apply(to: &frames[index], &random)
                 }
             }
             guard index < frames.count else { break }
@@ -68,26 +60,6 @@ struct FrameFuzzTests {
         // A snapshot that waits for its symbol may be replaced by another one, and is then in no count.
         #expect((sent - 3...sent).contains(used + rejected + node.otherMessages), "seed \(seed)")
         #expect(used > 0)
-    }
-
-    /// One edit of the bytes: flipped, removed, doubled, cut, or a value replaced by an extreme one.
-    private func damage(_ frame: inout [UInt8], _ random: inout PRNG) {
-        guard !frame.isEmpty else { return }
-        let place = Int(random.below(Int64(frame.count)))
-        switch random.below(7) {
-        case 0: frame[place] ^= UInt8(truncatingIfNeeded: 1 << random.below(8))
-        case 1: frame.remove(at: place)
-        case 2: frame.insert(UInt8(truncatingIfNeeded: random.below(256)), at: place)
-        case 3: frame.removeSubrange(place...)
-        case 4: frame.insert(contentsOf: frame[0..<place], at: place)
-        default:
-            let starts = frame.indices.filter { frame[$0] == UInt8(ascii: ":") || frame[$0] == UInt8(ascii: "[") }
-            guard !starts.isEmpty else { return }
-            let start = starts[Int(random.below(Int64(starts.count)))] + 1
-            var end = start
-            while end < frame.count, ![UInt8(ascii: ","), UInt8(ascii: "}"), UInt8(ascii: "]")].contains(frame[end]) { end += 1 }
-            frame.replaceSubrange(start..<end, with: Array(Self.extremes[Int(random.below(Int64(Self.extremes.count)))].utf8))
-        }
     }
 
     private func frames(seed: UInt64) -> [[UInt8]] {

@@ -217,6 +217,12 @@ package struct PaperSide: Sendable {
         return end(.cancelled, at: now)
     }
 
+    /// Whether a public trade at that price is at or through our order's.
+    @inline(__always) package func isReached(by aggressor: Side, _ price: Int64) -> Bool {
+        guard let restingPrice else { return false }
+        return side == .buy ? aggressor == .sell && price <= restingPrice : aggressor == .buy && price >= restingPrice
+    }
+
     /// A public trade. `aggressor` is the side that took liquidity.
     package mutating func trade(aggressor: Side, price: Int64, lots: Int64) -> Fill? {
         guard let restingPrice, aggressor == side.opposite else { return nil }
@@ -246,6 +252,9 @@ package struct PaperSide: Sendable {
         queue.display(book.quantity(side, at: restingPrice))
         return nil
     }
+
+    /// The same where the other side's best stands off our price: the newest quantity displayed at it.
+    @inline(__always) package mutating func display(_ quantity: Int64) { queue.display(quantity) }
 
     package mutating func takeAbsorbed() -> Int64 { queue.takeAbsorbed() }
 

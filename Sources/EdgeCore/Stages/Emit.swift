@@ -78,7 +78,9 @@ package enum EmitStage {
 
     private static func checked(_ price: Int64, _ lots: Int64, room: Int64, _ midTwice: Int64, _ limits: HardLimits) -> Target? {
         guard price > 0 else { return nil }
-        let allowed = min(lots, limits.orderLots, room, limits.notional / price)
+        var allowed = min(lots, limits.orderLots, room)
+        let (worth, overflowed) = allowed.multipliedReportingOverflow(by: price)
+        if overflowed || worth > limits.notional { allowed = min(allowed, limits.notional / price) }
         guard allowed >= max(1, limits.minimumLots), Int128(allowed) * Int128(price) >= Int128(limits.minimumNotional) else { return nil }
         // |price - mid| / mid <= collar, in whole numbers: |2 price - midTwice| * 1e10 <= collar * midTwice.
         let distance = Int128((2 * price - midTwice).magnitude) * 10_000_000_000

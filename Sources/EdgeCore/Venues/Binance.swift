@@ -49,6 +49,18 @@ package struct RawLevel: Sendable {
     package var quantity: DecimalText
 }
 
+/// A level as the digits of its two numbers, without their points.
+struct LevelDigits: BitwiseCopyable {
+    var price: UInt64
+    var quantity: UInt64
+}
+
+/// How many of the digits stand behind the point, in every level of a side.
+struct LevelPlaces: BitwiseCopyable {
+    var price: Int
+    var quantity: Int
+}
+
 /// What a Binance frame says. Levels are in the decoder's `bids` and `asks`; texts point into the frame.
 package enum BinanceFrame {
     case depth(symbol: UnsafeRawBufferPointer, first: Int64, last: Int64, previous: Int64?, eventMilliseconds: Int64)
@@ -72,6 +84,9 @@ package struct BinanceDecoder: ~Copyable {
     package internal(set) var bidCount = 0
     package internal(set) var askCount = 0
     let levels: UnsafeMutablePointer<RawLevel>
+    /// What stands there instead of `levels` for a side that has `sidePlaces`.
+    let digits: UnsafeMutablePointer<LevelDigits>
+    var sidePlaces: InlineArray<2, LevelPlaces?> = .init(repeating: nil)
     /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
     let converted: UnsafeMutablePointer<BookLevel>
     /// A copy of the frame with room behind it (`BinanceFastPath`).
@@ -79,22 +94,42 @@ package struct BinanceDecoder: ~Copyable {
 
     package init() {
         levels = .allocate(capacity: 2 * Limits.frameLevelsMax)
+        digits = .allocate(capacity: 2 * Limits.frameLevelsMax)
         converted = .allocate(capacity: 2 * Limits.frameLevelsMax)
         copy = .allocate(byteCount: Self.copyBytesMax + Self.padding, alignment: 16)
     }
 
     deinit {
         levels.deallocate()
+        digits.deallocate()
         converted.deallocate()
         copy.deallocate()
     }
 
-    package func bid(_ index: Int) -> RawLevel { levels[index] }
-    package func ask(_ index: Int) -> RawLevel { levels[Limits.frameLevelsMax + index] }
+    package func bid(_ index: Int) -> RawLevel { level(index, side: 0) }
+    package func ask(_ index: Int) -> RawLevel { level(index, side: 1) }
 
-    package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+    private func level(_ index: Int, side: Int) -> RawLevel {
+        let place = side * Limits.frameLevelsMax + index
+        guard let places = sidePlaces[side] else { return levels[place] }
+        return RawLevel(
+            price: DecimalText(digits: digits[place].price, places: places.price),
+            quantity: DecimalText(digits: digits[place].quantity, places: places.quantity))
+    }
+
+    @inline(__always) package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {
+        guard let source = bytes.baseAddress, let (start, isWrapped) = opened(bytes) else { return try decodeAnyForm(bytes) }
+        if let frame = predicted(start, isWrapped: isWrapped, source, bytes.count) { return frame }
+        return try decode(bytes, start, isWrapped: isWrapped)
+    }
+
+    @inline(never) private mutating func decode(
+        _ bytes: UnsafeRawBufferPointer, _ start: UsualReader, isWrapped: Bool
+    ) throws(FrameRejection) -> BinanceFrame {
         var fields = Fields()
-        if usual(bytes, &fields) { return try frame(fields).get() }
+        if let source = bytes.baseAddress, usual(start, isWrapped: isWrapped, source, bytes.count, &fields) {
+            return try frame(fields).get()
+        }
         return try decodeAnyForm(bytes)
     }
 
@@ -252,6 +287,7 @@ package struct BinanceDecoder: ~Copyable {
 
     private mutating func readLevels(_ reader: inout JSONReader, side: Int, _ fields: inout Fields) throws(JSONError) -> Int {
         let target = levels + side * Limits.frameLevelsMax
+        sidePlaces[side] = nil
         var count = 0
         try reader.beginArray()
         while try reader.nextElement() {

@@ -17,34 +17,107 @@ extension BinanceDecoder {
 
     /// True when the frame is of the usual form; `fields`, levels and counts are then its own. False leaves them in no particular state.
     mutating func usual(_ bytes: UnsafeRawBufferPointer, _ fields: inout Fields) -> Bool {
-        guard let source = bytes.baseAddress, bytes.count >= 32, bytes.count <= Self.copyBytesMax, copyASCII(source, bytes.count) else {
-            return false
-        }
-        var reader = UsualReader(UnsafeRawPointer(copy))
-        let isWrapped = reader.take(Self.streamKey)
-        if isWrapped {
-            guard reader.skipText(), reader.take(Self.dataKey), reader.take(byte: 0x7b) else { return false }
-        } else {
-            guard reader.take(byte: 0x7b) else { return false }
-        }
+        guard let (start, isWrapped) = opened(bytes), let source = bytes.baseAddress else { return false }
+        return usual(start, isWrapped: isWrapped, source, bytes.count, &fields)
+    }
+
+    /// The same of a frame that `opened` has read the beginning of.
+    mutating func usual(
+        _ start: UsualReader, isWrapped: Bool, _ source: UnsafeRawPointer, _ count: Int, _ fields: inout Fields
+    ) -> Bool {
+        var reader = start
         guard object(&reader, &fields, source) else { return false }
         if isWrapped {
             guard reader.take(byte: 0x7d) else { return false }
             fields.isWrapped = true
         }
-        return reader.offset(from: copy) == bytes.count
+        return reader.offset(from: copy) == count
+    }
+
+    /// Copies the frame and reads up to behind the brace that its fields follow; nil when it is not of the usual form.
+    func opened(_ bytes: UnsafeRawBufferPointer) -> (start: UsualReader, isWrapped: Bool)? {
+        guard let source = bytes.baseAddress, bytes.count >= 32, bytes.count <= Self.copyBytesMax, copyASCII(source, bytes.count) else {
+            return nil
+        }
+        var reader = UsualReader(UnsafeRawPointer(copy))
+        let isWrapped = reader.take(Self.streamKey)
+        if isWrapped {
+            guard reader.skipText(), reader.take(Self.dataKey), reader.take(byte: 0x7b) else { return nil }
+        } else {
+            guard reader.take(byte: 0x7b) else { return nil }
+        }
+        return (reader, isWrapped)
+    }
+
+    /// A trade or a bookTicker with its fields in the order in which the venue writes them: nine of ten frames. Each key is where it is expected,
+    /// so nothing is looked up and nothing is kept but the values. Nil for every other frame.
+    func predicted(
+        _ start: UsualReader, isWrapped: Bool, _ source: UnsafeRawPointer, _ count: Int
+    ) -> BinanceFrame? {
+        var reader = start
+        guard let frame = reader.take("\"e\":\"") ? event(&reader, source) : ticker(&reader, hasTimes: false, source),
+            reader.take(byte: 0x7d), !isWrapped || reader.take(byte: 0x7d), reader.offset(from: copy) == count
+        else { return nil }
+        return frame
+    }
+
+    @inline(__always) private func event(_ reader: inout UsualReader, _ source: UnsafeRawPointer) -> BinanceFrame? {
+        if reader.take("bookTick") {
+            return reader.take("er\",") ? ticker(&reader, hasTimes: true, source) : nil
+        }
+        let isAggregate = reader.take("aggTrade")
+        guard isAggregate ? reader.take("\"") : reader.take("trade\"") else { return nil }
+        return trade(&reader, isAggregate: isAggregate, source)
+    }
+
+    /// Futures: `"u", "s", "b", "B", "a", "A", "T", "E"`; spot has no times.
+    @inline(__always) private func ticker(_ reader: inout UsualReader, hasTimes: Bool, _ source: UnsafeRawPointer) -> BinanceFrame? {
+        guard reader.take("\"u\":"), let id = reader.integer(),
+            reader.take(",\"s\":"), let symbol = reader.text(),
+            reader.take(",\"b\":"), let bidPrice = reader.decimal(), reader.take(",\"B\":"), let bidQuantity = reader.decimal(),
+            reader.take(",\"a\":"), let askPrice = reader.decimal(), reader.take(",\"A\":"), let askQuantity = reader.decimal()
+        else { return nil }
+        var milliseconds: Int64?
+        if hasTimes {
+            guard reader.take(",\"T\":"), reader.integer() != nil, reader.take(",\"E\":"), let time = reader.integer() else { return nil }
+            milliseconds = time
+        }
+        return .bookTicker(
+            symbol: original(symbol, source), id: id, bid: RawLevel(price: bidPrice, quantity: bidQuantity),
+            ask: RawLevel(price: askPrice, quantity: askQuantity), eventMilliseconds: milliseconds)
+    }
+
+    /// Futures' trades: `"E", "T", "s", "t", "p", "q", "X", "m"`; spot's: `"E", "s", "t", "p", "q", "T", "m", "M"`; aggregates:
+    /// `"E", "a", "s", "p", "q", "f", "l", "T", "m"`, and `"M"` on spot.
+    @inline(__always) private func trade(_ reader: inout UsualReader, isAggregate: Bool, _ source: UnsafeRawPointer) -> BinanceFrame? {
+        guard reader.take(",\"E\":"), let milliseconds = reader.integer() else { return nil }
+        if reader.take(",\"T\":") { guard reader.integer() != nil else { return nil } }
+        if reader.take(",\"a\":") { guard reader.integer() != nil else { return nil } }
+        guard reader.take(",\"s\":"), let symbol = reader.text() else { return nil }
+        if reader.take(",\"t\":") { guard reader.integer() != nil else { return nil } }
+        guard reader.take(",\"p\":"), let price = reader.decimal(), reader.take(",\"q\":"), let quantity = reader.decimal() else {
+            return nil
+        }
+        if reader.take(",\"f\":") {
+            guard reader.integer() != nil, reader.take(",\"l\":"), reader.integer() != nil else { return nil }
+        }
+        if reader.take(",\"T\":") { guard reader.integer() != nil else { return nil } }
+        var consumesQueue = true
+        if reader.take(",\"X\":") {
+            guard let kind = reader.text() else { return nil }
+            consumesQueue = kind.equals("MARKET")
+        }
+        guard reader.take(",\"m\":"), let buyerIsMaker = reader.boolean() else { return nil }
+        if reader.take(",\"M\":") { guard reader.boolean() != nil else { return nil } }
+        return .trade(
+            symbol: original(symbol, source), level: RawLevel(price: price, quantity: quantity), buyerIsMaker: buyerIsMaker,
+            consumesQueue: consumesQueue, isAggregate: isAggregate, eventMilliseconds: milliseconds)
     }
 
     /// `{"stream`, then `":"`.
-    private static var streamKey: (UInt64, UInt64) { (word("{\"stream"), word("am\":\"")) }
+    private static var streamKey: (UInt64, UInt64) { (UsualReader.word("{\"stream"), UsualReader.word("am\":\"")) }
     /// `,"data":`
-    private static var dataKey: UInt64 { word(",\"data\":") }
-
-    @inline(__always) private static func word(_ text: StaticString) -> UInt64 {
-        var result: UInt64 = 0
-        for index in 0..<text.utf8CodeUnitCount { result |= UInt64(text.utf8Start[index]) << UInt64(8 * index) }
-        return result
-    }
+    private static var dataKey: UInt64 { UsualReader.word(",\"data\":") }
 
     /// False when a byte is not ASCII.
     private func copyASCII(_ source: UnsafeRawPointer, _ count: Int) -> Bool {
@@ -90,8 +163,7 @@ extension BinanceDecoder {
                     guard let value = reader.decimal() else { return false }
                     fields.bidPrice = value
                 } else if reader.isAt(0x5b) {
-                    guard let count = reader.levels(into: levels) else { return false }
-                    bidCount = count
+                    guard readLevels(&reader, side: 0) else { return false }
                     fields.hasBids = true
                 } else if reader.integer() == nil {
                     // An order's id in old spot trades is none of it, but must be a value.
@@ -102,8 +174,7 @@ extension BinanceDecoder {
                     guard let value = reader.decimal() else { return false }
                     fields.askPrice = value
                 } else if reader.isAt(0x5b) {
-                    guard let count = reader.levels(into: levels + Limits.frameLevelsMax) else { return false }
-                    askCount = count
+                    guard readLevels(&reader, side: 1) else { return false }
                     fields.hasAsks = true
                 } else if reader.integer() == nil {
                     // An order's id in old spot trades is none of it, but must be a value.
@@ -140,6 +211,22 @@ extension BinanceDecoder {
         }
     }
 
+    /// One side's levels: all of one form nearly always.
+    private mutating func readLevels(_ reader: inout UsualReader, side: Int) -> Bool {
+        let target = side * Limits.frameLevelsMax
+        var places = LevelPlaces(price: 0, quantity: 0)
+        let start = reader
+        var count = reader.digits(into: digits + target, &places)
+        sidePlaces[side] = count == nil ? nil : places
+        if count == nil {
+            reader = start
+            count = reader.levels(into: levels + target)
+        }
+        guard let count else { return false }
+        if side == 0 { bidCount = count } else { askCount = count }
+        return true
+    }
+
     /// A text of the copy, where it stands in the frame.
     @inline(__always) private func original(_ text: UnsafeRawBufferPointer, _ source: UnsafeRawPointer) -> UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: text.baseAddress.map { source + ($0 - UnsafeRawPointer(copy)) }, count: text.count)
@@ -147,7 +234,7 @@ extension BinanceDecoder {
 }
 
 /// Reads the usual form from a place in the copy. Each method moves behind what it read, or answers that it is of another form.
-private struct UsualReader {
+struct UsualReader {
     private var place: UnsafeRawPointer
 
     init(_ start: UnsafeRawPointer) { place = start }
@@ -163,6 +250,21 @@ private struct UsualReader {
         guard isAt(byte) else { return false }
         place += 1
         return true
+    }
+
+    /// At most eight bytes.
+    @inline(__always) mutating func take(_ text: StaticString) -> Bool {
+        let count = text.utf8CodeUnitCount
+        let mask = ~UInt64(0) &>> UInt64(truncatingIfNeeded: 64 &- 8 &* count)
+        guard (place.loadUnaligned(as: UInt64.self) ^ Self.word(text)) & mask == 0 else { return false }
+        place += count
+        return true
+    }
+
+    @inline(__always) static func word(_ text: StaticString) -> UInt64 {
+        var result: UInt64 = 0
+        for index in 0..<text.utf8CodeUnitCount { result |= UInt64(text.utf8Start[index]) << UInt64(8 * index) }
+        return result
     }
 
     @inline(__always) mutating func take(_ word: UInt64) -> Bool {
@@ -213,6 +315,16 @@ private struct UsualReader {
     /// Up to 15 digits without a sign.
     @inline(__always) mutating func integer() -> Int64? {
         let low = DigitWord(place.loadUnaligned(as: UInt64.self))
+        // Milliseconds since the epoch have 13 digits, and so have many ids.
+        let last = DigitWord(place.loadUnaligned(fromByteOffset: 5, as: UInt64.self))
+        if low.isAllDigits, last.isAllDigits, place.load(fromByteOffset: 13, as: UInt8.self) &- 0x30 > 9, low.value & 0xff != 0 {
+            place += 13
+            return Int64(truncatingIfNeeded: low.number / 1_000 &* 100_000_000 &+ last.number)
+        }
+        return integerOfAnyLength(low)
+    }
+
+    private mutating func integerOfAnyLength(_ low: DigitWord) -> Int64? {
         let high = DigitWord(place.loadUnaligned(fromByteOffset: 8, as: UInt64.self))
         let others = low.others | high.others &<< 8
         let count = others.trailingZeroBitCount
@@ -234,10 +346,55 @@ private struct UsualReader {
 
     @inline(__always) mutating func decimal() -> DecimalText? {
         guard isAt(0x22) else { return nil }
+        if let short = DecimalText.short(at: place + 1) {
+            place += short.length &+ 2
+            return DecimalText(short)
+        }
+        return longDecimal()
+    }
+
+    @inline(never) private mutating func longDecimal() -> DecimalText? {
         var length = 0
         guard let decimal = DecimalText(usualAt: place + 1, length: &length) else { return nil }
         place += length &+ 2
         return decimal
+    }
+
+    /// `[["1.0","2.00"],["3.5","4.00"]]`, short numbers with the same places in each: how many there are; nil for others.
+    mutating func digits(into target: UnsafeMutablePointer<LevelDigits>, _ places: inout LevelPlaces) -> Int? {
+        guard take(byte: 0x5b) else { return nil }
+        if take(byte: 0x5d) { return 0 }
+        var count = 0
+        var form = DecimalText.Form()
+        let countMax = Limits.frameLevelsMax
+        while count < countMax {
+            guard place.loadUnaligned(as: UInt16.self) == 0x225b else { return nil }
+            let price: UInt64
+            if count > 0, let digits = form.digits(at: place + 2) {
+                price = digits
+                place += form.length &+ 2
+            } else {
+                guard let short = DecimalText.short(at: place + 2), count == 0 || short.places == places.price else { return nil }
+                price = short.digits
+                place += short.length &+ 2
+                places.price = short.places
+                form = DecimalText.Form(short)
+            }
+            guard place.loadUnaligned(as: UInt32.self) & 0xff_ffff == 0x22_2c22, let quantity = DecimalText.short(at: place + 3) else {
+                return nil
+            }
+            place += quantity.length &+ 3
+            if count == 0 { places.quantity = quantity.places }
+            guard quantity.places == places.quantity else { return nil }
+            target[count] = LevelDigits(price: price, quantity: quantity.digits)
+            count &+= 1
+            // "] and , or ]
+            let end = place.loadUnaligned(as: UInt32.self) & 0xff_ffff
+            place += 3
+            if end == 0x2c_5d22 { continue }
+            return end == 0x5d_5d22 ? count : nil
+        }
+        return nil
     }
 
     /// `[["1.0","2"],["3.0","4"]]`: how many there are.

@@ -23,6 +23,8 @@ package struct ABRun: Sendable {
     package var commands: [Command]
     /// Nil: the one source the rows have (SPEC 10.3).
     package var source: RowSource?
+    /// What the sequential gates of a switchback say (`ExperimentGates`); empty for the other designs, whose gates follow from the rows here.
+    package var gates: [GateEvidence] = []
 
     package struct Command: Sendable {
         package var id: String
@@ -104,6 +106,8 @@ package struct ABReportBuild: ~Copyable {
     private let experiment: [UInt8]
     /// By source, then arm.
     private var arms = RowSource.allCases.map { _ in [ArmStatistics(), ArmStatistics()] }
+    /// By source, then minute: what threshold gates look at.
+    private var minutes = RowSource.allCases.map { _ in [Int64: ABMinute]() }
     private var rows: [ABRowFate: Int64] = [:]
     private var rejected = [Int64](repeating: 0, count: RejectReason.allCases.count)
 
@@ -147,11 +151,29 @@ package struct ABReportBuild: ~Copyable {
         var rows = rows
         for other in used where other != source { rows[.otherSource, default: 0] += arms[Int(other.rawValue)].reduce(0) { $0 + $1.rows } }
         let hostNames = chosen[0].hosts.union(chosen[1].hosts).map { hosts.text($0) }.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        let model = ABModel(run: run, source: source, a: chosen[0], b: chosen[1], hosts: hostNames, rows: rows, rejected: rejected)
+        let gates = run.gates.isEmpty ? source.map { thresholdGates(minutes[Int($0.rawValue)]) } ?? [] : run.gates
+        let model = ABModel(
+            run: run, source: source, a: chosen[0], b: chosen[1], hosts: hostNames, gates: gates, rows: rows, rejected: rejected)
         return ABReport(stem: "ab_run_\(run.id)", markdown: Array(model.markdown.utf8), json: model.json)
     }
 
     // MARK: Leaves
+
+    /// The gates' threshold rules over the experiment's minutes, in their order, whatever order the rows came in.
+    private func thresholdGates(_ minutes: [Int64: ABMinute]) -> [GateEvidence] {
+        var gates = Gate.all.map { row in
+            var row = row
+            row.kind = .threshold
+            return ThresholdGate(row)
+        }
+        for (minute, sums) in minutes.sorted(by: { $0.key < $1.key }) {
+            let from = minute * ABMinute.milliseconds
+            for index in gates.indices {
+                gates[index].add(.init(fromMilliseconds: from, toMilliseconds: from + ABMinute.milliseconds, a: sums.a, b: sums.b))
+            }
+        }
+        return gates.map { GateEvidence($0) }
+    }
 
     private mutating func take(_ line: UnsafeRawBufferPointer, isTerminated: Bool) {
         if let reason = scanner.scan(line, feed: .snapshots, isTerminated: isTerminated) {
@@ -183,7 +205,22 @@ package struct ABReportBuild: ~Copyable {
         let source = row[.source] ?? RowSource.unknown.rawValue
         arms[Int(source)][Int(arm)].add(
             row, symbol: symbols.id(of: row.symbol), host: hostID, ticks: ticks, misses: misses, net: net)
+        if run.gates.isEmpty, let sums = BlockSums(row) {
+            minutes[Int(source)][row.value(.fromTs).flooredDivision(by: ABMinute.milliseconds), default: ABMinute()]
+                .add(sums, isB: arm == Int64(Arm.b.rawValue))
+        }
         return nil
+    }
+}
+
+/// Both arms in one minute.
+private struct ABMinute {
+    static let milliseconds: Int64 = 60_000
+    var a = BlockSums()
+    var b = BlockSums()
+
+    mutating func add(_ sums: BlockSums, isB: Bool) {
+        if isB { b += sums } else { a += sums }
     }
 }
 
@@ -313,15 +350,17 @@ private struct ABModel {
     var a: ArmStatistics
     var b: ArmStatistics
     var hosts: [String]
+    var gates: [GateEvidence]
     var rows: [ABRowFate: Int64]
     var rejected: [Int64]
 
     private static let statement = """
-        The table compares point values. Confidence intervals, e-values and with them a verdict come with the sequential gates; until then a \
-        check mark says only that B's value is not worse than A's, and chance alone gives it half of the time.
+        The table compares point values: a check mark says only that B's value is not worse than A's, and chance alone gives it half of the time. \
+        What counts against chance are the gates.
         """
     private static let symbolDesign = """
-        Design `symbol`: the arms hold different symbols, so a difference is the candidate's and the symbols' together.
+        Design `symbol`: the arms hold different symbols, so a difference is the candidate's and the symbols' together. Its gates are \
+        threshold rules, which fire between equal arms, too; only a `switchback` has sequential gates.
         """
 
     private var from: Int64? { a.rows + b.rows > 0 ? min(a.from, b.from) : nil }
@@ -336,6 +375,7 @@ private struct ABModel {
         data(&lines)
         samples(&lines)
         excluded(&lines)
+        gates(&lines)
         commands(&lines)
         lines += ["## Statistics", "", Self.statement, ""]
         if run.experiment.design == "symbol" { lines += [Self.symbolDesign, ""] }
@@ -422,6 +462,28 @@ private struct ABModel {
         lines.append("")
     }
 
+    private func gates(_ lines: inout [String]) {
+        lines += ["## Gates", ""]
+        guard !gates.isEmpty else {
+            lines += ["None.", ""]
+            return
+        }
+        lines += [
+            "| Gate | Kind | State | Metric | Effect (B - A) | Excluded below | Excluded above | ln e | Needed |",
+            "|---|---|---|---|---:|---:|---:|---:|---:|",
+        ]
+        func number(_ value: Double?) -> String { value.map { ReportText.significant($0) } ?? "-" }
+        for gate in gates {
+            let cells = [gate.name, gate.kind.rawValue, ReportText.state(gate.state)]
+            if gate.tests.isEmpty { lines.append("| " + (cells + [String](repeating: "-", count: 6)).joined(separator: " | ") + " |") }
+            for test in gate.tests {
+                let figures = [test.estimate, test.lower, test.upper, test.logEMax, 0 - Elementary.log(test.alpha)].map(number)
+                lines.append("| " + (cells + [test.metric.rawValue] + figures).joined(separator: " | ") + " |")
+            }
+        }
+        lines.append("")
+    }
+
     private func commands(_ lines: inout [String]) {
         lines += ["## Commands", ""]
         if run.commands.isEmpty {
@@ -499,6 +561,10 @@ private struct ABModel {
             json.integer(rejected[reason.rawValue])
         }
         json.endObject()
+        json.key("gates")
+        json.beginArray()
+        for gate in gates { json.gate(gate) }
+        json.endArray()
         json.key("commands")
         json.beginArray()
         for command in run.commands { write(command, &json) }
@@ -553,6 +619,17 @@ private struct ABModel {
 
 /// Numbers and names as a report prints them.
 enum ReportText {
+    /// Six decimals at most; what is too large or small for them in full.
+    static func significant(_ value: Double) -> String {
+        guard abs(value) < 1e9, value == 0 || abs(value) >= 1e-5 else { return "\(value)" }
+        return decimal(Int64((value * 1e9).rounded()), places: 6)
+    }
+
+    static func state(_ state: GateState) -> String {
+        guard case .breaching(let seconds, let duration) = state else { return "\(state.name)" }
+        return "breaching (\(seconds) of \(duration) s)"
+    }
+
     /// A value in 1e-9 with exactly `places` decimals (at most 9), half to even.
     static func decimal(_ nano: Int64, places: Int) -> String {
         let shown = FixedPoint.divide(Int128(nano), by: Int128(FixedPoint.powersOfTen[9 - places])) ?? 0

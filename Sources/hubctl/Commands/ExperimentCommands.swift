@@ -7,7 +7,7 @@ struct ExperimentCommand: ParsableCommand {
         commandName: "experiment", abstract: "A/B tests of quoting parameters.",
         subcommands: [
             ExperimentCreateCommand.self, ExperimentListCommand.self, ExperimentShowCommand.self, ExperimentRollbackCommand.self,
-            ExperimentStopCommand.self,
+            ExperimentStopCommand.self, ExperimentPowerCommand.self,
         ])
 
     static let columns: [Listing.Column] = [

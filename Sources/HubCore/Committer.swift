@@ -1,0 +1,400 @@
+import CalibModel
+import Wire
+
+/// Writes and syncs the hub's feed files in rounds, and says what may be acknowledged (SPEC 8.6).
+///
+/// A round is any number of `write`, `inspect` and `survey`, then `endRound`, which syncs every file written and returns what came of it all.
+/// Whoever owns the committer calls `endRound` when nothing waits any more, or when it has taken what waited: while a round's syncs run, the next
+/// one gathers.
+///
+/// Invariants:
+/// 1. `.committed` names a length only after a sync that covers it has returned, and the file's name lasts, too.
+/// 2. After an error a file is in doubt: its length is what was synced last, nothing more is written to it, and it is cut back to that, by
+///    `inspect`, before it is written to again. A sync that failed is not repeated and believed: the kernel may have dropped the pages. The
+///    bytes come again from the edge.
+/// 3. Every byte of a file that is open here is as it was received: checked against its receipts when the file is first touched, and again when
+///    `verify` asks. What is not goes to `quarantine/`, and the file is cut there.
+/// 4. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
+package struct Committer<Disk: FeedDisk> {
+    package enum Result {
+        /// `rows`: those that became durable with it.
+        case committed(host: String, file: String, length: Int64, rows: Int64)
+        /// Nothing of the file above what was committed can be relied on.
+        case failed(host: String, file: String, Failure)
+        case inspected(LinkID, host: String, file: String, Ingest.Inspection)
+        /// `inspection` is of what is left; `isDamaged` says that something was not as it was received.
+        case verified(LinkID, host: String, file: String, Ingest.Inspection, isDamaged: Bool)
+        /// Bytes of a file that are not what was received have moved to `quarantine/`.
+        case quarantined(host: String, file: String, offset: Int64, bytes: Int64)
+        case surveyed(LinkID, files: [Ingest.HeldFile], highestSeq: [Message.Welcome.FeedSeq])
+        case surveyFailed(LinkID, Disk.Failure)
+    }
+
+    package enum Failure: Error {
+        case disk(Disk.Failure)
+        /// A write belongs at another place than the file's end; another program must have changed the file.
+        case misplaced(path: String, offset: Int64, length: Int64)
+    }
+
+    /// One file that was touched.
+    private struct Copy {
+        let host: String
+        let file: String
+        var length: Int64
+        var synced: Int64
+        /// Rows that ended since the last commit.
+        var rows: Int64 = 0
+        /// Made since the folder's names were synced.
+        var isNameNew: Bool
+        var isInDoubt = false
+        var receipts: Receipts
+    }
+
+    package var disk: Disk
+    private let bounds: ReplicationBounds
+    /// By path.
+    private var copies: [String: Copy] = [:]
+    /// Paths written in this round, in the order of their first write.
+    private var dirty: [String] = []
+    private var results: [Result] = []
+
+    private let openFilesMax: Int
+
+    /// `openFilesMax`: files that are kept open between rounds.
+    package init(disk: Disk, bounds: ReplicationBounds = .production, openFilesMax: Int = Limits.hubOpenFilesMax) {
+        self.disk = disk
+        self.bounds = bounds
+        self.openFilesMax = openFilesMax
+    }
+
+    // MARK: A round
+
+    /// Bytes of an edge's `epoch` that belong at `offset`. They are done with when this returns.
+    package mutating func write(_ bytes: UnsafeRawBufferPointer, host: String, file: String, epoch: String, offset: Int64) {
+        let path = Self.path(host, file)
+        do throws(Failure) {
+            if copies[path] == nil { copies[path] = try find(path, host, file, newOf: epoch) }
+            // What follows a failed write belongs behind bytes that are not there.
+            guard let copy = copies[path], !copy.isInDoubt else { return }
+            guard offset == copy.length else { throw .misplaced(path: path, offset: offset, length: copy.length) }
+            try attempt { (disk) throws(Disk.Failure) in try disk.write(bytes, to: path, at: offset) }
+            if copy.length == copy.synced { dirty.append(path) }
+            copies[path]!.length += Int64(bytes.count)
+            copies[path]!.receipts.add(bytes)
+            copies[path]!.rows += Int64(newlines(in: bytes))
+        } catch {
+            doubt(path, error, host, file)
+        }
+    }
+
+    /// What there is of a file, all of it synced, with the checksums of a page of blocks: the answer to an edge that wants to go on with it.
+    package mutating func inspect(_ link: LinkID, host: String, file: String, fromBlock: Int64) {
+        let path = Self.path(host, file)
+        do throws(Failure) {
+            results.append(.inspected(link, host: host, file: file, try inspection(path, host, file, fromBlock)))
+        } catch {
+            doubt(path, error, host, file)
+        }
+    }
+
+    /// Reads the whole file and compares it with what was received.
+    package mutating func verify(_ link: LinkID, host: String, file: String) {
+        let path = Self.path(host, file)
+        do throws(Failure) {
+            _ = try inspection(path, host, file, 0)
+            let before = copies[path]?.length ?? 0
+            if let copy = copies[path] { try check(path, copy.host, copy.file, copy.length, fromByte: 0, epoch: copy.receipts.epoch) }
+            let found = try inspection(path, host, file, 0)
+            results.append(.verified(link, host: host, file: file, found, isDamaged: found.length < before))
+        } catch {
+            doubt(path, error, host, file)
+        }
+    }
+
+    /// The host's files, and per feed the highest seq of the epoch in the ends of its files of the newest two days that have any.
+    package mutating func survey(_ link: LinkID, host: String, epoch: String) {
+        do throws(Disk.Failure) {
+            let files = try held(host)
+            var highest: [Message.Welcome.FeedSeq] = []
+            for feed in Feed.allCases {
+                var found: [Int64: Int64] = [:]
+                let own = files.compactMap { held in
+                    FeedPart.parse(held.file).flatMap { $0.feed == feed ? (day: $0.day.number, file: held) : nil }
+                }
+                for (day, held) in own.sorted(by: { ($1.day, $1.file.file) < ($0.day, $0.file.file) })
+                where found[day] != nil || found.count < 2 {
+                    if let seq = try highestSeq(Self.path(host, held.file), held.length, epoch) { found[day] = max(found[day] ?? 0, seq) }
+                }
+                if let seq = found.values.max() { highest.append(Message.Welcome.FeedSeq(feed: feed.rawValue, seq: seq)) }
+            }
+            results.append(.surveyed(link, files: files, highestSeq: highest))
+        } catch {
+            results.append(.surveyFailed(link, error))
+        }
+    }
+
+    /// Syncs what was written, and hands over what came of the round, in order. True when anything was synced.
+    package mutating func endRound() -> (results: [Result], hasSynced: Bool) {
+        let written = dirty.filter { copies[$0].map { $0.length > $0.synced && !$0.isInDoubt } ?? false }
+        dirty = []
+        if written.count > Limits.syncEachFilesMax {
+            do throws(Failure) {
+                for path in written { try writeReceipts(path) }
+                try attempt { (disk) throws(Disk.Failure) in try disk.syncAll() }
+                for path in written { committed(path) }
+            } catch {
+                for path in written { doubt(path, error, copies[path]!.host, copies[path]!.file) }
+            }
+        } else {
+            for path in written {
+                do throws(Failure) {
+                    try writeReceipts(path)
+                    try sync(path)
+                    committed(path)
+                } catch {
+                    doubt(path, error, copies[path]!.host, copies[path]!.file)
+                }
+            }
+        }
+        if copies.count > openFilesMax {
+            for (path, copy) in copies where !copy.isInDoubt {
+                disk.release(path)
+                disk.release(Self.receiptsPath(copy.host, copy.file))
+                copies[path] = nil
+            }
+        }
+        defer { results = [] }
+        return (results, !written.isEmpty)
+    }
+
+    /// The hosts and their files, at the start. What a process before this one wrote is synced, all of it at once: `find` makes sure of each file, and
+    /// then finds it clean; a fleet that comes back would else wait for 15,000 syncs.
+    package mutating func hosts() throws(Disk.Failure) -> [(host: String, files: [Ingest.HeldFile])] {
+        try disk.syncAll()
+        var hosts: [(String, [Ingest.HeldFile])] = []
+        for name in try disk.names(in: "") where name.hasPrefix("host=") && HostName.isValid(String(name.dropFirst(5))) {
+            let host = String(name.dropFirst(5))
+            hosts.append((host, try held(host)))
+        }
+        return hosts
+    }
+
+    // MARK: Leaves
+
+    private static func path(_ host: String, _ file: String) -> String { "host=\(host)/\(file)" }
+    private static func receiptsFolder(_ host: String) -> String { "host=\(host)/.receipts" }
+    private static func receiptsPath(_ host: String, _ file: String) -> String { "\(receiptsFolder(host))/\(file)" }
+    private static func quarantineFolder(_ host: String) -> String { "host=\(host)/quarantine" }
+
+    private mutating func attempt<Value>(_ body: (inout Disk) throws(Disk.Failure) -> Value) throws(Failure) -> Value {
+        do throws(Disk.Failure) { return try body(&disk) } catch { throw .disk(error) }
+    }
+
+    private mutating func committed(_ path: String) {
+        guard let copy = copies[path] else { return }
+        copies[path]!.synced = copy.length
+        copies[path]!.rows = 0
+        copies[path]!.isNameNew = false
+        copies[path]!.receipts.settle()
+        results.append(.committed(host: copy.host, file: copy.file, length: copy.length, rows: copy.rows))
+    }
+
+    private mutating func doubt(_ path: String, _ failure: Failure, _ host: String, _ file: String) {
+        copies[path]?.isInDoubt = true
+        results.append(.failed(host: host, file: file, failure))
+    }
+
+    private mutating func writeReceipts(_ path: String) throws(Failure) {
+        guard let copy = copies[path] else { return }
+        let beside = Self.receiptsPath(copy.host, copy.file)
+        try attempt { (disk) throws(Disk.Failure) in
+            if copy.isNameNew, try disk.length(of: beside) ?? 0 < Receipts.headerBytes {
+                try disk.makeFolder(Self.receiptsFolder(copy.host))
+                try disk.write(copy.receipts.header, to: beside, at: 0)
+            }
+            for (offset, bytes) in copy.receipts.entries() { try disk.write(bytes, to: beside, at: offset) }
+        }
+    }
+
+    private mutating func sync(_ path: String) throws(Failure) {
+        guard let copy = copies[path] else { return }
+        try attempt { (disk) throws(Disk.Failure) in
+            try disk.sync(path)
+            try disk.sync(Self.receiptsPath(copy.host, copy.file))
+            // The names are made to last with the files, else a crash could lose a synced file.
+            if copy.isNameNew {
+                try disk.syncNames(in: "host=\(copy.host)")
+                try disk.syncNames(in: Self.receiptsFolder(copy.host))
+            }
+        }
+    }
+
+    /// What lies on the disk. What a process before this one wrote is synced before its length counts, and its end is checked. Nil when there is no
+    /// file and nothing is to be written: a file is made by its first bytes, not by a question.
+    private mutating func find(_ path: String, _ host: String, _ file: String, newOf epoch: String?) throws(Failure) -> Copy? {
+        let length = try attempt { (disk) throws(Disk.Failure) -> Int64? in
+            guard let length = try disk.length(of: path) else { return nil }
+            try disk.sync(path)
+            try disk.syncNames(in: "host=\(host)")
+            return length
+        }
+        if let length {
+            // No round is larger than the pool, so nothing before that can have been under way in a crash.
+            try check(path, host, file, length, fromByte: length - bounds.poolBytes, epoch: epoch)
+            return copies[path]
+        }
+        guard let epoch else { return nil }
+        try attempt { (disk) throws(Disk.Failure) in
+            try disk.makeFolder("host=\(host)")
+            // Of a file that went: not of this one.
+            let beside = Self.receiptsPath(host, file)
+            if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
+        }
+        return Copy(
+            host: host, file: file, length: 0, synced: 0, isNameNew: true,
+            receipts: Receipts(blockBytes: bounds.blockBytes, epoch: epoch))
+    }
+
+    /// Compares the file's bytes from one on with their receipts, and keeps what comes before the first difference. A file without receipts is from
+    /// before there were any, or was being made in a crash: whole valid rows count.
+    private mutating func check(_ path: String, _ host: String, _ file: String, _ length: Int64, fromByte: Int64, epoch: String?)
+        throws(Failure)
+    {
+        let beside = Self.receiptsPath(host, file)
+        let stored = try attempt { (disk) throws(Disk.Failure) in
+            let bytes = try disk.length(of: beside).map { count throws(Disk.Failure) in try disk.read(beside, at: 0, count: Int(count)) }
+            return bytes.flatMap { Receipts.read($0) }
+        }
+        var receipts: Receipts
+        if let stored {
+            receipts = Receipts(blockBytes: bounds.blockBytes, epoch: stored.epoch)
+            try compare(path, stored.blocks, length, fromByte, &receipts)
+        } else {
+            let bytes = try attempt { (disk) throws(Disk.Failure) in
+                if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
+                return try disk.read(path, at: 0, count: Int(length))
+            }
+            let valid = bytes.withUnsafeBytes { bytes in
+                let found = FeedRepair(examining: bytes, startsAtRow: true)
+                return (end: found.needsNewline ? 0 : found.validEnd, epoch: FeedTail.epoch(ofHead: bytes))
+            }
+            receipts = Receipts(blockBytes: bounds.blockBytes, epoch: valid.epoch ?? epoch ?? "")
+            bytes.withUnsafeBytes { receipts.add(UnsafeRawBufferPointer(rebasing: $0[..<valid.end])) }
+        }
+        let kept = receipts.length
+        if kept < length { try quarantine(path, host, file, from: kept, to: length) }
+        copies[path] = Copy(host: host, file: file, length: kept, synced: kept, isNameNew: true, receipts: receipts)
+        if stored == nil {
+            try writeReceipts(path)
+            try sync(path)
+            copies[path]!.receipts.settle()
+        }
+    }
+
+    private mutating func compare(
+        _ path: String, _ blocks: [[Receipts.Entry]], _ length: Int64, _ fromByte: Int64, _ receipts: inout Receipts
+    ) throws(Failure) {
+        for (block, entries) in blocks.enumerated() {
+            let start = Int64(block) * Int64(bounds.blockBytes)
+            let available = Int(min(Int64(bounds.blockBytes), length - start))
+            guard available > 0 else { return }
+            if start + Int64(bounds.blockBytes) <= fromByte, let whole = entries.last, whole.length == bounds.blockBytes {
+                receipts.adopt(whole, nil)
+                continue
+            }
+            let bytes = try attempt { (disk) throws(Disk.Failure) in try disk.read(path, at: start, count: available) }
+            var found: (entry: Receipts.Entry, checksum: CRC32C)?
+            var checksum = CRC32C()
+            var done = 0
+            for entry in entries where entry.length >= done && entry.length <= available {
+                bytes.withUnsafeBytes { checksum.combine(UnsafeRawBufferPointer(rebasing: $0[done..<entry.length])) }
+                done = entry.length
+                if checksum.value == entry.checksum { found = (entry, checksum) }
+            }
+            guard let found else { return }
+            receipts.adopt(found.entry, found.checksum)
+            if found.entry.length < bounds.blockBytes { return }
+        }
+    }
+
+    /// The bytes are kept for a person to look at; the edge sends its own again.
+    private mutating func quarantine(_ path: String, _ host: String, _ file: String, from: Int64, to end: Int64) throws(Failure) {
+        let folder = Self.quarantineFolder(host)
+        try attempt { (disk) throws(Disk.Failure) in
+            try disk.makeFolder(folder)
+            let number = try disk.names(in: folder).filter { $0.hasPrefix("\(file).\(from).") }.count
+            let copy = "\(folder)/\(file).\(from).\(number)"
+            var place = from
+            while place < end {
+                let bytes = try disk.read(path, at: place, count: Int(min(end - place, 1 << 20)))
+                try disk.write(bytes, to: copy, at: place - from)
+                place += Int64(bytes.count)
+            }
+            try disk.sync(copy)
+            disk.release(copy)
+            try disk.syncNames(in: folder)
+            try disk.cut(path, to: from)
+            try disk.sync(path)
+        }
+        results.append(.quarantined(host: host, file: file, offset: from, bytes: end - from))
+    }
+
+    private mutating func inspection(_ path: String, _ host: String, _ file: String, _ fromBlock: Int64) throws(Failure)
+        -> Ingest.Inspection
+    {
+        if copies[path] == nil { copies[path] = try find(path, host, file, newOf: nil) }
+        guard var copy = copies[path] else { return Ingest.Inspection(length: 0, epoch: nil, blocks: []) }
+        if copy.isInDoubt {
+            try attempt { (disk) throws(Disk.Failure) in
+                // A write that failed at the file's making may have left no file to cut.
+                if try disk.length(of: path) != nil {
+                    try disk.cut(path, to: copy.synced)
+                    try disk.sync(path)
+                }
+            }
+            (copy.length, copy.rows, copy.isInDoubt) = (copy.synced, 0, false)
+            copy.receipts.takeBack()
+            copies[path] = copy
+        }
+        if copy.length > copy.synced {
+            try writeReceipts(path)
+            try sync(path)
+            committed(path)
+        }
+        let page = copy.receipts.page(from: Int(clamping: fromBlock), count: bounds.pageBlocks)
+        return Ingest.Inspection(length: copy.length, epoch: copy.receipts.epoch, blocks: page.map { CRC32C.text($0) })
+    }
+
+    private mutating func held(_ host: String) throws(Disk.Failure) -> [Ingest.HeldFile] {
+        var files: [Ingest.HeldFile] = []
+        for name in try disk.names(in: "host=\(host)") where FeedPart.parse(name) != nil {
+            if let length = try disk.length(of: Self.path(host, name)) { files.append(Ingest.HeldFile(file: name, length: length)) }
+        }
+        return files
+    }
+
+    private mutating func highestSeq(_ path: String, _ length: Int64, _ epoch: String) throws(Disk.Failure) -> Int64? {
+        // Two of the longest rows: one of them is whole.
+        let start = max(0, length - 2 * Int64(Limits.rowBytesMax))
+        let tail = try disk.read(path, at: start, count: Int(length - start))
+        return tail.withUnsafeBytes { FeedTail.highestSeq(in: $0, startsAtRow: start == 0, epoch: epoch) }
+    }
+}
+
+/// In pieces whose count fits a byte, which the compiler then counts 16 at a time: every byte of a fleet passes here.
+private func newlines(in bytes: UnsafeRawBufferPointer) -> Int {
+    let bytes = bytes.bindMemory(to: UInt8.self)
+    var count = 0
+    var offset = 0
+    while offset < bytes.count {
+        let end = min(bytes.count, offset + 192)
+        var piece: UInt8 = 0
+        for place in offset..<end { piece &+= bytes[place] == 0x0a ? 1 : 0 }
+        count += Int(piece)
+        offset = end
+    }
+    return count
+}
+
+extension Committer.Result: Sendable where Disk.Failure: Sendable {}
+extension Committer.Failure: Sendable where Disk.Failure: Sendable {}

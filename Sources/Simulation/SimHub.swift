@@ -1,0 +1,204 @@
+import CalibModel
+internal import HubCore
+import Wire
+
+/// The hub's machine: a disk, and, while it runs, the cores that take feeds and commit them.
+struct SimHub {
+    let disk: SimDisk
+    var life = 0
+    var ingest: Ingest?
+    var committer: Committer<SimDisk>?
+    var links: [LinkID: Int] = [:]
+    var nextLink = 1
+    var jobs: [Job] = []
+    var isRoundDue = false
+    /// The part of the control log that concerns feeds; a record is here once it is durable.
+    var parts: [String: [FeedPart]] = [:]
+    var rowsHeld: Int64 = 0
+    var forks: Int64 = 0
+
+    enum Job {
+        case write(host: String, file: String, epoch: String, offset: Int64, bytes: [UInt8])
+        case inspect(LinkID, host: String, file: String, fromBlock: Int64)
+        case verify(LinkID, host: String, file: String)
+        case survey(LinkID, host: String, epoch: String)
+    }
+
+    init(disk: SimDisk) { self.disk = disk }
+}
+
+extension World {
+    // MARK: Life
+
+    func startHub() {
+        guard hub.ingest == nil else { return }
+        var ingest = Ingest(bounds: .simulated)
+        var committer = Committer(disk: hub.disk, bounds: .simulated)
+        do throws(SimDiskError) {
+            for (host, files) in try committer.hosts() { ingest.found(host: host, files: files, parts: hub.parts[host] ?? []) }
+        } catch {
+            stopHub(losingPower: error == .powerLost)
+            return after(seconds(1, 10)) { $0.startHub() }
+        }
+        trace(4, 0)
+        (hub.ingest, hub.committer) = (ingest, committer)
+        let life = hub.life
+        after(500_000_000) { $0.hubTick(life) }
+    }
+
+    func stopHub(losingPower: Bool) {
+        hub.life += 1
+        (hub.ingest, hub.committer, hub.jobs, hub.links, hub.isRoundDue) = (nil, nil, [], [:], false)
+        if losingPower { hub.disk.losePower() } else { hub.disk.loseProcess() }
+        for id in connections.keys.sorted() where connections[id]!.isOpen[SimConnection.Side.hub.rawValue] {
+            connections[id]!.isOpen[SimConnection.Side.hub.rawValue] = false
+            connections[id]!.streams[SimConnection.Side.hub.rawValue] = .init()
+            if losingPower {
+                connections[id]!.isDead = true
+                // A packet of the edge's finds nobody, at the latest when the hub is back.
+                after(seconds(1, 40)) { $0.end(id, .edge) }
+            } else {
+                connections[id]!.streams[SimConnection.Side.edge.rawValue].isClosing = true
+                move(id, .edge)
+            }
+        }
+    }
+
+    private func hubTick(_ life: Int) {
+        guard hub.life == life, hub.ingest != nil else { return }
+        hubPerform(hub.ingest!.tick(instant))
+        for id in connections.keys.sorted() where connections[id]!.isOpen[SimConnection.Side.hub.rawValue] {
+            if now - connections[id]!.heardAt > Limits.idleNanoseconds { close(id, from: .hub) }
+        }
+        after(500_000_000) { $0.hubTick(life) }
+    }
+
+    func hubDied() {
+        faults.add(.hubPowerLoss)
+        stopHub(losingPower: true)
+        after(seconds(0, 60)) { $0.startHub() }
+    }
+
+    // MARK: Links
+
+    func hubOpened(_ id: Int) {
+        let link = LinkID(hub.nextLink)
+        hub.nextLink += 1
+        hub.links[link] = id
+        hubPerform(hub.ingest!.opened(link, peer: Peer(role: .edge, name: edges[connections[id]!.edge].name)))
+    }
+
+    func hubClosed(_ id: Int) {
+        guard hub.ingest != nil, let link = hub.links.first(where: { $0.value == id })?.key else { return }
+        hub.links[link] = nil
+        hubPerform(hub.ingest!.closed(link, at: instant))
+    }
+
+    func hubReceived(_ frame: LineFraming.Frame, on id: Int) {
+        guard hub.ingest != nil, let link = hub.links.first(where: { $0.value == id })?.key else { return }
+        let effects = hub.ingest!.received(frame.message, on: link, at: instant) ?? []
+        hubPerform(effects, payload: frame.payload)
+        checkPool()
+    }
+
+    private func hubPerform(_ effects: [Ingest.Effect], payload: [UInt8] = []) {
+        for effect in effects {
+            switch effect {
+            case .send(let link, let message):
+                guard let id = hub.links[link] else { continue }
+                var message = message
+                let edge = connections[id]!.edge
+                if case .ack(let ack) = message { checkAck(edge, ack) }
+                if options.canary == .resumeFromEdge, case .resume(let resume) = message {
+                    message = .resume(
+                        Message.Resume(
+                            file: resume.file, length: edges[edge].synced[resume.file] ?? 0, base: edges[edge].synced[resume.file] ?? 0))
+                }
+                send(message.line, on: id, to: .edge)
+            case .close(let link, let code, let text):
+                guard let id = hub.links[link] else { continue }
+                send(Message.error(code: code, text: text).line, on: id, to: .edge)
+                after(0) { $0.close(id, from: .hub) }
+            case .survey(let link, let host, let epoch): post(.survey(link, host: host, epoch: epoch))
+            case .inspect(let link, let host, let file, let block): post(.inspect(link, host: host, file: file, fromBlock: block))
+            case .verify(let link, let host, let file): post(.verify(link, host: host, file: file))
+            case .record(let host, let part): record(host, part)
+            case .write(let host, let file, let epoch, let offset):
+                post(.write(host: host, file: file, epoch: epoch, offset: offset, bytes: payload))
+            case .welcome(let link, _, let highestSeq):
+                guard let id = hub.links[link] else { continue }
+                let welcome = Message.Welcome(
+                    software: "sim", identity: "edge", revision: .zero, wallMilliseconds: 0, highestSeq: highestSeq)
+                send(Message.welcome(welcome).line, on: id, to: .edge)
+            case .pauseReading(let link):
+                if let id = hub.links[link] { connections[id]?.streams[SimConnection.Side.hub.rawValue].isPaused = true }
+            case .resumeReading(let link):
+                guard let id = hub.links[link] else { continue }
+                connections[id]?.streams[SimConnection.Side.hub.rawValue].isPaused = false
+                move(id, .hub)
+            case .alarm(_, let code, _): if code == "fork" { hub.forks += 1 }
+            }
+        }
+    }
+
+    /// The control log's commit takes a while, and may be cut short by the hub's end.
+    private func record(_ host: String, _ part: FeedPart) {
+        let life = hub.life
+        after(random.below(5_000_000)) { world in
+            guard world.hub.life == life, world.hub.ingest != nil else { return }
+            world.hub.parts[host, default: []].append(part)
+            world.hubPerform(world.hub.ingest!.recorded(host: host, part))
+        }
+    }
+
+    // MARK: Rounds
+
+    private func post(_ job: SimHub.Job) {
+        hub.jobs.append(job)
+        guard !hub.isRoundDue else { return }
+        hub.isRoundDue = true
+        let life = hub.life
+        after(random.below(3_000_000)) { $0.round(life) }
+    }
+
+    private func round(_ life: Int) {
+        guard hub.life == life, hub.committer != nil else { return }
+        let jobs = hub.jobs
+        hub.jobs = []
+        for job in jobs {
+            switch job {
+            case .write(let host, let file, let epoch, let offset, let bytes):
+                bytes.withUnsafeBytes { hub.committer!.write($0, host: host, file: file, epoch: epoch, offset: offset) }
+            case .inspect(let link, let host, let file, let block): hub.committer!.inspect(link, host: host, file: file, fromBlock: block)
+            case .verify(let link, let host, let file): hub.committer!.verify(link, host: host, file: file)
+            case .survey(let link, let host, let epoch): hub.committer!.survey(link, host: host, epoch: epoch)
+            }
+        }
+        let results = hub.committer!.endRound().results
+        if hub.disk.operationsUntilPowerLoss == 0 { return hubDied() }
+        // As long as the syncs take, the next round gathers.
+        after(random.below(5_000_000)) { $0.roundEnded(results, life) }
+    }
+
+    private func roundEnded(_ results: [Committer<SimDisk>.Result], _ life: Int) {
+        guard hub.life == life, hub.ingest != nil else { return }
+        hub.isRoundDue = false
+        for result in results {
+            switch result {
+            case .committed(let host, let file, let length, _): hubPerform(hub.ingest!.committed(host: host, file: file, length: length))
+            case .failed(let host, let file, _): hubPerform(hub.ingest!.failed(host: host, file: file))
+            case .inspected(let link, _, let file, let found): hubPerform(hub.ingest!.inspected(link, file: file, found))
+            case .verified(let link, _, let file, let found, let isDamaged):
+                hubPerform(hub.ingest!.verified(link, file: file, found, isDamaged: isDamaged))
+            case .quarantined(_, _, _, let bytes): trace(6, bytes)
+            case .surveyed(let link, let files, let highestSeq):
+                hubPerform(hub.ingest!.surveyed(link, files: files, highestSeq: highestSeq))
+            case .surveyFailed(let link, _): if let id = hub.links[link] { close(id, from: .hub) }
+            }
+        }
+        if !hub.jobs.isEmpty, !hub.isRoundDue {
+            hub.isRoundDue = true
+            after(0) { $0.round(life) }
+        }
+    }
+}

@@ -1,0 +1,159 @@
+import CLinux
+import CalibModel
+import EdgeCore
+import Glibc
+import NodeShell
+
+/// Drives many clients from one thread: waits for their sockets and for the rows that come into being.
+final class LoadLoop {
+    private struct Seat {
+        let client: LoadClient
+        let certificate: LoadCertificate
+        var backOff: BackOff
+        /// When to connect again, ns of the monotonic clock; nil while connected.
+        var connectAt: Int64?
+        var awaitsRoom = false
+    }
+
+    private let epoll: Int32
+    private var seats: [Seat] = []
+    private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
+    private var keys = [UInt64](repeating: 0, count: 256)
+    private let reconnects: Bool
+    /// When the load began, ns of the monotonic clock; until then nothing comes into being.
+    private(set) var begun: Int64 = .max
+    /// Handshakes that led nowhere and connections that were lost.
+    private(set) var failures = 0
+    var port = 0
+    /// Called about once a second with the seconds since `run` began.
+    var onProgress: (Double) -> Void = { _ in }
+
+    /// `reconnects`: a client that lost its hub comes back as an edge does, else it ends the run with an error.
+    init(reconnects: Bool) throws(LoadError) {
+        self.reconnects = reconnects
+        epoll = epoll_create1(Int32(EPOLL_CLOEXEC))
+        guard epoll >= 0 else { throw LoadError("no epoll", errorNumber: errno) }
+    }
+
+    deinit {
+        buffer.deallocate()
+        close(epoll)
+    }
+
+    var clients: [LoadClient] { seats.map(\.client) }
+
+    func add(_ client: LoadClient, _ certificate: LoadCertificate, random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) {
+        var seat = Seat(client: client, certificate: certificate, backOff: BackOff(random: random))
+        seat.connectAt = monotonicNanoseconds() + (reconnects ? seat.backOff.next() : 0)
+        seats.append(seat)
+    }
+
+    func begin() { begun = monotonicNanoseconds() }
+
+    func elapsed(_ now: Int64) -> Int64 { begun == .max ? -1 : now - begun }
+
+    /// Goes on until `isDone`, looked at after every turn; an error after `seconds`, or when a stop was asked for.
+    func run(seconds: Double, until isDone: () -> Bool) throws(LoadError) {
+        let start = monotonicNanoseconds()
+        let deadline = start + Int64(seconds * 1e9)
+        var told = start
+        var ready = Array(seats.indices)
+        while !isDone() {
+            var now = monotonicNanoseconds()
+            guard now < deadline else { throw LoadError("not done within \(Int(seconds)) s") }
+            if let signal = Stop.signal { throw LoadError("stopped by signal \(signal)") }
+            if now - told >= 1_000_000_000 {
+                told = now
+                onProgress(Double(now - start) / 1e9)
+            }
+            var wait = min(deadline, told + 1_000_000_000)
+            var busy: [Int] = []
+            for place in ready {
+                try turn(place, now)
+                if seats[place].client.hasMore(at: elapsed(now)) { busy.append(place) }
+            }
+            if isDone() { return }
+            now = monotonicNanoseconds()
+            let elapsed = elapsed(now)
+            // Whoever waits for a time.
+            for place in seats.indices {
+                if let at = seats[place].connectAt {
+                    wait = min(wait, at)
+                } else if let next = seats[place].client.next(after: max(-1, elapsed)), begun != .max {
+                    wait = min(wait, begun + next)
+                }
+            }
+            ready = busy
+            let due = waitForSockets(until: busy.isEmpty ? wait : now, &ready)
+            if due { ready = Array(seats.indices) }
+        }
+    }
+
+    /// Adds those whose sockets are ready; true when the time is up.
+    private func waitForSockets(until wait: Int64, _ ready: inout [Int]) -> Bool {
+        let remaining = max(0, wait - monotonicNanoseconds())
+        let count = cl_epoll_wait(epoll, &keys, remaining)
+        for index in 0..<max(0, Int(count)) {
+            let place = Int(keys[index])
+            if !ready.contains(place) { ready.append(place) }
+        }
+        return count <= 0 || monotonicNanoseconds() >= wait
+    }
+
+    private func turn(_ place: Int, _ now: Int64) throws(LoadError) {
+        let client = seats[place].client
+        do throws(LoadError) {
+            if let at = seats[place].connectAt {
+                guard now >= at else { return }
+                try client.connect(port: port, seats[place].certificate)
+                seats[place].connectAt = nil
+                watch(place, EPOLL_CTL_ADD)
+            }
+            let wasOpen = client.isOpen
+            try client.step(elapsed: elapsed(now), buffer: buffer)
+            if client.isOpen, !wasOpen { seats[place].backOff.reset() }
+            watch(place, EPOLL_CTL_MOD)
+        } catch {
+            guard reconnects else { throw LoadError("\(client.host): \(error)") }
+            failures += 1
+            // Closing a descriptor takes it off the list.
+            client.disconnected()
+            seats[place].connectAt = now + seats[place].backOff.next()
+        }
+    }
+
+    /// The socket's room is waited for only while it has none.
+    private func watch(_ place: Int, _ operation: Int32) {
+        guard let connection = seats[place].client.connection else { return }
+        guard operation == EPOLL_CTL_ADD || connection.awaitsRoom != seats[place].awaitsRoom else { return }
+        seats[place].awaitsRoom = connection.awaitsRoom
+        let events = EPOLLIN.rawValue | (connection.awaitsRoom ? EPOLLOUT.rawValue : 0)
+        _ = cl_epoll_watch(epoll, operation, connection.descriptor, events, UInt64(place))
+    }
+}
+
+/// SIGINT and SIGTERM end a run in order, so that processes and directories go with it.
+enum Stop {
+    /// They wait to be looked at, from here on.
+    static func watch() {
+        var set = signals
+        pthread_sigmask(SIG_BLOCK, &set, nil)
+        Glibc.signal(SIGPIPE, SIG_IGN)
+    }
+
+    /// The one that has come, if any.
+    static var signal: Int32? {
+        var set = signals
+        var none = timespec()
+        let number = sigtimedwait(&set, nil, &none)
+        return number > 0 ? number : nil
+    }
+
+    private static var signals: sigset_t {
+        var set = sigset_t()
+        sigemptyset(&set)
+        sigaddset(&set, SIGINT)
+        sigaddset(&set, SIGTERM)
+        return set
+    }
+}
