@@ -1,4 +1,5 @@
 import CalibModel
+import EdgeCore
 internal import HubCore
 import Wire
 
@@ -109,11 +110,7 @@ extension World {
                 var message = message
                 let edge = connections[id]!.edge
                 if case .ack(let ack) = message { checkAck(edge, ack) }
-                if options.canary == .resumeFromEdge, case .resume(let resume) = message {
-                    message = .resume(
-                        Message.Resume(
-                            file: resume.file, length: edges[edge].synced[resume.file] ?? 0, base: edges[edge].synced[resume.file] ?? 0))
-                }
+                if options.canary == .resumeFromEdge, case .resume(let resume) = message { message = echo(of: resume, edge) }
                 send(message.line, on: id, to: .edge)
             case .close(let link, let code, let text):
                 guard let id = hub.links[link] else { continue }
@@ -149,6 +146,17 @@ extension World {
             world.hub.parts[host, default: []].append(part)
             world.hubPerform(world.hub.ingest!.recorded(host: host, part))
         }
+    }
+
+    /// The edge's own length and checksums, as if the hub held all of them: the canary `resume-from-edge`.
+    private func echo(of resume: Message.Resume, _ edge: Int) -> Message {
+        let length = edges[edge].synced[resume.file] ?? 0
+        let blockBytes = ReplicationBounds.simulated.blockBytes
+        let question = FeedQuestion(file: resume.file, part: .checksums(prefix: 0, start: 0, end: length, blockBytes: blockBytes))
+        var disk = edges[edge].disk
+        var blocks: [String] = []
+        do throws(SimDiskError) { blocks = try question.answer(from: &disk).blocks } catch {}  // It is down: whatever is said.
+        return .resume(Message.Resume(file: resume.file, length: length, blocks: blocks))
     }
 
     // MARK: Rounds
