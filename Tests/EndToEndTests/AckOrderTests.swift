@@ -25,7 +25,7 @@ import Testing
             [
                 "strace", "-D", "-f", "-qq", "-y", "-s", "1000000", "-o", trace, "-e",
                 "trace=pwrite64,pwritev,pwritev2,write,writev,fsync,fdatasync,syncfs,exit_group", "-E",
-                "LD_PRELOAD=\(try ForgetfulDisk.library())", "-E", "FORGETFUL_JOURNAL=\(directory)/journal",
+                "LD_PRELOAD=\(try ForgetfulDisk.sharedObject())", "-E", "FORGETFUL_JOURNAL=\(directory)/journal",
                 try Binaries.path(of: "calib-hub"), "run", "--config", directory + "/pki/hub.yaml", "--set",
                 "artifacts_dir=\(directory)/hub", "--set", "metrics.listen=127.0.0.1:0",
             ])

@@ -10,8 +10,7 @@ struct ForgetfulDiskTests {
     /// Runs a Python program in each of some folders of one disk, which begin with what `prepared` holds; it ends with kill -9, then the power goes.
     /// What is left in each folder, by name.
     private static func after(
-        _ program: String, in folders: Int = 24, prepared: [String: String] = [:], _ settings: [String: String] = [:],
-        _ tail: ForgetfulDisk.Tail = .anyPages
+        _ program: String, in folders: Int = 24, prepared: [String: String] = [:], _ settings: [String: String] = [:]
     ) throws -> [Files] {
         let directory = try Binaries.temporaryDirectory()
         defer { try? FileManager.default.removeItem(atPath: directory) }
@@ -37,7 +36,7 @@ struct ForgetfulDiskTests {
             environment: ProcessInfo.processInfo.environment.merging(try disk.environment(settings)) { $1 })
         #expect(outcome.status == 137, "\(outcome.standardError)")
         var random = SeededRandom(seed: 1)
-        _ = try disk.losePower(&random, tail)
+        _ = try disk.losePower(&random)
         return try (0..<folders).map { folder in
             var left: Files = [:]
             for name in try FileManager.default.contentsOfDirectory(atPath: "\(root)/\(folder)") {
@@ -58,11 +57,6 @@ struct ForgetfulDiskTests {
         #expect(Set(logs.map(\.count)).count > 3 && logs.contains { $0.count == 10000 } && logs.contains { $0.count == 50000 })
         #expect(logs.contains { $0.count > 16384 && $0[12288..<16384].allSatisfy { $0 == 0 } }, "no page was lost")
         #expect(logs.contains { $0.count > 16384 && $0[12288..<16384].allSatisfy { $0 != 0 } }, "every page was lost")
-    }
-
-    @Test func withoutHoles_aBeginningIsLeft() throws {
-        let left = try Self.after("add('log', 'B' * 40000); sync('.')", [:], .beginning)
-        #expect(left.allSatisfy { $0["log"]?.allSatisfy { $0 == UInt8(ascii: "B") } == true })
     }
 
     @Test func aNameIsDurableWithItsDirectoryOnly() throws {

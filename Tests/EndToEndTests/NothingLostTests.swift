@@ -185,7 +185,7 @@ import Testing
         }
 
         private func losePower(of node: Node) throws {
-            let (journal, loss) = try node.disk.losePower(&random, .anyPages)
+            let (journal, loss) = try node.disk.losePower(&random)
             lost.bytes += loss.bytes
             lost.names += loss.names
             lost.zeroPages += loss.zeroPages

@@ -19,14 +19,6 @@ package final class ForgetfulDisk {
         package var description: String
     }
 
-    /// What of the bytes behind a file's last sync is still there.
-    package enum Tail: Sendable {
-        /// The beginning of them.
-        case beginning
-        /// Any pages of 4 KiB; zeros in the others.
-        case anyPages
-    }
-
     /// What one power loss took.
     package struct Loss: Sendable {
         package var bytes = 0
@@ -36,7 +28,7 @@ package final class ForgetfulDisk {
         package init() {}
     }
 
-    package static func library() throws -> String { try Binaries.path(of: "libCForgetfulDisk.so") }
+    package static func sharedObject() throws -> String { try Binaries.path(of: "libCForgetfulDisk.so") }
 
     /// A sanitizer's runtime must be the first library of a process, so it cannot have this one before it.
     package static var isUsable: Bool {
@@ -63,18 +55,18 @@ package final class ForgetfulDisk {
 
     /// For the next program; `more` are its other settings, such as `FORGETFUL_KILL_AT`.
     package func environment(_ more: [String: String] = [:]) throws -> [String: String] {
-        ["LD_PRELOAD": try Self.library(), "FORGETFUL_ROOT": root, "FORGETFUL_PLATTER": platter].merging(more) { $1 }
+        ["LD_PRELOAD": try Self.sharedObject(), "FORGETFUL_ROOT": root, "FORGETFUL_PLATTER": platter].merging(more) { $1 }
     }
 
     /// For after the program's end. Everything durable stays, everything else may go.
-    package func losePower(_ random: inout SeededRandom, _ tail: Tail = .anyPages) throws -> (journal: DiskJournal, loss: Loss) {
+    package func losePower(_ random: inout SeededRandom) throws -> (journal: DiskJournal, loss: Loss) {
         let journal = DiskJournal(try? Data(contentsOf: URL(fileURLWithPath: platter + "/journal")))
         try? FileManager.default.removeItem(atPath: platter + "/journal")
         var loss = Loss()
         names = survivingNames(journal, &random, &loss)
         for (path, name) in names.sorted(by: { $0.key < $1.key }) {
             guard case .file(let inode) = name, journal.isInDoubt(inode) else { continue }
-            do { try settle(inode, &random, tail, &loss) } catch { throw Failure(description: "'\(path)' cannot fall back: \(error)") }
+            do { try settle(inode, &random, &loss) } catch { throw Failure(description: "'\(path)' cannot fall back: \(error)") }
         }
         try rebuild()
         return (journal, loss)
@@ -160,7 +152,7 @@ package final class ForgetfulDisk {
 
     // MARK: Bytes
 
-    private func settle(_ inode: UInt64, _ random: inout SeededRandom, _ tail: Tail, _ loss: inout Loss) throws {
+    private func settle(_ inode: UInt64, _ random: inout SeededRandom, _ loss: inout Loss) throws {
         let actual = [UInt8](try Data(contentsOf: URL(fileURLWithPath: held(inode))))
         let durable = [UInt8]((try? Data(contentsOf: URL(fileURLWithPath: data(inode)))) ?? Data())
         // The new length, or the old one, or one between when it grew.
@@ -174,7 +166,7 @@ package final class ForgetfulDisk {
             let end = min(start + Self.pageBytes, length)
             let known = min(end, actual.count)
             guard start < known, bytes[start..<known] != actual[start..<known] else { continue }
-            let isKept = end > durable.count && tail == .beginning || random.next(below: 10) < keptOfTen
+            let isKept = random.next(below: 10) < keptOfTen
             if isKept {
                 bytes.replaceSubrange(start..<known, with: actual[start..<known])
             } else if start >= durable.count {
