@@ -14,6 +14,19 @@ package struct Book: ~Copyable {
         /// The oldest ticker that no depth event has reached yet, and when it came.
         var leadID: Int64 = 0
         var leadAt = Instant(nanoseconds: 0)
+        var bestBids = KnownBest(.buy)
+        var bestAsks = KnownBest(.sell)
+    }
+
+    /// The best levels of a side as they were read last. Most bookTickers change a quantity at the touch alone: then they are known.
+    private struct KnownBest {
+        var levels: BestLevels
+        /// Of the side; nothing is known of -1.
+        var version = -1
+        /// The ticker's price among them; 0 when there was none.
+        var tickerPrice: Int64 = 0
+
+        init(_ side: Side) { levels = BestLevels(side) }
     }
 
     package var bids = BookSide(.buy)
@@ -107,25 +120,39 @@ package struct Book: ~Copyable {
 
     /// The best levels of a side, the newest known top among them.
     package func best(_ side: Side) -> BestLevels {
-        var best = BestLevels(side)
+        side == .buy
+            ? Self.best(&newest.pointee.bestBids, bids, newest.pointee.ticker?.bidPrice ?? 0, newest.pointee.ticker?.bidQuantity ?? 0)
+            : Self.best(&newest.pointee.bestAsks, asks, newest.pointee.ticker?.askPrice ?? 0, newest.pointee.ticker?.askQuantity ?? 0)
+    }
+
+    /// - Parameter price: the ticker's, with its quantity; 0 when there is none.
+    @inline(__always) private static func best(
+        _ known: inout KnownBest, _ side: borrowing BookSide, _ price: Int64, _ quantity: Int64
+    ) -> BestLevels {
+        if known.version == side.version, known.tickerPrice == price {
+            if price > 0 { known.levels.levels[0].quantity = quantity }
+        } else {
+            known.version = side.version
+            known.tickerPrice = price
+            readBest(&known.levels, side, price, quantity)
+        }
+        return known.levels
+    }
+
+    @inline(never) private static func readBest(
+        _ best: inout BestLevels, _ side: borrowing BookSide, _ price: Int64, _ quantity: Int64
+    ) {
+        var read = BestLevels(side.side)
         var count = 0
-        withUnsafeMutableBytes(of: &best.levels) { bytes in
+        withUnsafeMutableBytes(of: &read.levels) { bytes in
             guard let levels = bytes.baseAddress?.assumingMemoryBound(to: BookLevel.self) else { return }
-            var worseThan: Int64?
-            if let ticker = newest.pointee.ticker {
-                levels[0] =
-                    side == .buy
-                    ? BookLevel(price: ticker.bidPrice, quantity: ticker.bidQuantity)
-                    : BookLevel(price: ticker.askPrice, quantity: ticker.askQuantity)
-                worseThan = levels[0].price
+            if price > 0 {
+                levels[0] = BookLevel(price: price, quantity: quantity)
                 count = 1
             }
-            let (start, rest) = (levels + count, BestLevels.countMax - count)
-            count +=
-                side == .buy
-                ? bids.read(levels: rest, worseThan: worseThan, into: start) : asks.read(levels: rest, worseThan: worseThan, into: start)
+            count += side.read(levels: BestLevels.countMax - count, worseThan: price > 0 ? price : nil, into: levels + count)
         }
-        best.count = count
-        return best
+        read.count = count
+        best = read
     }
 }

@@ -30,6 +30,9 @@ package struct BookSide: ~Copyable {
     /// Levels forgotten because the side was full.
     package var forgottenLevels: Int { levels.pointee.forgottenLevels }
 
+    /// Rises whenever levels may have changed.
+    var version: Int { levels.pointee.version }
+
     package mutating func removeAll() { levels.pointee.removeAll() }
 
     /// Sets the absolute quantity at a price; 0 removes the level. Removing an absent level is normal on Binance.

@@ -12,6 +12,8 @@
 struct LevelWindow: ~Copyable {
     let side: Side
     private(set) var count = 0
+    /// Rises whenever levels may have changed.
+    private(set) var version = 0
     /// Levels forgotten because the side was full.
     private(set) var forgottenLevels = 0
     private static let windowTicks = Int64(Limits.bookWindowTicks)
@@ -41,6 +43,7 @@ struct LevelWindow: ~Copyable {
     }
 
     mutating func removeAll() {
+        version &+= 1
         quantities.update(repeating: 0, count: Limits.bookWindowTicks)
         words.update(repeating: 0, count: Limits.bookWindowTicks / 64)
         far.removeAll()
@@ -49,12 +52,33 @@ struct LevelWindow: ~Copyable {
     }
 
     /// Sets the absolute quantity at a price; 0 removes the level. Removing an absent level is normal on Binance.
-    mutating func set(price: Int64, quantity: Int64) { set(key: side.sign &* price, quantity) }
+    mutating func set(price: Int64, quantity: Int64) {
+        version &+= 1
+        set(key: side.sign &* price, quantity)
+    }
 
     /// Sets each of the levels in turn.
     mutating func set(_ levels: UnsafeBufferPointer<BookLevel>) {
+        guard let first = levels.baseAddress else { return }
+        version &+= 1
         let sign = side.sign
-        for level in levels { set(key: sign &* level.price, level.quantity) }
+        let (quantities, words) = (quantities, words)
+        var index = 0
+        while index < levels.count {
+            // Most levels are in the window and behind the touch: there only these change, and they stay in registers.
+            let (base, best) = (base, best)
+            var count = count
+            while index < levels.count {
+                let key = sign &* first[index].price
+                guard key < best, key >= base, count < capacity else { break }
+                count &+= Self.set(key, first[index].quantity, quantities, words)
+                index &+= 1
+            }
+            self.count = count
+            guard index < levels.count else { break }
+            set(key: sign &* first[index].price, first[index].quantity)
+            index &+= 1
+        }
     }
 
     /// Quantity at the price; 0 when there is no such level.
@@ -192,29 +216,35 @@ struct LevelWindow: ~Copyable {
 
     private mutating func set(key: Int64, _ quantity: Int64) {
         guard isInWindow(key), count > 0 else { return setOutside(key: key, quantity) }
-        let slot = slot(key)
-        let row = Int(truncatingIfNeeded: key >> 6) & Self.wordMask
-        let bit: UInt64 = 1 << UInt64(key & 63)
-        if quantity > 0 {
-            quantities[slot] = quantity
-            if words[row] & bit == 0 {
-                words[row] |= bit
-                if key > best { best = key }
-                added()
-            }
-        } else if words[row] & bit != 0 {
-            quantities[slot] = 0
-            words[row] &= ~bit
-            count &-= 1
-            if key == best { bestIsGone() }
+        let change = Self.set(key, quantity, quantities, words)
+        count &+= change
+        if key >= best {
+            if quantity > 0 { best = key } else if change < 0 { bestIsGone() }
         }
+        forgetFarthest()
+    }
+
+    /// Writes a level of the window. A level comes, changes or goes, in no order that a processor could guess: no branch tells them apart.
+    /// Returns by how many there are more.
+    @inline(__always) private static func set(
+        _ key: Int64, _ quantity: Int64, _ quantities: UnsafeMutablePointer<Int64>, _ words: UnsafeMutablePointer<UInt64>
+    ) -> Int {
+        let row = Int(truncatingIfNeeded: key &>> 6) & wordMask
+        let place = UInt64(truncatingIfNeeded: key & 63)
+        let word = words[row]
+        let had = word &>> place & 1
+        let has: UInt64 = quantity > 0 ? 1 : 0
+        quantities[Int(truncatingIfNeeded: key) & tickMask] = max(0, quantity)
+        words[row] = word ^ (had ^ has) &<< place
+        return Int(truncatingIfNeeded: has) &- Int(truncatingIfNeeded: had)
     }
 
     private mutating func setOutside(key: Int64, _ quantity: Int64) {
         if count > 0, key < base {
             let before = far.count
             far.set(key, quantity)
-            if far.count > before { added() } else { count -= before - far.count }
+            count &+= far.count &- before
+            forgetFarthest()
         } else if quantity > 0 {
             // Above the window, or the first level of all.
             let isFirst = count == 0
@@ -223,13 +253,13 @@ struct LevelWindow: ~Copyable {
             quantities[slot(key)] = quantity
             words[row] |= 1 << UInt64(key & 63)
             best = isFirst ? key : max(best, key)
-            added()
+            count &+= 1
+            forgetFarthest()
         }
     }
 
-    /// One level more, and the farthest one is forgotten when that is one too many.
-    private mutating func added() {
-        count &+= 1
+    /// After one level more: the farthest one is forgotten when that is one too many.
+    private mutating func forgetFarthest() {
         guard count > capacity else { return }
         forgottenLevels += 1
         count -= 1

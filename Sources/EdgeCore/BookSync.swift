@@ -254,7 +254,7 @@ extension SymbolState {
         let start = side * Limits.frameLevelsMax
         let target = decoder.converted + start
         guard let places = decoder.sidePlaces[side] else { return try read(decoder.levels + start, count: count, into: target) }
-        if read(decoder.digits + start, places, count: count, into: target) { return UnsafeBufferPointer(start: target, count: count) }
+        if let levels = read(decoder.digits + start, places, count: count, into: target) { return levels }
         // Another grid, or an error: which one is said there.
         for index in 0..<count {
             let raw = side == 0 ? decoder.bid(index) : decoder.ask(index)

@@ -44,6 +44,12 @@ package struct FeatureSet: ~Copyable {
     /// pnl_bps per minute, last 60.
     private let minutes: UnsafeMutablePointer<Double>
     private var minuteCount = 0
+    // Read by every tick, changed once a second.
+
+    /// bps per sqrt s.
+    package private(set) var volRealized: Double?
+    /// bps per sqrt minute (SPEC 4.3): vol_realized * sqrt 60.
+    package private(set) var volatilityPerRootMinute: Double?
     /// z of pnl_bps (SPEC 4.3); nil below 30 minutes.
     package private(set) var pnlZ: Double?
     package private(set) var takerFills15Minutes: Int64 = 0
@@ -134,6 +140,8 @@ package struct FeatureSet: ~Copyable {
             if let previous = previousMidTwice {
                 let change = 2 * Double(mid - previous) / Double(mid + previous) * 1e4
                 squaredReturn.add(change * change)
+                volRealized = squaredReturn.value.map { $0.squareRoot() }
+                volatilityPerRootMinute = volRealized.map { $0 * 60.0.squareRoot() }
                 squared = FixedPoint.fixed(change * change, scale: 1e9)
             }
             previousMidTwice = mid
@@ -170,11 +178,6 @@ package struct FeatureSet: ~Copyable {
     }
 
     // MARK: Values
-
-    /// bps per sqrt s.
-    package var volRealized: Double? { squaredReturn.value.map { $0.squareRoot() } }
-    /// bps per sqrt minute (SPEC 4.3): vol_realized * sqrt 60.
-    package var volatilityPerRootMinute: Double? { volRealized.map { $0 * 60.0.squareRoot() } }
 
     /// Computed once a minute: mean of the last 10 minutes / (standard deviation of the last 60 / sqrt 10); nil below 30 minutes or without any variation.
     private var currentPnLZ: Double? {

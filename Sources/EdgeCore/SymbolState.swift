@@ -301,30 +301,32 @@ package struct SymbolState: ~Copyable {
         return UnsafeBufferPointer(start: target, count: count)
     }
 
-    /// The same of levels that all have the same places: false when one is not on a grid of one unit or not in range, or nobody knows.
+    /// The same of levels that all have the same places, in `levels` or in `target`; nil when one is not on a grid of one unit or not in range, or
+    /// nobody knows.
     mutating func read(
-        _ raw: UnsafePointer<LevelDigits>, _ places: LevelPlaces, count: Int, into target: UnsafeMutablePointer<BookLevel>
-    ) -> Bool {
-        guard isPlain, places.quantity == quantityDigits else { return false }
+        _ levels: UnsafePointer<BookLevel>, _ places: LevelPlaces, count: Int, into target: UnsafeMutablePointer<BookLevel>
+    ) -> UnsafeBufferPointer<BookLevel>? {
+        guard isPlain, places.quantity == quantityDigits else { return nil }
         // All of them are looked at before anything is said: no branch for each.
         let (priceMax, quantityMax) = (UInt64(priceTicksMax), UInt64(quantityLotsMax))
         var isWrong = false
         switch places.price - priceDigits {
         case 0:
             for index in 0..<count {
-                let (price, quantity) = (raw[index].price, raw[index].quantity)
+                let (price, quantity) = (UInt64(bitPattern: levels[index].price), UInt64(bitPattern: levels[index].quantity))
                 isWrong = isWrong || price &- 1 >= priceMax || quantity > quantityMax
-                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
             }
-        case 1:
+            return isWrong ? nil : UnsafeBufferPointer(start: levels, count: count)
+        case -1:
+            // The reader left out a zero that is one of the tick's places here.
             for index in 0..<count {
-                let (price, quantity) = (raw[index].price / 10, raw[index].quantity)
-                isWrong = isWrong || price &* 10 != raw[index].price || price &- 1 >= priceMax || quantity > quantityMax
-                target[index] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity))
+                let (price, quantity) = (UInt64(bitPattern: levels[index].price), UInt64(bitPattern: levels[index].quantity))
+                isWrong = isWrong || price &* 10 &- 1 >= priceMax || quantity > quantityMax
+                target[index] = BookLevel(price: levels[index].price &* 10, quantity: levels[index].quantity)
             }
-        default: return false
+            return isWrong ? nil : UnsafeBufferPointer(start: target, count: count)
+        default: return nil
         }
-        return !isWrong
     }
 
     /// Mark-to-market in 1e-8 quote currency, fees included; nil without a mid.

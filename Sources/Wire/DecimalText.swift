@@ -154,7 +154,7 @@ public struct DecimalText: Sendable {
 
     // MARK: The usual form
 
-    /// What `short` reads: the digits without their point, how many stand behind it, and how many bytes there are before the quote.
+    /// What `short` reads: the digits without their point, how many stand behind it, and how many bytes the number has.
     public struct Short: Sendable {
         public var digits: UInt64
         public var places: Int
@@ -167,17 +167,17 @@ public struct DecimalText: Sendable {
         }
     }
 
-    /// Digits with one point between them and a quote behind, all within nine bytes, as a venue of few places sends them; nil for any other text,
-    /// whether it is a number or not.
+    /// Digits with one point between them, all within eight bytes, as a venue of few places sends them; nil for any other text, whether it is a
+    /// number or not. Eight bytes are read, which must be ASCII. The caller sees to it that a quote ends the number.
     @inlinable @inline(__always) public static func short(at text: UnsafeRawPointer) -> Short? {
         let word = DigitWord(text.loadUnaligned(as: UInt64.self)).value
-        let marks = DigitWord.marks(word)
-        // Eight digits would have no mark; and without a second one the quote must be the ninth byte.
+        let marks = DigitWord.asciiMarks(word)
+        // Eight digits would have no mark; and without a second one what ends the number must be the ninth byte.
         let point = marks.trailingZeroBitCount &>> 3
         let end = (marks & (marks &- 1)).trailingZeroBitCount &>> 3
-        // A zero only begins a number when it is alone before the point.
+        // A zero only begins a number when it is alone before the point. Half of all quantities begin with one: no branch asks whether.
         guard point > 0, end > point &+ 1, text.load(fromByteOffset: point, as: UInt8.self) == 0x2e,
-            text.load(fromByteOffset: end, as: UInt8.self) == 0x22, point == 1 || word & 0xff != 0
+            (word & 0xff) | (marks & 0x8000) != 0
         else { return nil }
         // The point is taken out: what stands behind it moves up.
         let before = (marks & (0 &- marks)) &>> 7 &- 1
@@ -191,34 +191,42 @@ public struct DecimalText: Sendable {
         /// What each of the characters is exclusive-or its digit.
         @usableFromInline var zeros: UInt64 = 0
         @usableFromInline var beforePoint: UInt64 = 0
-        /// Bits that no number of this form has set, by character: those of a digit above nine are found by a sum.
-        @usableFromInline var characters: UInt64 = 0
-        @usableFromInline var point: UInt64 = 0
+        /// The highest bit of each character.
+        @usableFromInline var marks: UInt64 = 0
+        /// Characters that must be as expected: the point, and a last digit that is dropped.
+        @usableFromInline var fixed: UInt64 = ~0
         @usableFromInline var shift: UInt64 = 0
-        @usableFromInline var mayBeginWithZero = false
+        /// Not 0 when the first digit may be.
+        @usableFromInline var firstMayBeZero: UInt64 = 0
         public private(set) var length = 0
 
-        /// Matches nothing.
+        /// Matches nothing that a venue sends.
         public init() {}
 
-        public init(_ short: Short) {
+        /// - Parameter dropsLastDigit: it must be 0 then, and stands behind the point.
+        public init(_ short: Short, dropsLastDigit: Bool = false) {
             length = short.length
             let whole = short.length - short.places - 1
-            point = 0xff &<< UInt64(8 * whole)
-            characters = ~0 &>> UInt64(64 - 8 * short.length)
+            let point: UInt64 = 0xff &<< UInt64(8 * whole)
+            let characters = ~UInt64(0) &>> UInt64(64 - 8 * short.length)
+            marks = characters & 0x8080_8080_8080_8080
             zeros = (0x3030_3030_3030_3030 & ~point | (0x2e2e_2e2e_2e2e_2e2e & point)) & characters
             beforePoint = point & (0 &- point)
             beforePoint &-= 1
+            fixed = point
             shift = UInt64(72 - 8 * short.length)
-            mayBeginWithZero = whole == 1
+            firstMayBeZero = whole == 1 ? 1 : 0
+            if dropsLastDigit {
+                fixed |= 0xff &<< UInt64(8 * (short.length - 1))
+                shift += 8
+            }
         }
 
-        /// The digits of a number of exactly this form with a quote behind; nil for any other text.
+        /// The digits of a number of exactly this form; nil for any other text. Eight bytes are read, which must be ASCII. The caller sees to it
+        /// that a quote ends the number.
         @inlinable @inline(__always) public func digits(at text: UnsafeRawPointer) -> UInt64? {
             let word = text.loadUnaligned(as: UInt64.self) ^ zeros
-            guard (DigitWord.marks(word) & characters) | (word & point) == 0,
-                text.load(fromByteOffset: length, as: UInt8.self) == 0x22, mayBeginWithZero || word & 0xff != 0
-            else { return nil }
+            guard (DigitWord.asciiMarks(word) & marks) | (word & fixed) == 0, (word & 0xff) | firstMayBeZero != 0 else { return nil }
             return DigitWord.eight((word & beforePoint | (word &>> 8) & ~beforePoint) &<< shift)
         }
     }
@@ -246,7 +254,7 @@ public struct DecimalText: Sendable {
         guard others != 0 else { return nil }
         let whole = others.trailingZeroBitCount
         // A zero only begins a number when it is alone before the point.
-        guard whole > 0, whole == 1 || low.value & 0xff != 0 else { return nil }
+        guard whole > 0, (low.value & 0xff) | (others & 2) != 0 else { return nil }
         let last = text.load(fromByteOffset: whole, as: UInt8.self)
         if last == 0x22 {
             length = whole
@@ -283,6 +291,11 @@ public struct DigitWord {
     /// The highest bit of each character that is not a digit.
     @inlinable @inline(__always) static func marks(_ value: UInt64) -> UInt64 {
         ((value & 0x7f7f_7f7f_7f7f_7f7f) &+ 0x7676_7676_7676_7676 | value) & 0x8080_8080_8080_8080
+    }
+
+    /// The same of ASCII characters.
+    @inlinable @inline(__always) static func asciiMarks(_ value: UInt64) -> UInt64 {
+        (value &+ 0x7676_7676_7676_7676) & 0x8080_8080_8080_8080
     }
 
     /// Whether all eight characters are digits.

@@ -139,10 +139,10 @@ struct ExplanationText {
             bps("nudge_max_bps", parameters.nudgeMaximum, &out)
             ms("nudge_ms", parameters.nudgeNanoseconds, &out)
         } outputs: { out in
-            for (name, output) in [("buy", buy), ("sell", sell)] {
+            for (name, input, output) in [("buy", buyInput, buy), ("sell", sellInput, sell)] {
                 out.key(data: name)
                 out.beginObject()
-                number("percentile_ahead", output.percentileAhead, &out)
+                number("percentile_ahead", input.percentileAhead, &out)
                 bps("nudge_bps", output.nudge, &out)
                 out.endObject()
             }

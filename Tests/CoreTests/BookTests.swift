@@ -27,7 +27,8 @@ import Testing
     }
 
     /// The touch wanders and jumps by up to many windows, levels lie anywhere between it and a million ticks away, whole stretches vanish at
-    /// once, and a small capacity forgets: after each step the side answers what sorting a dictionary answers.
+    /// once, and a small capacity forgets: after each step the side answers what sorting a dictionary answers. Changes come one by one, or many in
+    /// one event.
     @Test(arguments: [Side.buy, .sell], [200, 3_000, 16_384]) func sideEqualsADictionary_acrossItsWindow(side: Side, capacity: Int) {
         var random = SeededRandom(seed: UInt64(capacity) + (side == .buy ? 1 : 2))
         var book = BookSide(side, capacity: capacity)
@@ -36,8 +37,18 @@ import Testing
         var touch: Int64 = 5_000_000
         /// Behind the touch on its own side.
         func price(_ distance: Int) -> Int64 { touch - side.sign * Int64(distance) }
+        var event: [BookLevel] = []
+        func apply() {
+            event.withUnsafeBufferPointer { book.set($0) }
+            event = []
+        }
         func set(_ price: Int64, _ quantity: Int64) {
-            book.set(price: price, quantity: quantity)
+            if random.next(below: 40) == 0 {
+                apply()
+                book.set(price: price, quantity: quantity)
+            } else {
+                event.append(BookLevel(price: price, quantity: quantity))
+            }
             oracle[price] = quantity == 0 ? nil : quantity
             guard oracle.count > capacity else { return }
             oracle[side == .buy ? oracle.keys.min()! : oracle.keys.max()!] = nil
@@ -53,6 +64,7 @@ import Testing
                 for gone in oracle.keys.filter({ ($0 - limit) * side.sign > 0 }).sorted() { set(gone, 0) }
             case 11: for gone in oracle.keys.sorted().prefix(random.next(below: 100)) { set(gone, 0) }
             case 12:
+                apply()
                 book.removeAll()
                 oracle = [:]
             case 13..<300: set(price(random.next(below: 1_000_000)), random.next(below: 4) == 0 ? 0 : 7)
@@ -60,9 +72,10 @@ import Testing
             case 500..<600: if let known = oracle.keys.min() { set(known + Int64(random.next(below: 3)), Int64(random.next(below: 2))) }
             default: set(price(random.next(below: 100)), random.next(below: 3) == 0 ? 0 : Int64(random.next(below: 1000)) + 1)
             }
+            guard step.isMultiple(of: 25) else { continue }
+            apply()
             let probe = price(random.next(below: 30_000))
             #expect(book.quantity(at: probe) == oracle[probe] ?? 0)
-            guard step.isMultiple(of: 25) else { continue }
             let sorted = oracle.sorted { side == .buy ? $0.key > $1.key : $0.key < $1.key }
             #expect(book.count == sorted.count && book.forgottenLevels == forgotten)
             #expect(book.top == sorted.first.map { BookLevel(price: $0.key, quantity: $0.value) })
@@ -84,6 +97,41 @@ import Testing
             #expect(best.total == sorted.prefix(40).reduce(0) { $0 + $1.value } && best.better == 0)
         }
         #expect(capacity > 200 || forgotten > 100)
+    }
+
+    /// Depth events, tickers and their end in any order: what is kept of the best levels is what a walk over the book finds.
+    @Test func bestLevelsAreThoseOfTheBook_whateverChangedLast() {
+        var random = SeededRandom(seed: 3)
+        var book = Book()
+        var id: Int64 = 0
+        for step in 0..<20_000 {
+            let now = Instant(nanoseconds: Int64(step))
+            let touch = 1_000 + Int64(random.next(below: 3))
+            func quantity() -> Int64 { Int64(random.next(below: 4)) }
+            switch random.next(below: 10) {
+            case 0..<3:
+                let changes = (0..<random.next(below: 4)).map { _ in
+                    BookLevel(price: touch - Int64(random.next(below: 8)), quantity: quantity())
+                }
+                changes.withUnsafeBufferPointer { book.bids.set($0) }
+                book.asks.set(price: touch + 1 + Int64(random.next(below: 8)), quantity: quantity())
+                id += Int64(random.next(below: 3))
+                book.applied(depthID: id, at: now)
+            case 3: _ = book.expireTicker(olderThan: 5, at: now)
+            case 4 where step.isMultiple(of: 50): book.removeAll()
+            default:
+                id += 1
+                let top = TopOfBook(bidPrice: touch, bidQuantity: 1 + quantity(), askPrice: touch + 1, askQuantity: 1 + quantity())
+                _ = book.merge(top, id: id, at: now)
+            }
+            for side in [Side.buy, .sell] {
+                let best = book.best(side)
+                #expect(best.total == book.volume(side, levels: 5).total && best.topThree == book.volume(side, levels: 3).total)
+                let price = touch + Int64(random.next(below: 7)) - 3
+                #expect(best.topThree(betterThan: price) == book.volume(side, levels: 3, betterThan: price).better)
+                #expect(best.quantity(at: price) == nil || best.quantity(at: price) == book.quantity(side, at: price))
+            }
+        }
     }
 
     @Test func aFullSideForgetsTheFarthestLevel() {

@@ -99,7 +99,7 @@ import Wire
         #expect(tick?.guards?.output.inventory == .soft && tick?.guards?.output.sizeNumerator == 1)
         #expect(tick!.guards!.output.widened == tick!.spread!.output.spread + BasisPoints(0.3)!)
         #expect(tick?.inventory?.skew == BasisPoints(0.3))
-        #expect(tick!.queue!.buy.nudge > .zero && tick!.queue!.buy.percentileAhead > 30)
+        #expect(tick!.queue!.buy.nudge > .zero && tick!.queue!.buyInput.percentileAhead > 30)
         #expect(tick?.emit?.input.lots == 5 && tick!.emit!.output.bid!.price < 1_000)
         #expect(tick?.decisions?.buy == .place)
     }

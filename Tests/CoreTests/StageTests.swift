@@ -97,12 +97,15 @@ import Testing
     // MARK: Queue
 
     @Test func nudgeGoesTowardsTheBest_neverPastIt_andNotOften() {
+        func input(ahead: Int64, distance: Double, previous: Double = 0, at: Int64? = nil, now: Int64 = 1000) -> QueueAwareStage.Input {
+            QueueAwareStage.Input(
+                ahead: ahead, topThree: 100, distanceToBest: BasisPoints(distance)!, previousNudge: BasisPoints(previous)!,
+                nudgedAt: at.map { Instant(nanoseconds: $0 * 1_000_000) }, now: Instant(nanoseconds: now * 1_000_000))
+        }
         func run(ahead: Int64, distance: Double, previous: Double = 0, at: Int64? = nil, now: Int64 = 1000) -> QueueAwareStage.Output {
             QueueAwareStage.run(
-                QueueAwareStage.Input(
-                    ahead: ahead, topThree: 100, distanceToBest: BasisPoints(distance)!, previousNudge: BasisPoints(previous)!,
-                    nudgedAt: at.map { Instant(nanoseconds: $0 * 1_000_000) }, now: Instant(nanoseconds: now * 1_000_000)),
-                maximum: parameters.nudgeMaximum, interval: parameters.nudgeNanoseconds)
+                input(ahead: ahead, distance: distance, previous: previous, at: at, now: now), maximum: parameters.nudgeMaximum,
+                interval: parameters.nudgeNanoseconds)
         }
         #expect(run(ahead: 30, distance: 1).nudge == .zero, "30 % is not above 30 %")
         #expect(run(ahead: 31, distance: 1).nudge == BasisPoints(0.5))
@@ -113,7 +116,7 @@ import Testing
         #expect(run(ahead: 31, distance: 0.05, previous: 0.5, at: 999).nudge == BasisPoints(0.05), "never past the best, also while held")
         #expect(
             run(ahead: 31, distance: 0.505, previous: 0.5, at: 1).nudgedAt == Instant(nanoseconds: 1_000_000), "0.005 bps is not worth it")
-        #expect(run(ahead: 500, distance: 1).percentileAhead == 100)
+        #expect(input(ahead: 31, distance: 1).percentileAhead == 31 && input(ahead: 500, distance: 1).percentileAhead == 100)
     }
 
     // MARK: Emit

@@ -12,10 +12,14 @@ package enum QueueAwareStage {
         package var previousNudge: BasisPoints
         package var nudgedAt: Instant?
         package var now: Instant
+
+        /// Of the best three levels' quantity, how much is ahead, in %: 0 when they are empty, 100 at most.
+        package var percentileAhead: Double { topThree > 0 ? min(100, Double(ahead) / Double(topThree) * 100) : 0 }
+        /// Whether that is above 30, without a division.
+        fileprivate var isFarBehind: Bool { topThree > 0 && Int128(ahead) * 10 > Int128(topThree) * 3 }
     }
 
     package struct Output: Sendable {
-        package var percentileAhead: Double
         package var nudge: BasisPoints
         package var nudgedAt: Instant?
     }
@@ -24,18 +28,17 @@ package enum QueueAwareStage {
     static let smallestChange = BasisPoints(micro: 10_000)
 
     package static func run(_ input: Input, maximum: BasisPoints, interval: Int64) -> Output {
-        let percentile = input.topThree > 0 ? min(100, Double(input.ahead) / Double(input.topThree) * 100) : 0
         let room = max(.zero, input.distanceToBest)
         // Never past the best, also between two decisions.
         let held = min(input.previousNudge, room)
         if let last = input.nudgedAt, input.now.since(last) < interval {
-            return Output(percentileAhead: percentile, nudge: held, nudgedAt: last)
+            return Output(nudge: held, nudgedAt: last)
         }
-        let wanted = percentile > 30 ? min(maximum, room) : .zero
+        let wanted = input.isFarBehind ? min(maximum, room) : .zero
         let change = wanted - held
         guard max(change, -change) >= smallestChange else {
-            return Output(percentileAhead: percentile, nudge: held, nudgedAt: input.nudgedAt)
+            return Output(nudge: held, nudgedAt: input.nudgedAt)
         }
-        return Output(percentileAhead: percentile, nudge: wanted, nudgedAt: input.now)
+        return Output(nudge: wanted, nudgedAt: input.now)
     }
 }

@@ -39,6 +39,8 @@ package enum SpreadStage {
     /// Linear between the two ends, clamped; works in either direction.
     static func score(_ value: Double, zeroAt zero: Double, oneAt one: Double) -> Double {
         guard value.isFinite else { return 1 }
-        return min(1, max(0, (value - zero) / (one - zero)))
+        // Most values are at an end, and need no division.
+        let (beyond, span) = zero < one ? (value - zero, one - zero) : (zero - value, zero - one)
+        return beyond <= 0 ? 0 : beyond >= span ? 1 : beyond / span
     }
 }

@@ -49,16 +49,12 @@ package struct RawLevel: Sendable {
     package var quantity: DecimalText
 }
 
-/// A level as the digits of its two numbers, without their points.
-struct LevelDigits: BitwiseCopyable {
-    var price: UInt64
-    var quantity: UInt64
-}
-
 /// How many of the digits stand behind the point, in every level of a side.
 struct LevelPlaces: BitwiseCopyable {
     var price: Int
     var quantity: Int
+    /// Every price ended with a zero, which is not among the digits.
+    var leavesOutZero = false
 }
 
 /// What a Binance frame says. Levels are in the decoder's `bids` and `asks`; texts point into the frame.
@@ -84,8 +80,8 @@ package struct BinanceDecoder: ~Copyable {
     package internal(set) var bidCount = 0
     package internal(set) var askCount = 0
     let levels: UnsafeMutablePointer<RawLevel>
-    /// What stands there instead of `levels` for a side that has `sidePlaces`.
-    let digits: UnsafeMutablePointer<LevelDigits>
+    /// What stands there instead of `levels` for a side that has `sidePlaces`: the digits of both numbers, without their points.
+    let digits: UnsafeMutablePointer<BookLevel>
     var sidePlaces: InlineArray<2, LevelPlaces?> = .init(repeating: nil)
     /// The levels in ticks and lots, once a symbol has read them (`SymbolState.read`).
     let converted: UnsafeMutablePointer<BookLevel>
@@ -112,9 +108,11 @@ package struct BinanceDecoder: ~Copyable {
     private func level(_ index: Int, side: Int) -> RawLevel {
         let place = side * Limits.frameLevelsMax + index
         guard let places = sidePlaces[side] else { return levels[place] }
+        let price = UInt64(bitPattern: digits[place].price)
         return RawLevel(
-            price: DecimalText(digits: digits[place].price, places: places.price),
-            quantity: DecimalText(digits: digits[place].quantity, places: places.quantity))
+            price: places.leavesOutZero
+                ? DecimalText(digits: price &* 10, places: places.price + 1) : DecimalText(digits: price, places: places.price),
+            quantity: DecimalText(digits: UInt64(bitPattern: digits[place].quantity), places: places.quantity))
     }
 
     @inline(__always) package mutating func decode(_ bytes: UnsafeRawBufferPointer) throws(FrameRejection) -> BinanceFrame {

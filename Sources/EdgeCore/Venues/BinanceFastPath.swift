@@ -216,7 +216,12 @@ extension BinanceDecoder {
         let target = side * Limits.frameLevelsMax
         var places = LevelPlaces(price: 0, quantity: 0)
         let start = reader
-        var count = reader.digits(into: digits + target, &places)
+        // Many instruments' prices have a place more than their tick needs, always 0.
+        var count = reader.digits(into: digits + target, &places, dropsLastZero: true)
+        if count == nil {
+            reader = start
+            count = reader.digits(into: digits + target, &places, dropsLastZero: false)
+        }
         sidePlaces[side] = count == nil ? nil : places
         if count == nil {
             reader = start
@@ -346,7 +351,7 @@ struct UsualReader {
 
     @inline(__always) mutating func decimal() -> DecimalText? {
         guard isAt(0x22) else { return nil }
-        if let short = DecimalText.short(at: place + 1) {
+        if let short = DecimalText.short(at: place + 1), place.load(fromByteOffset: short.length &+ 1, as: UInt8.self) == 0x22 {
             place += short.length &+ 2
             return DecimalText(short)
         }
@@ -361,38 +366,48 @@ struct UsualReader {
     }
 
     /// `[["1.0","2.00"],["3.5","4.00"]]`, short numbers with the same places in each: how many there are; nil for others.
-    mutating func digits(into target: UnsafeMutablePointer<LevelDigits>, _ places: inout LevelPlaces) -> Int? {
+    ///
+    /// - Parameter dropsLastZero: every price's last digit stands behind the point, is 0, and is left out.
+    mutating func digits(into target: UnsafeMutablePointer<BookLevel>, _ places: inout LevelPlaces, dropsLastZero: Bool) -> Int? {
         guard take(byte: 0x5b) else { return nil }
         if take(byte: 0x5d) { return 0 }
+        guard place.loadUnaligned(as: UInt16.self) == 0x225b else { return nil }
+        var place = place + 2
         var count = 0
         var form = DecimalText.Form()
         let countMax = Limits.frameLevelsMax
         while count < countMax {
-            guard place.loadUnaligned(as: UInt16.self) == 0x225b else { return nil }
             let price: UInt64
-            if count > 0, let digits = form.digits(at: place + 2) {
+            if let digits = form.digits(at: place) {
                 price = digits
-                place += form.length &+ 2
             } else {
-                guard let short = DecimalText.short(at: place + 2), count == 0 || short.places == places.price else { return nil }
-                price = short.digits
-                place += short.length &+ 2
+                guard let short = DecimalText.short(at: place), count == 0 || short.places == places.price else { return nil }
+                form = DecimalText.Form(short, dropsLastDigit: dropsLastZero)
+                guard let digits = form.digits(at: place) else { return nil }
+                price = digits
                 places.price = short.places
-                form = DecimalText.Form(short)
             }
+            place += form.length
+            // ","
             guard place.loadUnaligned(as: UInt32.self) & 0xff_ffff == 0x22_2c22, let quantity = DecimalText.short(at: place + 3) else {
                 return nil
             }
             place += quantity.length &+ 3
             if count == 0 { places.quantity = quantity.places }
             guard quantity.places == places.quantity else { return nil }
-            target[count] = LevelDigits(price: price, quantity: quantity.digits)
+            target[count] = BookLevel(price: Int64(truncatingIfNeeded: price), quantity: Int64(truncatingIfNeeded: quantity.digits))
             count &+= 1
-            // "] and , or ]
-            let end = place.loadUnaligned(as: UInt32.self) & 0xff_ffff
-            place += 3
-            if end == 0x2c_5d22 { continue }
-            return end == 0x5d_5d22 ? count : nil
+            // "],[" or "]]
+            let end = place.loadUnaligned(as: UInt64.self)
+            if end & 0xff_ffff_ffff == 0x22_5b2c_5d22 {
+                place += 5
+                continue
+            }
+            guard end & 0xff_ffff == 0x5d_5d22 else { return nil }
+            self.place = place + 3
+            places.leavesOutZero = dropsLastZero
+            if dropsLastZero { places.price &-= 1 }
+            return count
         }
         return nil
     }
