@@ -102,7 +102,8 @@ let package = Package(
         .testTarget(
             name: "CoreTests", dependencies: ["CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "TestSupport"],
             swiftSettings: strict),
-        .testTarget(name: "SimulationTests", dependencies: ["EdgeCore", "Simulation", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "SimulationTests", dependencies: ["EdgeCore", "HubCore", "Wire", "Simulation", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "ShellTests",
             dependencies: [

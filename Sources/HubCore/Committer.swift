@@ -77,6 +77,7 @@ package struct Committer<Disk: FeedDisk> {
             // What follows a failed write belongs behind bytes that are not there.
             guard let copy = copies[path], !copy.isInDoubt else { return }
             guard offset == copy.length else { throw .misplaced(path: path, offset: offset, length: copy.length) }
+            if copy.length == 0, copy.receipts.epoch != epoch { try restart(path, host, file, epoch) }
             try attempt { (disk) throws(Disk.Failure) in try disk.write(bytes, to: path, at: offset) }
             if copy.length == copy.synced { dirty.append(path) }
             copies[path]!.length += Int64(bytes.count)
@@ -244,15 +245,27 @@ package struct Committer<Disk: FeedDisk> {
             return copies[path]
         }
         guard let epoch else { return nil }
-        try attempt { (disk) throws(Disk.Failure) in
-            try disk.makeFolder("host=\(host)")
-            // Of a file that went: not of this one.
-            let beside = Self.receiptsPath(host, file)
-            if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
-        }
+        try attempt { (disk) throws(Disk.Failure) in try disk.makeFolder("host=\(host)") }
+        try forgetReceipts(host, file)
         return Copy(
             host: host, file: file, length: 0, synced: 0, isNameNew: true,
             receipts: Receipts(blockBytes: bounds.blockBytes, epoch: epoch))
+    }
+
+    /// A file of which nothing is left belongs to whoever writes its first bytes.
+    private mutating func restart(_ path: String, _ host: String, _ file: String, _ epoch: String) throws(Failure) {
+        try forgetReceipts(host, file)
+        let receipts = Receipts(blockBytes: bounds.blockBytes, epoch: epoch)
+        copies[path]?.receipts = receipts
+        copies[path]?.isNameNew = true
+    }
+
+    /// Of a file that went: not of this one.
+    private mutating func forgetReceipts(_ host: String, _ file: String) throws(Failure) {
+        try attempt { (disk) throws(Disk.Failure) in
+            let beside = Self.receiptsPath(host, file)
+            if try disk.length(of: beside) != nil { try disk.cut(beside, to: 0) }
+        }
     }
 
     /// Compares the file's bytes from one on with their receipts, and keeps what comes before the first difference. A file without receipts is from
@@ -362,7 +375,8 @@ package struct Committer<Disk: FeedDisk> {
             committed(path)
         }
         let page = copy.receipts.page(from: Int(clamping: fromBlock), count: bounds.pageBlocks)
-        return Ingest.Inspection(length: copy.length, epoch: copy.receipts.epoch, blocks: page.map { CRC32C.text($0) })
+        return Ingest.Inspection(
+            length: copy.length, epoch: copy.length == 0 ? nil : copy.receipts.epoch, blocks: page.map { CRC32C.text($0) })
     }
 
     private mutating func held(_ host: String) throws(Disk.Failure) -> [Ingest.HeldFile] {

@@ -226,8 +226,11 @@ final class LineLinkHandler: ChannelInboundHandler {
         self.delegate = delegate
         lastMessage = .now()
         if !rules.expectsHello { watchIdle(context) }
+        // What the delegate sends may find the connection broken, which then ends while `opened` runs: an opened link is closed, not refused, too.
+        let outcome = outcome
+        self.outcome = nil
         delegate.opened(link)
-        report(.success(link))
+        outcome?(.success(link))
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
