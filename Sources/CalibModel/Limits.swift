@@ -140,6 +140,8 @@ package enum Limits {
     package static let experimentsListedMax = 1_000
     /// UTF-8 bytes of an operator's reason: it travels in every command.
     package static let reasonBytesMax = 512
+    /// Keys that operators may order for a host over its configuration: more than there are that may change while it runs (60).
+    package static let orderedParametersMax = 100
     /// The edge looks at its kill file and lets time pass for its orders this often: a tenth of what a person notices, 100 look-ups a second.
     package static let edgeTurnNanoseconds: Int64 = 10_000_000
     /// A venue connection without a frame is asked for a sign of life after the first, at most each second of these (SPEC 3.2), and given up
