@@ -140,6 +140,8 @@ package enum Limits {
     package static let experimentsListedMax = 1_000
     /// UTF-8 bytes of an operator's reason: it travels in every command.
     package static let reasonBytesMax = 512
+    /// Keys that operators may order for a host over its configuration: more than there are that may change while it runs (60).
+    package static let orderedParametersMax = 100
     /// The edge looks at its kill file and lets time pass for its orders this often: a tenth of what a person notices, 100 look-ups a second.
     package static let edgeTurnNanoseconds: Int64 = 10_000_000
     /// A venue connection without a frame is asked for a sign of life after the first, at most each second of these (SPEC 3.2), and given up
@@ -147,7 +149,10 @@ package enum Limits {
     package static let freshnessPingNanoseconds: Int64 = 100_000_000
     package static let freshnessPingIntervalNanoseconds: Int64 = 250_000_000
     package static let venueSilenceNanoseconds: Int64 = 10_000_000_000
-    /// A venue reconnect waits at most this long: nothing is quoted meanwhile.
+    /// The first reconnect to a venue comes within this, while nothing is quoted: a quarter of the hub's, as an edge has a handful of sockets and
+    /// a venue is made for thousands. Each failure doubles it: some 30 attempts in the first minute, where Binance allows 60.
+    package static let venueReconnectNanosecondsMin: Int64 = 50_000_000
+    /// A venue reconnect waits at most this long.
     package static let venueReconnectNanosecondsMax: Int64 = 5_000_000_000
     /// On shutdown: how long feeds already durable may take to the hub. What is left goes with the next start.
     package static let shipOnStopNanoseconds: Int64 = 2_000_000_000

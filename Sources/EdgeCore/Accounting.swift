@@ -260,7 +260,10 @@ extension SymbolState {
         guard let accepted = ended.order.acceptedAt else { return }
         if shared.story != nil { shared.story?.note(ended, at: now) }
         bookQuoteTime(of: ended.order, upTo: ended.endedAt, at: now, &shared)
-        writeQuote(ended.order, ended.outcome, queueAhead: ended.queueAhead, resting: ended.endedAt.since(accepted), at: now, &shared)
+        // A request takes effect when it is due; that is noticed with the next frame or turn.
+        let endedAt = Moment(
+            instant: ended.endedAt, wall: WallTime(nanoseconds: now.wall.nanoseconds + ended.endedAt.since(now.instant)))
+        writeQuote(ended.order, ended.outcome, queueAhead: ended.queueAhead, resting: ended.endedAt.since(accepted), at: endedAt, &shared)
     }
 
     /// One row per order, when it ends: sampled ones, and every one that filled (SPEC 2.5).

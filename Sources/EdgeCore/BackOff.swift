@@ -4,15 +4,18 @@ import CalibModel
 /// its peer at one moment does not come back at one moment.
 package struct BackOff {
     private var failures = 0
+    private let least: Int64
     private let random: @Sendable (ClosedRange<Int64>) -> Int64
 
-    /// `random` draws from a range evenly.
-    package init(random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) { self.random = random }
+    /// `least`: the first bound, ns. `random` draws from a range evenly.
+    package init(from least: Int64 = Limits.reconnectNanosecondsMin, random: @escaping @Sendable (ClosedRange<Int64>) -> Int64) {
+        (self.least, self.random) = (least, random)
+    }
 
     /// Nanoseconds until the next attempt, at most `most`.
     package mutating func next(atMost most: Int64 = Limits.reconnectNanosecondsMax) -> Int64 {
-        // 2^17 x 200 ms is beyond every maximum.
-        let bound = min(most, Limits.reconnectNanosecondsMin << Int64(min(failures, 17)))
+        // 2^17 x 50 ms is beyond every maximum.
+        let bound = min(most, least << Int64(min(failures, 17)))
         failures += 1
         return random(0...bound)
     }

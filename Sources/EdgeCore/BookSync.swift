@@ -47,6 +47,18 @@ extension SymbolState {
         shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .resync, symbol: index, first: id, second: applied))
     }
 
+    /// Whether a snapshot that names no symbol may be this one's: what the diffs that wait for it set nearest to the touch lies within it.
+    @inline(never) mutating func mayOwn(_ decoder: borrowing BinanceDecoder) -> Bool {
+        guard let (bids, asks) = try? levels(of: decoder), let low = bids.map(\.price).min(), let high = asks.map(\.price).max() else {
+            return false
+        }
+        let touch = [
+            buffered.flatMap(\.bids).filter { $0.quantity > 0 }.map(\.price).max(),
+            buffered.flatMap(\.asks).filter { $0.quantity > 0 }.map(\.price).min(),
+        ].compactMap(\.self)
+        return !touch.isEmpty && touch.allSatisfy { low <= $0 && $0 <= high }
+    }
+
     /// A depth event. `header` has no levels: they are the decoder's.
     @inline(never) mutating func depth(
         _ header: BufferedDiff, _ decoder: borrowing BinanceDecoder, chain: DepthChain, at now: Moment, readAt: Int64,

@@ -132,7 +132,7 @@ package struct ControlRows<Row> {
 }
 
 extension JSONWriter {
-    fileprivate mutating func revision(_ revision: Revision) {
+    mutating func revision(_ revision: Revision) {
         field("term", integer: revision.term)
         field("n", integer: revision.number)
     }
@@ -140,7 +140,7 @@ extension JSONWriter {
 
 extension Fields {
     /// Zero when absent: a person may write such a row by hand.
-    fileprivate func revision() throws(WireError) -> Revision {
+    func revision() throws(WireError) -> Revision {
         Revision(term: try optionalInteger("term", in: 0 ... .max) ?? 0, number: try optionalInteger("n", in: 0 ... .max) ?? 0)
     }
 }

@@ -15,14 +15,15 @@ package struct InstrumentScan: ~Copyable {
     private var decoder = BinanceDecoder()
     private var bybitDecoder = BybitDecoder()
     private var found: [Finest] = []
-    private var connectionSymbols: [Int?]
-    /// What the snapshots of a connection used before its symbol was known.
-    private var parked: [(price: Int, quantity: Int)]
+    /// By connection: the symbols met on it.
+    private var connectionSymbols: [Set<Int>]
+    /// By connection: what snapshots used that name no symbol. They may be of any of its symbols.
+    private var unnamed: [(price: Int, quantity: Int)]
 
     package init(venue: QuoteNode.Venue, connections: Int) {
         self.venue = venue
-        connectionSymbols = .init(repeating: nil, count: connections)
-        parked = .init(repeating: (0, 0), count: connections)
+        connectionSymbols = .init(repeating: [], count: connections)
+        unnamed = .init(repeating: (0, 0), count: connections)
     }
 
     /// The symbols met, in the order of their first frame.
@@ -36,7 +37,7 @@ package struct InstrumentScan: ~Copyable {
         switch frame {
         case .depth(let symbol, _, _, _, _): useLevels(index(of: symbol, on: connection), connection)
         case .snapshot(let symbol, _, _):
-            useLevels(symbol.flatMap { index(of: $0, on: connection) } ?? connectionSymbols[connection], connection)
+            useLevels(symbol.flatMap { index(of: $0, on: connection) }, connection)
         case .trade(let symbol, let level, _, _, _, _): use(level, index(of: symbol, on: connection), connection)
         case .bookTicker(let symbol, _, let bid, let ask, _):
             let index = index(of: symbol, on: connection)
@@ -62,7 +63,14 @@ package struct InstrumentScan: ~Copyable {
     }
 
     package func instruments() -> [Instrument] {
-        found.map { finest in
+        var found = found
+        for (symbols, finest) in zip(connectionSymbols, unnamed) {
+            for index in symbols {
+                found[index].price = max(found[index].price, finest.price)
+                found[index].quantity = max(found[index].quantity, finest.quantity)
+            }
+        }
+        return found.map { finest in
             Instrument(
                 symbol: finest.symbol, priceDigits: min(finest.price, Places.price), tickUnits: 1,
                 quantityDigits: min(finest.quantity, Places.quantity), lotUnits: 1, isInferred: true,
@@ -84,11 +92,7 @@ package struct InstrumentScan: ~Copyable {
                 found.append(Finest(symbol: String(decoding: symbol, as: UTF8.self)))
                 return found.count - 1
             }()
-        if connectionSymbols[connection] == nil {
-            connectionSymbols[connection] = index
-            found[index].price = max(found[index].price, parked[connection].price)
-            found[index].quantity = max(found[index].quantity, parked[connection].quantity)
-        }
+        connectionSymbols[connection].insert(index)
         return index
     }
 
@@ -104,8 +108,8 @@ package struct InstrumentScan: ~Copyable {
             found[index].price = max(found[index].price, price)
             found[index].quantity = max(found[index].quantity, quantity)
         } else {
-            parked[connection].price = max(parked[connection].price, price)
-            parked[connection].quantity = max(parked[connection].quantity, quantity)
+            unnamed[connection].price = max(unnamed[connection].price, price)
+            unnamed[connection].quantity = max(unnamed[connection].quantity, quantity)
         }
     }
 }

@@ -124,7 +124,7 @@ package struct KillSwitch {
             record.milliseconds = command.issuedMilliseconds
             pending[order] = Pending(record: record)
             return [.record(record, order)]
-        case .rollback: preconditionFailure("BUG: a rollback is no matter of the kill switch")
+        case .rollback, .parameters: preconditionFailure("BUG: '\(command.kind.rawValue)' is no matter of the kill switch")
         }
     }
 

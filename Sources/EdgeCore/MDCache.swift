@@ -344,16 +344,21 @@ package struct MDCache: Sendable {
 
     private mutating func renew(at now: Moment, _ venueMilliseconds: Int64?) {
         servings = .unlimited
-        // A time outside 1970...2099 says nothing.
-        guard let venueMilliseconds, (0..<4_102_444_800_000).contains(venueMilliseconds) else {
+        // A time outside 1970...2099 says nothing. Binance sends microseconds where the stream was asked for them (`timeUnit`).
+        guard let time = venueMilliseconds,
+            let unit: Int64 = (0..<4_102_444_800_000).contains(time) ? 1_000_000 : Self.isMicroseconds(time) ? 1_000 : nil
+        else {
             provenAt = now.instant
             return landed(by: now.instant, at: now.instant)
         }
-        let lateness = baseline.lateness(of: now.wall.nanoseconds &- venueMilliseconds &* 1_000_000, at: now.instant)
+        let lateness = baseline.lateness(of: now.wall.nanoseconds &- time &* unit, at: now.instant)
         let proof = now.instant.advanced(nanoseconds: -lateness)
         provenAt = proof
         landed(by: proof, at: now.instant)
     }
+
+    /// From 2001 to 2099: far from what milliseconds may be.
+    private static func isMicroseconds(_ time: Int64) -> Bool { (1_000_000_000_000_000..<4_102_444_800_000_000).contains(time) }
 
     /// A frame is what a refresh in flight is waited for when it tells of the time since.
     private mutating func landed(by proof: Instant, at now: Instant) {

@@ -170,7 +170,7 @@ package struct QuoteNode: ~Copyable {
     private var nextSweep: Instant?
     /// Rows lost that an event has told already, by `Feed.place`.
     private var toldDrops: InlineArray<6, Int> = .init(repeating: 0)
-    /// Snapshots carry no symbol on Binance: the connection's only symbol is meant. One that comes before it is known waits here.
+    /// Snapshots of spot and USD-M carry no symbol: the connection's only one is meant. One that comes before it is known waits here.
     private var connectionSymbols: [SymbolIndex?] = []
     private var parkedSnapshots: [[UInt8]?] = []
     private(set) var last: Moment?
@@ -275,6 +275,11 @@ package struct QuoteNode: ~Copyable {
                 if let symbol {
                     try snapshot(find(symbol), id: id, eventMilliseconds: event, at: now)
                 } else if let index = connectionSymbols[connection] {
+                    guard let index = try ownerOfSnapshot(on: connection, only: index) else {
+                        otherMessages += 1
+                        return
+                    }
+                    about = index
                     try snapshot(index, id: id, eventMilliseconds: event, at: now)
                 } else {
                     parkedSnapshots[connection] = Array(bytes)
@@ -424,6 +429,23 @@ package struct QuoteNode: ~Copyable {
         } catch {
             reject(error)
         }
+    }
+
+    /// Whose a snapshot is that names no symbol: of the connection's `only` one. Where several have diffs there, of the one that waits for a book and
+    /// whose diffs lie within it; nil when none waits. On futures any snapshot would chain to any symbol's diffs: their ids are of one counter.
+    private mutating func ownerOfSnapshot(on connection: Int, only: SymbolIndex) throws(FrameRejection) -> SymbolIndex? {
+        var (carried, waiting) = (0, 0)
+        var owners: [SymbolIndex] = []
+        for index in 0..<symbolCount where symbols[index].subscription.connection == connection {
+            carried += 1
+            guard symbols[index].sync == .unsynced else { continue }
+            waiting += 1
+            if symbols[index].mayOwn(decoder) { owners.append(SymbolIndex(index)) }
+        }
+        guard carried > 1 else { return only }
+        guard waiting > 0 else { return nil }
+        guard owners.count == 1 else { throw .unknownSymbol }
+        return owners[0]
     }
 
     private mutating func snapshot(_ index: SymbolIndex, id: Int64, eventMilliseconds: Int64?, at now: Moment) throws(FrameRejection) {

@@ -458,15 +458,15 @@ package struct Control: Sendable {
         guard let kind = Message.CommandKind(rawValue: try fields.string("kind")) else { throw .outOfRange("kind") }
         let wire = Message.Command(
             id: try fields.string("id"), revision: record.revision, kind: kind, experiment: try fields.optionalString("experiment"),
-            symbol: try fields.optionalString("symbol"), reason: try fields.string("reason"), by: try fields.string("by"),
-            issuedMilliseconds: record.timestamp)
+            symbol: try fields.optionalString("symbol"), set: fields.optional("set") == nil ? [] : try fields.overrides("set"),
+            reason: try fields.string("reason"), by: try fields.string("by"), issuedMilliseconds: record.timestamp)
         var deliveries: [String: FleetCommand.Delivery] = [:]
         for host in try fields.strings("targets") { deliveries[host] = FleetCommand.Delivery() }
         let command = FleetCommand(
             wire: wire, host: try fields.optionalString("host"), deliveries: deliveries, isInForce: kind == .kill)
         switch kind {
         case .rollback: setState(wire.experiment ?? "", .rolledBack, record)
-        case .kill: break
+        case .kill, .parameters: break
         case .release:
             for place in commands.indices where commands[place].isInForce && command.covers(commands[place]) {
                 commands[place].isInForce = false
@@ -586,7 +586,7 @@ package struct Control: Sendable {
                 json.field("by", string: peer.identity)
             }
             askers[number] = (link, request.id, 0)
-        case .experimentRollback, .kill, .killRelease:
+        case .experimentRollback, .kill, .killRelease, .parametersSet:
             guard waiters.count < Limits.commandWaitersMax else { throw .failed("busy", "too many operators wait for commands") }
             let timeout = try self.timeout(arguments)
             switch verb {
@@ -608,6 +608,9 @@ package struct Control: Sendable {
                 askers[number] = (link, request.id, timeout)
             case .kill:
                 let number = try kill(arguments, peer, now, &effects)
+                askers[number] = (link, request.id, timeout)
+            case .parametersSet:
+                let number = try setParameters(arguments, peer, now, &effects)
                 askers[number] = (link, request.id, timeout)
             default:
                 let number = try release(arguments, peer, now, &effects)
@@ -648,7 +651,7 @@ package struct Control: Sendable {
         guard let split = Array((arguments["split"] ?? "").utf8).withUnsafeBytes({ DecimalText($0)?.exact(places: 6) }),
             (0...1_000_000).contains(split)
         else { throw .usage("split is a share from 0 to 1 with at most 6 decimal places") }
-        let candidate = try overrides(arguments["candidate"] ?? "")
+        let candidate = try overrides(arguments["candidate"] ?? "", of: "candidate")
         guard experiment(id) == nil, !hosts.values.contains(where: { $0.latches.contains(id) }),
             !commands.contains(where: { $0.wire.experiment == id })
         else { throw .failed("exists", "the id '\(id)' has been used before") }
@@ -677,25 +680,25 @@ package struct Control: Sendable {
     }
 
     /// `key=value,key=value`; what the keys mean is the edges' business.
-    private func overrides(_ text: String) throws(Refusal) -> [ExperimentSpec.Override] {
+    private func overrides(_ text: String, of argument: String, allowingEmpty: Bool = false) throws(Refusal) -> [ExperimentSpec.Override] {
         var result: [ExperimentSpec.Override] = []
         for part in text.split(separator: ",") {
-            let halves = part.split(separator: "=", maxSplits: 1).map { $0.trimmingBlanks }
-            guard halves.count == 2, !halves[0].isEmpty, !halves[1].isEmpty else {
-                throw .usage("the candidate is key=value,key=value, not '\(part.prefix(64))'")
+            let halves = part.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map { $0.trimmingBlanks }
+            guard halves.count == 2, !halves[0].isEmpty, allowingEmpty || !halves[1].isEmpty else {
+                throw .usage("\(argument) is key=value,key=value, not '\(part.prefix(64))'")
             }
             guard !result.contains(where: { $0.key == halves[0] }) else {
-                throw .usage("the candidate gives '\(halves[0].prefix(64))' twice")
+                throw .usage("\(argument) gives '\(halves[0].prefix(64))' twice")
             }
             result.append(ExperimentSpec.Override(key: halves[0], value: halves[1]))
         }
-        guard !result.isEmpty else { throw .usage("the candidate changes nothing") }
+        guard !result.isEmpty else { throw .usage("\(argument) changes nothing") }
         return result
     }
 
     @discardableResult private mutating func proposeCommand(
-        _ kind: Message.CommandKind, experiment: String?, host: String?, symbol: String?, targets: [String], reason: String, by: String,
-        _ now: Moment, _ effects: inout [Effect]
+        _ kind: Message.CommandKind, experiment: String?, host: String?, symbol: String?, set: [ExperimentSpec.Override] = [],
+        targets: [String], reason: String, by: String, _ now: Moment, _ effects: inout [Effect]
     ) -> Int64 {
         let id = "\(kind.rawValue)-\(hexadecimal(random()))"
         return propose(.command, at: now, &effects) { json in
@@ -704,6 +707,7 @@ package struct Control: Sendable {
             json.field("experiment", string: experiment)
             json.field("host", string: host)
             json.field("symbol", string: symbol)
+            if !set.isEmpty { json.field("set", overrides: set) }
             json.field("targets", strings: targets.sorted())
             json.field("reason", string: reason)
             json.field("by", string: by)
@@ -733,6 +737,23 @@ package struct Control: Sendable {
             \.name)
         return proposeCommand(
             .kill, experiment: nil, host: host, symbol: symbol, targets: targets, reason: reason, by: peer.identity, now, &effects)
+    }
+
+    /// What the keys mean, and which may change while an edge runs, is the edges' business: each takes all of them or refuses.
+    private mutating func setParameters(_ arguments: [String: String], _ peer: Peer, _ now: Moment, _ effects: inout [Effect])
+        throws(Refusal) -> Int64
+    {
+        let reason = try Verb.reason(arguments)
+        let set = try overrides(arguments["set"] ?? "", of: "set", allowingEmpty: true)
+        guard set.count <= Limits.orderedParametersMax, (arguments["set"] ?? "").utf8.count < Limits.controlLineBytesMax / 2 else {
+            throw .usage("set has more than \(Limits.orderedParametersMax) keys, or does not fit in a message")
+        }
+        let (host, _) = try scope(arguments)
+        let targets = hosts.keys.filter { host == nil || host == $0 }
+        guard !targets.isEmpty else { throw .failed("no_hosts", "no host has connected yet") }
+        return proposeCommand(
+            .parameters, experiment: nil, host: host, symbol: nil, set: set, targets: targets, reason: reason, by: peer.identity, now,
+            &effects)
     }
 
     /// Takes back every kill whose scope lies within the one given; a wider kill stays, and so does what it holds down.

@@ -169,6 +169,8 @@ extension Control {
         json.field("experiment", string: command.wire.experiment)
         json.field("host", string: command.host)
         json.field("symbol", string: command.wire.symbol)
+        json.key("set")
+        if command.wire.kind == .parameters { json.overrides(command.wire.set) } else { json.null() }
         json.field("reason", string: command.wire.reason)
         json.field("by", string: command.wire.by)
         json.field("issued_ms", integer: command.wire.issuedMilliseconds)

@@ -26,6 +26,7 @@ package enum Verb: String, CaseIterable, Sendable {
     case experimentStop = "experiment stop"
     case kill
     case killRelease = "kill release"
+    case parametersSet = "parameters set"
     case commandList = "command list"
     case datasetBuild = "dataset build"
     case datasetList = "dataset list"
@@ -37,7 +38,7 @@ package enum Verb: String, CaseIterable, Sendable {
     /// Viewers may only read (SPEC 10.3).
     package var acts: Bool {
         switch self {
-        case .experimentCreate, .experimentRollback, .experimentStop, .kill, .killRelease, .datasetBuild, .reportBuild: true
+        case .experimentCreate, .experimentRollback, .experimentStop, .kill, .killRelease, .parametersSet, .datasetBuild, .reportBuild: true
         case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .datasetPull, .reportList, .reportPull: false
         }
     }
@@ -46,6 +47,7 @@ package enum Verb: String, CaseIterable, Sendable {
         switch self {
         case .experimentCreate: ["split", "candidate", "reason"]
         case .experimentShow, .experimentRollback, .experimentStop: ["id"]
+        case .parametersSet: ["set", "reason"]
         case .datasetBuild: ["from_ms", "to_ms"]
         case .datasetPull, .reportPull: ["name"]
         case .hostList, .experimentList, .kill, .killRelease, .commandList, .datasetList, .reportBuild, .reportList: []
@@ -58,6 +60,7 @@ package enum Verb: String, CaseIterable, Sendable {
         case .experimentRollback: ["reason", "timeout_ms"]
         case .experimentStop: ["reason"]
         case .kill, .killRelease: ["host", "symbol", "all", "reason", "timeout_ms"]
+        case .parametersSet: ["host", "all", "timeout_ms"]
         case .datasetBuild:
             [
                 "interval_sec", "symbols", "arm", "source", "per_host", "keep_filtered", "max_deadline_miss", "min_samples", "replace",

@@ -37,6 +37,9 @@ package struct ProcessMetrics: Sendable {
         ]
     }
 
+    /// Nil when it cannot be read.
+    package static var residentBytes: Int64? { pages()?.resident }
+
     /// Bytes, from the first two numbers of `/proc/self/statm`.
     private static func pages() -> (virtual: Int64, resident: Int64)? {
         guard let text = (try? AtomicFile.read("/proc/self/statm")).flatMap({ $0 }) else { return nil }

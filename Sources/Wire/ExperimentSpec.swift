@@ -90,35 +90,52 @@ package struct ExperimentSpec: Sendable, Equatable {
         json.field("split", fixed: splitMicro, places: 6)
         json.field("symbols_a", strings: symbolsA)
         json.field("symbols_b", strings: symbolsB)
-        json.key("candidate")
-        json.beginObject()
-        for override in candidate {
-            json.key(data: override.key)
-            json.string(override.value)
-        }
-        json.endObject()
+        json.field("candidate", overrides: candidate)
         json.endObject()
     }
 
     package init(_ value: JSONValue) throws(WireError) {
         let fields = try Fields(value, of: "experiment")
-        let candidate = try fields.value("candidate")
-        guard let members = candidate.members else { throw .wrongType("candidate") }
-        var overrides: [Override] = []
-        for member in members {
-            guard let text = member.value.string else { throw .wrongType("candidate.\(member.name)") }
-            overrides.append(Override(key: member.name, value: text))
-        }
         self.init(
             id: try fields.string("id"), design: try fields.string("design"), mode: try fields.string("mode"),
             createdMilliseconds: try fields.integer("created_ms"), salt: try fields.string("salt"),
             splitMicro: try fields.fixed("split", places: 6), symbolsA: try fields.strings("symbols_a"),
-            symbolsB: try fields.strings("symbols_b"), candidate: overrides)
+            symbolsB: try fields.strings("symbols_b"), candidate: try fields.overrides("candidate"))
         guard Self.isID(id) else { throw .outOfRange("id") }
         // Digits one by one: a number's parser would take a sign for the first.
         guard salt.utf8.count == 32, salt.utf8.allSatisfy({ (48...57).contains($0) || (97...102).contains($0) }) else {
             throw .outOfRange("salt")
         }
         guard (0...1_000_000).contains(splitMicro) else { throw .outOfRange("split") }
+    }
+}
+
+extension JSONWriter {
+    package mutating func field(_ name: StaticString, overrides: [ExperimentSpec.Override]) {
+        key(name)
+        self.overrides(overrides)
+    }
+
+    /// An object with a member for each key.
+    package mutating func overrides(_ overrides: [ExperimentSpec.Override]) {
+        beginObject()
+        for override in overrides {
+            key(data: override.key)
+            string(override.value)
+        }
+        endObject()
+    }
+}
+
+extension Fields {
+    /// In the order in which they stand.
+    package func overrides(_ name: String) throws(WireError) -> [ExperimentSpec.Override] {
+        guard let members = try value(name).members else { throw .wrongType(name) }
+        var overrides: [ExperimentSpec.Override] = []
+        for member in members {
+            guard let text = member.value.string else { throw .wrongType("\(name).\(member.name)") }
+            overrides.append(ExperimentSpec.Override(key: member.name, value: text))
+        }
+        return overrides
     }
 }

@@ -300,7 +300,7 @@ package enum Message: Sendable, Equatable {
         }
     }
 
-    package enum CommandKind: String, Sendable, CaseIterable { case rollback, kill, release }
+    package enum CommandKind: String, Sendable, CaseIterable { case rollback, kill, release, parameters }
 
     /// Sent again on every connection until its last result is in; idempotent by `id`.
     package struct Command: Sendable, Equatable {
@@ -311,20 +311,23 @@ package enum Message: Sendable, Equatable {
         package var experiment: String?
         /// Kill, release: one symbol; nil is the whole host.
         package var symbol: String?
+        /// Parameters: keys of the edge's configuration with their values; an empty value gives the key back to the configuration.
+        package var set: [ExperimentSpec.Override]
         package var reason: String
         /// The operator's identity.
         package var by: String
         /// Hub's wall clock when the command was given, ms UTC.
         package var issuedMilliseconds: Int64
         package init(
-            id: String, revision: Revision, kind: CommandKind, experiment: String?, symbol: String?, reason: String, by: String,
-            issuedMilliseconds: Int64
+            id: String, revision: Revision, kind: CommandKind, experiment: String?, symbol: String?, set: [ExperimentSpec.Override] = [],
+            reason: String, by: String, issuedMilliseconds: Int64
         ) {
             self.id = id
             self.revision = revision
             self.kind = kind
             self.experiment = experiment
             self.symbol = symbol
+            self.set = set
             self.reason = reason
             self.by = by
             self.issuedMilliseconds = issuedMilliseconds

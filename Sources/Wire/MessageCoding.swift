@@ -176,6 +176,7 @@ extension Message {
             json.field("kind", string: command.kind.rawValue)
             json.field("experiment", string: command.experiment)
             json.field("symbol", string: command.symbol)
+            if !command.set.isEmpty { json.field("set", overrides: command.set) }
             json.field("reason", string: command.reason)
             json.field("by", string: command.by)
             json.field("issued_ms", integer: command.issuedMilliseconds)
@@ -390,7 +391,8 @@ extension Message {
                 Command(
                     id: try fields.string("id"), revision: try Revision(fields.value("revision")), kind: kind,
                     experiment: try fields.optionalString("experiment"), symbol: try fields.optionalString("symbol"),
-                    reason: try fields.string("reason"), by: try fields.string("by"), issuedMilliseconds: try fields.integer("issued_ms")))
+                    set: fields.optional("set") == nil ? [] : try fields.overrides("set"), reason: try fields.string("reason"),
+                    by: try fields.string("by"), issuedMilliseconds: try fields.integer("issued_ms")))
         case "command_result":
             guard let state = CommandState(rawValue: try fields.string("state")) else { throw .outOfRange("state") }
             self = .commandResult(

@@ -74,6 +74,7 @@ final class Documents: @unchecked Sendable {
             case .reportList: return .body(try list(reports, "reports") { _ in true })
             case .reportPull: return try pull(job.arguments["name"] ?? "", from: reports, suffix: ".md")
             case .hostList, .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
+                .parametersSet,
                 .commandList:
                 preconditionFailure("BUG: '\(job.verb.rawValue)' is about no document")
             }

@@ -248,6 +248,7 @@ final class Hub: @unchecked Sendable {
             case .hostList: reply(id, request.id, .ok(control.hostList(ingest, now())))
             case .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull: try document(verb, request, id)
             case .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
+                .parametersSet,
                 .commandList:
                 perform(control.step(.request(id, request), at: now()))
             }

@@ -9,7 +9,7 @@ import Wire
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures the edge on recorded frames in memory, and a real hub under load.",
-        subcommands: [Edge.self, JSON.self, Profile.self, Ingest.self, Fleet.self])
+        subcommands: [Edge.self, Soak.self, JSON.self, Profile.self, Ingest.self, Fleet.self])
 
     struct Input: ParsableArguments {
         @Option(

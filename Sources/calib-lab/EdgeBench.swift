@@ -36,13 +36,13 @@ struct EdgeBench {
         var clockNanoseconds: Int64 = 0
     }
 
-    private let frames: BenchFrames
-    private let instruments: [Instrument]
+    let frames: BenchFrames
+    let instruments: [Instrument]
     private let venue: QuoteNode.Venue
     private let rounds: Int
     /// How many of the recording's frames each symbol gets.
-    private let framesPerSymbol: Int
-    private let memory = OutboxMemory()
+    let framesPerSymbol: Int
+    let memory = OutboxMemory()
 
     /// - Parameter symbols: with more than one, each gets the recording's beginning under a name of its own, in turn, so that a pass stays as
     ///   long as a few passes over the recording.
@@ -215,7 +215,7 @@ struct EdgeBench {
 
     // MARK: Leaves
 
-    private func makeNode(_ change: (inout Parameters) -> Void = { _ in }) -> QuoteNode {
+    func makeNode(_ change: (inout Parameters) -> Void = { _ in }) -> QuoteNode {
         var parameters = Parameters()
         change(&parameters)
         return QuoteNode(
@@ -248,7 +248,7 @@ struct EdgeBench {
     }
 
     /// Least of many: what a pair of readings adds to a duration at least.
-    private static func clockCost() -> Int64 {
+    static func clockCost() -> Int64 {
         var least = Int64.max
         for _ in 0..<10_000 {
             let first = monotonicNanoseconds()
@@ -264,7 +264,7 @@ struct EdgeBench {
             count: median(\.count), p50: median(\.p50), p90: median(\.p90), p95: median(\.p95), p99: median(\.p99), p999: median(\.p999))
     }
 
-    private struct Histogram {
+    struct Histogram {
         private var buckets = [Int64](repeating: 0, count: LatencyBuckets.count)
         private var count: Int64 = 0
 

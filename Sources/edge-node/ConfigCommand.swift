@@ -1,5 +1,6 @@
 import ArgumentParser
 import Configuration
+import EdgeCore
 
 /// `edge-node config`: what a configuration says, and whether it may.
 struct Config: ParsableCommand {
@@ -32,9 +33,9 @@ struct Config: ParsableCommand {
 }
 
 /// Loads a configuration, or prints all its mistakes and exits with 78.
-func loadOrExit(file: String?, overrides: [String]) throws -> EdgeConfiguration {
+func loadOrExit(file: String?, overrides: [String], ordered: OrderedParameters = OrderedParameters()) throws -> EdgeConfiguration {
     do throws(ConfigurationError) {
-        return try EdgeConfiguration.load(file: file, overrides: overrides, read: readText)
+        return try EdgeConfiguration.load(file: file, overrides: overrides, ordered: ordered, read: readText)
     } catch {
         printError(error.description)
         throw ExitCode.badConfiguration

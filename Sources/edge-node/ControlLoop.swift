@@ -95,9 +95,10 @@ final class ControlLoop: @unchecked Sendable {
     // MARK: Any thread
 
     /// `killLog` is what `kills.jsonl` held when the quote loop read it: only what comes later is news.
-    func start(_ quote: QuoteLoop, killStamp: Stamp?) {
+    func start(_ quote: QuoteLoop, _ reconfiguration: Reconfiguration, killStamp: Stamp?) {
         eventLoop.execute { [self] in
             self.quote = quote
+            self.reconfiguration = reconfiguration
             self.killStamp = killStamp
             timers.append(
                 eventLoop.scheduleRepeatedTask(initialDelay: .zero, delay: .nanoseconds(Limits.edgeTurnNanoseconds)) { _ in
@@ -192,6 +193,7 @@ final class ControlLoop: @unchecked Sendable {
     // MARK: On the loop
 
     private var quote: QuoteLoop?
+    private var reconfiguration: Reconfiguration?
     private var uplink = Uplink { Int64.random(in: $0) }
     private var link: LineLink?
     private var control: ControlState
@@ -341,6 +343,7 @@ final class ControlLoop: @unchecked Sendable {
             switch command.kind {
             case .rollback: quote.deliver(ArmControl.Input.command(command))
             case .kill, .release: quote.deliver(KillSwitch.Input.command(command))
+            case .parameters: reconfiguration?.obey(command)
             }
         default: preconditionFailure("BUG: the uplink delivers no '\(message.type)'")
         }

@@ -178,9 +178,11 @@ struct EdgeConfiguration: Sendable {
 
     private var intervalNanoseconds: Int64 = 50_000_000
 
-    /// Defaults, then the file when given, then `overrides` (`key=value`). Throws all mistakes at once.
+    /// Defaults, then the file when given, then `overrides` (`key=value`), then what was ordered. Throws all mistakes at once.
     /// `read` returns a file's text, or nil when it cannot be read.
-    static func load(file: String?, overrides: [String], read: (String) -> String?) throws(ConfigurationError) -> EdgeConfiguration {
+    static func load(
+        file: String?, overrides: [String], ordered: OrderedParameters = OrderedParameters(), read: (String) -> String?
+    ) throws(ConfigurationError) -> EdgeConfiguration {
         var configuration = EdgeConfiguration()
         var problems: [ConfigurationProblem] = []
         for key in keys { configuration.effective[key.path] = ConfigurationReader.canonical(key, key.standard) }
@@ -210,22 +212,24 @@ struct EdgeConfiguration: Sendable {
             // Under their default names the two tables may be absent; one that is named must be there.
             (standardInstruments, standardFees) = (folder + "instruments.yaml", folder + "fees.yaml")
         }
+        func set(_ path: String, _ value: String, from source: String) {
+            guard let key = keys.first(where: { $0.path == path }) else {
+                problems.append(ConfigurationProblem(file: source, key: path, text: ConfigurationReader.unknown(path, keys)))
+                return
+            }
+            if let wrong = ConfigurationReader.set(key, value, &configuration) {
+                problems.append(ConfigurationProblem(file: source, key: key.path, text: wrong))
+            }
+            configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
+        }
         for text in overrides {
             guard let equals = text.firstIndex(of: "=") else {
                 problems.append(ConfigurationProblem(file: "--set", key: text, text: "needs key=value"))
                 continue
             }
-            let path = String(text[..<equals])
-            guard let key = keys.first(where: { $0.path == path }) else {
-                problems.append(ConfigurationProblem(file: "--set", key: path, text: ConfigurationReader.unknown(path, keys)))
-                continue
-            }
-            let value = String(text[text.index(after: equals)...])
-            if let wrong = ConfigurationReader.set(key, value, &configuration) {
-                problems.append(ConfigurationProblem(file: "--set", key: key.path, text: wrong))
-            }
-            configuration.effective[key.path] = ConfigurationReader.canonical(key, value)
+            set(String(text[..<equals]), String(text[text.index(after: equals)...]), from: "--set")
         }
+        for order in ordered.values { set(order.key, order.value, from: OrderedParameters.fileName) }
         // Behind the overrides, which may name them, too.
         if let instruments = configuration.instrumentsFile ?? standardInstruments.flatMap({ read($0) == nil ? nil : $0 }) {
             configuration.loadInstruments(instruments, read, &problems)

@@ -121,8 +121,9 @@ final class QuoteLoop: @unchecked Sendable {
     /// The hub holds fills of this epoch up to this number, perhaps more than this disk does.
     func deliver(highestFillAtHub seq: Int64) { eventLoop.execute { [self] in node.numberFills(above: seq) } }
 
-    /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`).
-    func adopt(_ new: EdgeConfiguration) {
+    /// Parameters that changed while quoting goes on; the configuration was checked against the present one (`reloadProblems`). `then` runs when
+    /// they are in effect.
+    func adopt(_ new: EdgeConfiguration, then: @escaping @Sendable () -> Void) {
         eventLoop.execute { [self] in
             let now = moment()
             configuration = new
@@ -134,6 +135,7 @@ final class QuoteLoop: @unchecked Sendable {
             // The plan in force stays, with the new parameters and their hash, unless the experiment does not go with them.
             if !effects.contains(where: { if case .apply = $0 { true } else { false } }) { apply(arms.plan) }
             perform(effects)
+            then()
         }
     }
 

@@ -21,6 +21,9 @@ struct Run: ParsableCommand {
             kept. A configuration with a mistake, with a change that needs a restart, or with a wider hard limit is refused whole, and the log \
             names every reason. Instruments that no file names are asked for again at the venue, as they are each hour.
 
+            `hubctl parameters set` changes parameters from afar by the same rules; what it ordered stays over the configuration, also after a \
+            restart, in parameters.json of artifacts_dir.
+
             A file named KILL in artifacts_dir, or `edge-node kill`, cancels everything at once; `edge-node kill --release` lifts it.
 
             Exit status: 0 stopped; 1 a file, a port or a thread cannot be had; 64 usage; 78 configuration.
@@ -35,11 +38,11 @@ struct Run: ParsableCommand {
     var set: [String] = []
 
     func run() throws {
-        let configuration = try loadOrExit(file: config, overrides: set)
         let logger = LogLines.logger("edge-node")
         do {
-            try Edge(configuration, logger).run { () throws(ConfigurationError) in
-                try EdgeConfiguration.load(file: config, overrides: set, read: readText)
+            let (configuration, ordered) = try loaded()
+            try Edge(configuration, logger).run(ordered) { ordered throws(ConfigurationError) in
+                try EdgeConfiguration.load(file: config, overrides: set, ordered: ordered, read: readText)
             }
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
@@ -50,6 +53,20 @@ struct Run: ParsableCommand {
         } catch let error as NetworkError {
             printError("edge-node run: \(error)")
             throw ExitCode.failure
+        }
+    }
+
+    /// The files and --set say where the artifacts lie, and there may be what was ordered over them.
+    private func loaded() throws -> (EdgeConfiguration, OrderedParameters) {
+        let configuration = try loadOrExit(file: config, overrides: set)
+        let artifacts = configuration.artifactsDirectory
+        switch try Reconfiguration.ordered(in: artifacts) {
+        case .success(let ordered): return (try loadOrExit(file: config, overrides: set, ordered: ordered), ordered)
+        case .failure(let error):
+            throw Unusable(
+                text:
+                    "\(artifacts)/\(OrderedParameters.fileName) cannot be read (\(error.sentence)); move it away to start with the configuration alone"
+            )
         }
     }
 }
@@ -106,8 +123,7 @@ private struct Edge {
         logger.info("Instruments come from the venue.", metadata: ["symbols": "\(unknown.joined(separator: ","))"])
     }
 
-    /// `load` reads the configuration again, on SIGHUP.
-    func run(_ load: () throws(ConfigurationError) -> EdgeConfiguration) throws {
+    func run(_ ordered: OrderedParameters, _ load: @escaping Reconfiguration.Load) throws {
         let signals = Signals([SIGTERM, SIGINT, SIGHUP])
         let artifacts = configuration.artifactsDirectory
         let source = venue == .sim ? "sim" : "live"
@@ -141,7 +157,8 @@ private struct Edge {
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)
         quote.start()
-        control.start(quote, killStamp: killStamp)
+        let reconfiguration = Reconfiguration(configuration, ordered, artifacts: artifacts, quote, control, logger, load)
+        control.start(quote, reconfiguration, killStamp: killStamp)
         let watch = venueInstruments.map {
             VenueInstrumentsWatch($0, known: fetched, on: control.eventLoop, logger) { quote.deliver(changedInstruments: $0) }
         }
@@ -149,9 +166,8 @@ private struct Edge {
         announce(metrics: metrics, feeds: artifacts + "/feeds")
 
         var signal = signals.wait()
-        var current = configuration
         while signal == SIGHUP {
-            reload(&current, load, quote, control)
+            control.eventLoop.execute { reconfiguration.reload() }
             watch?.hurry()
             signal = signals.wait()
         }
@@ -172,29 +188,6 @@ private struct Edge {
                 "The day's result cannot be read: the host counts as having reached its daily loss. If it has not, stop the edge, remove the file and start it again.",
                 metadata: ["file": "\(path)", "cause": "\(error.sentence)"])
             return .unknown(on: CalendarDay(containing: SystemClock.wall()))
-        }
-    }
-
-    /// Everything or nothing of the new configuration.
-    private func reload(
-        _ current: inout EdgeConfiguration, _ load: () throws(ConfigurationError) -> EdgeConfiguration, _ quote: QuoteLoop,
-        _ control: ControlLoop
-    ) {
-        do throws(ConfigurationError) {
-            let new = try load()
-            let problems = current.reloadProblems(new, file: "configuration")
-            guard problems.isEmpty else { throw ConfigurationError(problems: problems) }
-            let changes = new.effective.filter { current.effective[$0.key] != $0.value }.sorted { $0.key < $1.key }
-            current = new
-            quote.adopt(new)
-            control.adopt(new)
-            logger.info(
-                "Configuration read again on SIGHUP.",
-                metadata: ["changed": "\(changes.map { "\($0.key)=\($0.value)" }.joined(separator: " "))"])
-        } catch {
-            quote.reloadFailed()
-            logger.error(
-                "Configuration refused on SIGHUP; the old one stays in effect.", metadata: ["problems": "\(error.description)"])
         }
     }
 

@@ -27,7 +27,7 @@ final class VenueSocket: WebSocketDelegate {
     private let logger: Logger
     private weak var owner: VenueConnection?
     private var socket: WebSocket?
-    private var backOff = BackOff { Int64.random(in: $0) }
+    private var backOff = BackOff(from: Limits.venueReconnectNanosecondsMin) { Int64.random(in: $0) }
     private var waiting: [[UInt8]] = []
     private var lastRequest: Instant
     /// Anything at all, pongs too.

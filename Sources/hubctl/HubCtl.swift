@@ -10,7 +10,8 @@ import ArgumentParser
             """,
         version: "0.1.0",
         subcommands: [
-            HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, DatasetCommand.self, ReportCommand.self,
+            HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, ParametersCommand.self, DatasetCommand.self,
+            ReportCommand.self,
             PerfGateCommand.self,
         ])
 }

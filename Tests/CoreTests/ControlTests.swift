@@ -187,6 +187,11 @@ struct ControlTests {
         ("kill", ["reason": "r", "host": "nowhere"], "unknown_host"), ("kill", ["reason": "r", "symbol": "NONE"], "unknown_symbol"),
         ("kill", ["reason": "r", "all": "true", "timeout_ms": "soon"], "usage"),
         ("kill release", ["reason": "r", "all": "true"], "not_killed"),
+        ("parameters set", ["reason": "r", "set": "spread.base_bps=1"], "usage"),
+        ("parameters set", ["all": "true", "set": "a=1"], "usage"),
+        ("parameters set", ["reason": "r", "all": "true", "set": "a"], "usage"),
+        ("parameters set", ["reason": "r", "all": "true", "set": "a=1,a=2"], "usage"),
+        ("parameters set", ["reason": "r", "host": "nowhere", "set": "a=1"], "unknown_host"),
     ]
 
     @Test(arguments: refusals.indices) func requestIsRefused_andNothingIsLogged(row: Int) {
@@ -380,6 +385,37 @@ struct ControlTests {
         hub.request("kill release", ["all": "true", "reason": "r"], by: Hub.bob)
         #expect(hub.commands(to: 1).last?.kind == .release && hub.commands(to: 2).last?.kind == .release)
         #expect(hub.control.commands.allSatisfy { !$0.isInForce })
+    }
+
+    // MARK: Parameters
+
+    @Test func parametersGoToTheHostsThatWereMeant_inTheLogsSequence_untilEachHasThem() throws {
+        var hub = Self.running()
+        hub.request("parameters set", ["host": "b", "set": "spread.base_bps=1.2,guards.halt_ms=", "reason": "calm"])
+        hub.request("parameters set", ["all": "true", "set": "spread.base_bps=1.4", "reason": "calmer"], by: Hub.bob)
+        #expect(hub.commands(to: 1).map { $0.set.map(\.value) } == [["1.4"]])
+        let orders = hub.commands(to: 2)
+        #expect(orders.map(\.kind) == [.parameters, .parameters] && orders[0].revision < orders[1].revision)
+        #expect(orders[0].set == [.init(key: "spread.base_bps", value: "1.2"), .init(key: "guards.halt_ms", value: "")])
+        #expect(orders[0].by == "operator/alice" && orders[0].reason == "calm")
+        hub.result(2, orders[0].id, .latched)
+        #expect(hub.lastReply?["set"]?["spread.base_bps"]?.string == "1.2")
+        // Sent again to whoever has not said the last word, also by a hub that was started anew.
+        var again = Hub(replaying: hub.log)
+        again.connect(1, "a")
+        again.connect(2, "b")
+        again.connect(3, "c")
+        #expect(again.commands(to: 1).map(\.id) == [orders[1].id] && again.commands(to: 2) == [hub.commands(to: 2)[1]])
+        #expect(again.commands(to: 3).isEmpty, "a host that turns up later is not concerned")
+    }
+
+    @Test func parametersThatAHostRefusesAreTheOperatorsFailure() throws {
+        var hub = Self.running()
+        hub.request("parameters set", ["all": "true", "set": "nonsense=1", "reason": "r"])
+        let id = try #require(hub.commands(to: 1).first?.id)
+        hub.result(1, id, .rejected)
+        hub.result(2, id, .rejected)
+        #expect(hub.lastFailure == "rejected")
     }
 
     // MARK: The log

@@ -280,11 +280,13 @@ import Wire
         #expect(it.open() == 2)
     }
 
-    @Test func aLateFrameIsOldOnArrival() {
+    /// In milliseconds, and in microseconds where the stream was asked for them (`timeUnit`).
+    @Test(arguments: [1, 1_000] as [Int64]) func aLateFrameIsOldOnArrival(perMillisecond: Int64) {
         let it = QuoteBench()
         it.quoting()
         it.frame(
-            "{\"e\":\"depthUpdate\",\"E\":\(it.clock + 1 - 80),\"s\":\"S0\",\"U\":13,\"u\":13,\"pu\":12,\"b\":[],\"a\":[]}")
+            "{\"e\":\"depthUpdate\",\"E\":\((it.clock + 1 - 80) * perMillisecond),\"s\":\"S0\",\"U\":13,\"u\":13,\"pu\":12,\"b\":[],\"a\":[]}"
+        )
         #expect(it.ticks.last?.isCacheHit == false && it.ticks.last?.usedStale == true, "80 ms on its way are 80 ms of age")
     }
 

@@ -64,6 +64,11 @@ import Wire
             Message.Command(
                 id: "c-16", revision: Revision(term: 1, number: 16), kind: .release, experiment: nil, symbol: nil, reason: "venue is back",
                 by: "spiffe://calibrant/operator/bob", issuedMilliseconds: 1_735_689_900_000)),
+        "command.parameters": .command(
+            Message.Command(
+                id: "c-17", revision: Revision(term: 1, number: 17), kind: .parameters, experiment: nil, symbol: nil,
+                set: [.init(key: "spread.base_bps", value: "1.2"), .init(key: "guards.halt_ms", value: "")], reason: "a calm market",
+                by: "spiffe://calibrant/operator/bob", issuedMilliseconds: 1_735_690_000_000)),
         "command_result": .commandResult(
             Message.CommandResult(id: "c-14", state: .applied, atMilliseconds: 1_735_689_700_021, cancelledOrders: 2, text: nil)),
         "command_result.latched": .commandResult(

@@ -11,14 +11,16 @@ import Testing
         private let memory: OutboxMemory
         private var clock: Int64 = 1_735_689_600_000
 
-        init(_ venue: QuoteNode.Venue = .binanceUSDM, _ change: (inout Parameters) -> Void = { _ in }) {
+        init(
+            _ venue: QuoteNode.Venue = .binanceUSDM, symbols: [String] = ["BTCUSDT"], _ change: (inout Parameters) -> Void = { _ in }
+        ) {
             var parameters = Parameters()
             parameters.tickSampleRate = 1
             change(&parameters)
             memory = OutboxMemory()
-            let instrument = Instrument(symbol: "BTCUSDT", priceDigits: 1, tickUnits: 1, quantityDigits: 3, lotUnits: 1)
+            let instruments = symbols.map { Instrument(symbol: $0, priceDigits: 1, tickUnits: 1, quantityDigits: 3, lotUnits: 1) }
             node = QuoteNode(
-                venue: venue, instruments: [instrument], parameters: parameters, isRecorded: true, connections: 1, runNumber: 1,
+                venue: venue, instruments: instruments, parameters: parameters, isRecorded: true, connections: 1, runNumber: 1,
                 firstFillID: 1,
                 outboxes: memory.makeOutboxes(), clock: StopClock { 0 })
         }
@@ -272,5 +274,35 @@ import Testing
         #expect(done && it.node.shared.outboxes.markouts.committed == 1)
         let sums = it.node.withSymbol(0) { ($0.positionLots, $0.feesPaid) }
         #expect(sums.0 == 10 && sums.1 == 20_000, "2 bps of 0.01 x 100.0, in 1e-8")
+    }
+
+    /// Several symbols on one connection: order books of USD-M and spot name none, and on futures the ids of all are of one counter, so any book
+    /// would chain to any symbol's diffs.
+    @Test func aBookWithoutASymbolIsOfTheOneWhosePricesItShows() {
+        let it = Harness(symbols: ["BTCUSDT", "ETHUSDT"])
+        func diff(_ symbol: String, _ id: Int64, previous: Int64, _ price: String) {
+            it.send(
+                "{\"e\":\"depthUpdate\",\"E\":1,\"s\":\"\(symbol)\",\"U\":\(id),\"u\":\(id),\"pu\":\(previous),\"b\":[[\"\(price).0\",\"1\"]],\"a\":[[\"\(price).1\",\"1\"]]}"
+            )
+        }
+        func book(_ id: Int64, _ price: Int64) {
+            it.send(
+                "{\"lastUpdateId\":\(id),\"bids\":[[\"\(price).0\",\"5\"],[\"\(price - 9).0\",\"5\"]],\"asks\":[[\"\(price).1\",\"5\"],[\"\(price + 9).1\",\"5\"]]}"
+            )
+        }
+        func bid(_ index: Int) -> Int64? { it.node.withSymbol(index) { $0.isProven ? $0.book.top?.bidPrice : nil } }
+        diff("BTCUSDT", 10, previous: 9, "60000")
+        diff("ETHUSDT", 11, previous: 8, "3000")
+        book(12, 3_000)
+        book(13, 100)
+        #expect(it.node.rejected(.unknownSymbol) == 1, "it shows nobody's prices")
+        diff("BTCUSDT", 14, previous: 10, "60000")
+        diff("ETHUSDT", 15, previous: 11, "3000")
+        #expect(bid(0) == nil && bid(1) == 30_000)
+        book(14, 60_000)
+        diff("BTCUSDT", 16, previous: 14, "60000")
+        #expect(bid(0) == 600_000 && bid(1) == 30_000)
+        book(17, 3_000)
+        #expect(it.node.rejected(.unknownSymbol) == 1, "nobody waits for one any more")
     }
 }

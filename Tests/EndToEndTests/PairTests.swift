@@ -102,6 +102,8 @@ import Testing
             return list.count == 2 && list.allSatisfy { $0.text("state") == "connected" }
         }
 
+        try orderParameters(fleet)
+
         // An experiment puts half the symbols on B, and takes them back.
         let created = try fleet.json([
             "experiment", "create", "--id", "narrow-1", "--split", "0.5", "--candidate", "spread.base_bps=0.8", "--reason", "test",
@@ -158,6 +160,39 @@ import Testing
         try checkKilled(beforeRelease)
         for host in hosts { try checkCopy(fleet, host) }
         try checkDataset(fleet)
+    }
+
+    /// Both edges quote wider from one tick to the next; what one of them cannot take, it refuses whole.
+    private func orderParameters(_ fleet: Fleet) throws {
+        let set = ["parameters", "set", "--reason", "test"]
+        func before(_ host: String) throws -> String? { try fleet.feeds(host)["pipeline_ticks"].last?.text("config_hash") }
+        try eventually("both tick") { try before("edge-a") != nil && before("edge-b") != nil }
+        let (old, open) = (try before("edge-a"), try fleet.feeds("edge-a")["events"].count { $0.text("event") == "started" })
+        let hosts = objects(try fleet.json(set + ["--all", "spread.base_bps=1.3", "guards.halt_ms=1500"]), "hosts")
+        #expect(hosts.count == 2 && hosts.allSatisfy { $0.text("state") == "latched" && $0.optional("applied_ms") != nil })
+        try eventually("edge-a ticks with the new parameters") { try before("edge-a").map { $0 != old } == true }
+        #expect(try fleet.feeds("edge-a")["events"].count { $0.text("event") == "started" } == open, "without a restart")
+        #expect(fleet.edges["edge-a"]!.standardError.contains("spread.base_bps=1.3"))
+        for (change, why) in [
+            ("limits.position=0.5", "hard limit"), ("venue.depth=200", "restart"), ("spread.base_bps=wide", "not"),
+            ("nonsense=1", "unknown"),
+        ] {
+            let refused = try fleet.hubctl(set + ["--host", "edge-a", "guards.halt_ms=1400", change])
+            #expect(refused.status == 1 && refused.standardError.contains(why), "\(change): \(refused.standardError)")
+        }
+        #expect(!fleet.edges["edge-a"]!.standardError.contains("halt_ms=1400"), "nothing of a refused order takes effect")
+        // After a restart, too; and an empty value gives a key back.
+        let wanted = try before("edge-b")
+        #expect(fleet.stop("edge-b") == 0)
+        try fleet.start("edge-b")
+        try eventually("edge-b quotes as before its restart") {
+            let rows = try fleet.feeds("edge-b")
+            let started = rows["events"].filter { $0.text("event") == "started" }
+            guard started.count == 2, let tick = rows["pipeline_ticks"].last else { return false }
+            return tick.integer("ts") > started[1].integer("ts") && tick.text("config_hash") == wanted
+        }
+        _ = try fleet.json(set + ["--all", "spread.base_bps=", "guards.halt_ms="])
+        try eventually("edge-a is back at its configuration") { try before("edge-a") == old }
     }
 
     /// B before the applied instant; after it no tick and no quote of B, only what follows from B's fills.

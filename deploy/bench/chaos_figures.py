@@ -86,7 +86,7 @@ for tick in rows("pipeline_ticks"):
     if stage is not None:
         fetch.append(stage)
     total.append(tick["tick_total_ms"])
-# A cancel's row is written up to 10 ms after it.
+# A cancel takes effect with the frame that loses the book, or with the edge's next turn.
 wrong_orders = orders = 0
 for order in rows("quotes"):
     orders += 1

@@ -54,7 +54,7 @@ struct CommandCommand: ParsableCommand {
 
 struct CommandListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "list", abstract: "Rollbacks, kills and releases, and each host's answer with its latency.")
+        commandName: "list", abstract: "Rollbacks, kills, releases and parameters, and each host's answer with its latency.")
 
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
@@ -96,6 +96,48 @@ struct KillCommand: ParsableCommand {
         let body = try Console.reporting(output.errors) { () throws(HubFailure) in
             try hub.order(release ? "kill release" : "kill", arguments)
         }
+        CommandCommand.show(body, output)
+    }
+}
+
+struct ParametersCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "parameters", abstract: "How the fleet quotes.", subcommands: [ParametersSetCommand.self])
+}
+
+struct ParametersSetCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "set", abstract: "Changes parameters of edges while they quote.",
+        discussion: """
+            Keys and values are those of the edge's configuration, such as spread.base_bps=1.2; KEY= gives a key back to the configuration. Each edge \
+            takes all of them between two ticks, or refuses: the rules are SIGHUP's, and hard limits are changed on the host only. What was ordered \
+            survives a restart. Hosts that turn up later are not concerned.
+
+            Waits until every host has it latched: in effect, and on its disk. Exit status 1 when a host refuses, 3 when one has not answered by \
+            then; the hub goes on trying.
+            """)
+
+    @Argument(help: ArgumentHelp("What changes.", valueName: "key=value")) var changes: [String]
+    @Option(help: "One host.") var host: String?
+    @Flag(help: "The whole fleet.") var all = false
+    @Option(help: "Why; it is kept for ever.") var reason: String
+    @OptionGroup var hub: HubOptions
+    @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
+
+    func validate() throws {
+        guard all != (host != nil) else { throw ValidationError("give --host or --all") }
+        guard !changes.isEmpty else { throw ValidationError("give at least one key=value") }
+        for change in changes where !change.dropFirst().contains("=") || change.contains(",") {
+            throw ValidationError("'\(change)' is not key=value")
+        }
+        try Reason.check(reason)
+    }
+
+    func run() throws {
+        var arguments = ["reason": reason, "set": changes.joined(separator: ",")]
+        arguments["host"] = host
+        if all { arguments["all"] = "true" }
+        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.order("parameters set", arguments) }
         CommandCommand.show(body, output)
     }
 }
