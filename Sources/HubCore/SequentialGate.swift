@@ -50,10 +50,14 @@ package struct PrePeriod: Sendable {
         }
         let known = (0..<units).filter { counts[$0] > 0 }.map { sums[$0] / counts[$0] }
         let sum = known.reduce(0, +)
-        // Nothing known, or nothing ever differed: all units count alike.
-        let mean = sum > 0 ? sum / Double(known.count) : 1
-        // Half way to the mean: a variance from a few dozen pairs is itself uncertain.
-        precision = (0..<units).map { 1 / (0.5 * (counts[$0] > 0 ? sums[$0] / counts[$0] : mean) + 0.5 * mean) }
+        if sum > 0 {
+            let mean = sum / Double(known.count)
+            // Half way to the mean: a variance from a few dozen pairs is itself uncertain.
+            precision = (0..<units).map { 1 / (0.5 * (counts[$0] > 0 ? sums[$0] / counts[$0] : mean) + 0.5 * mean) }
+        } else {
+            // Nothing known, or nothing ever differed: all units count alike.
+            precision = [Double](repeating: 1, count: units)
+        }
         var squares = 0.0
         for pair in pairs.map({ $0.sorted(by: UnitPair.precedes) }) {
             for (_, increment, _) in SequentialTest.increments(pair, metric, precision, theta: theta.value) {

@@ -16,13 +16,15 @@ struct AB: ParsableCommand {
             Every run is a world of its own: symbols, volatility, fills, load bursts (see ABWorld.swift). It is quoted for --pre-hours on arm A, \
             then for --hours as a switchback of 5-minute blocks, and the gates of production look after every pair of blocks, with \
             their default alphas and tolerances. Beside them, on the same worlds, seed_rule: half of the symbols on B all the time, means \
-            since the start, a gate fires when its condition holds for 10 minutes in a row.
+            since the start, a gate fires when its condition holds for 10 minutes in a row; and symbol_split, the one \
+            difference-in-differences test of the same split at the end.
 
             aa: both arms equal. slippage: B pays 0.1 bps more. taker: 1 percentage point more taker fills. latency: ticks take 10 % longer. \
             deadline: 4 % late ticks instead of 2 %. net: B earns 0.2 bps less. Detection is by the scenario's own gate, in minutes of \
             block time; a run without it counts as longer than --hours. Equal arguments give equal output on any number of cores.
 
-            --dump-run K DIR writes run K: rows.jsonl (exact sums of each symbol and block), flips.jsonl, decisions.jsonl.
+            --dump-run K DIR also writes run K: rows.jsonl (exact sums of each symbol and block), flips.jsonl, decisions.jsonl. \
+            deploy/recompute-gates DIR computes every decision anew and compares.
             """)
 
     enum Scenario: String, ExpressibleByArgument, CaseIterable {
@@ -66,8 +68,8 @@ struct AB: ParsableCommand {
     @Option(help: "Hours on arm A before it, 1 to 24.")
     var preHours = 4
     @Option(help: "Seed of the first run's world.")
-    var seed: UInt64
-    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp("Write run K (from 0) to a folder.", valueName: "K DIR"))
+    var seed: UInt64 = 1
+    @Option(name: .long, parsing: .upToNextOption, help: ArgumentHelp("Write run K (from 0) to a folder, too.", valueName: "K DIR"))
     var dumpRun: [String] = []
     @Option(name: [.short, .long], help: "The form of the result.")
     var output = Output.text
@@ -93,7 +95,6 @@ struct AB: ParsableCommand {
                 note("calib-lab ab: \(error)")
                 throw ExitCode(1)
             }
-            return
         }
         var results = [ABResult?](repeating: nil, count: runs)
         results.withUnsafeMutableBufferPointer { buffer in
@@ -138,22 +139,38 @@ struct AB: ParsableCommand {
         json.beginObject()
         write(ABRates(results.map(\.seedRule), watched: scenario.gate), to: &json)
         json.endObject()
+        json.key("symbol_split")
+        if isAA {
+            let failed = results.count { $0.isSymbolSplitFailed }
+            json.beginObject()
+            json.key("false_fail_rate")
+            json.double(Double(failed) / Double(runs))
+            json.key("false_fail_wilson95")
+            write(wilsonInterval(successes: failed, of: runs), to: &json)
+            json.endObject()
+        } else {
+            json.null()
+        }
         json.endObject()
         return json.bytes
+    }
+
+    private func write(_ interval: ClosedRange<Double>?, to json: inout JSONWriter) {
+        guard let interval else {
+            json.null()
+            return
+        }
+        json.beginArray()
+        json.double(interval.lowerBound)
+        json.double(interval.upperBound)
+        json.endArray()
     }
 
     private func write(_ rates: ABRates, to json: inout JSONWriter) {
         json.key("false_rollback_rate")
         json.double(isAA ? rates.anyRate : nil)
         json.key("false_rollback_wilson95")
-        if isAA, let interval = rates.wilson {
-            json.beginArray()
-            json.double(interval.lowerBound)
-            json.double(interval.upperBound)
-            json.endArray()
-        } else {
-            json.null()
-        }
+        write(isAA ? rates.wilson : nil, to: &json)
         json.key("detected_rate")
         json.double(rates.detectedRate)
         json.key("detection_minutes_median")
@@ -185,7 +202,14 @@ struct AB: ParsableCommand {
                 )
             }
         }
-        if isAA { printEstimates(results) }
+        guard isAA else { return }
+        let failed = results.count { $0.isSymbolSplitFailed }
+        if let interval = wilsonInterval(successes: failed, of: runs) {
+            print(
+                "symbol split, one look at the end: false FAIL \(percent(Double(failed) / Double(runs))) [\(percent(interval.lowerBound)), \(percent(interval.upperBound))]"
+            )
+        }
+        printEstimates(results)
     }
 
     private func printEstimates(_ results: [ABResult]) {

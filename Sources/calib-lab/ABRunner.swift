@@ -18,8 +18,12 @@ struct ABPlan: Sendable {
 struct ABResult: Sendable {
     var gates: [String: Double] = [:]
     var seedRule: [String: Double] = [:]
+    /// What the one fixed-horizon test of the same symbol split says at the run's end, by gate; only of runs that were played to their end.
+    var symbolSplit: [String: GateState] = [:]
     /// Of each hypothesis at the run's end, by metric; only of runs that were played to their end.
     var estimates: [String: Double] = [:]
+
+    var isSymbolSplitFailed: Bool { symbolSplit.values.contains(.violated) }
 }
 
 /// One world, one experiment: the switchback under the gates of production, and the seed's rule beside it.
@@ -62,8 +66,8 @@ struct ABRunner {
     }
 
     private mutating func play(_ dump: inout ABDump?) -> ABResult {
-        var seedRule = SeedRule(symbols: plan.symbols, salt: coins.next())
-        let (design, prePairs) = preparation(&dump)
+        var split = SymbolSplit(symbols: plan.symbols, salt: coins.next())
+        let (design, prePairs, before) = preparation(&dump)
         var gates = Gate.all.map { SequentialGate($0, prePairs: prePairs, units: plan.symbols) }
         var objective = DeadlineObjective()
         var result = ABResult()
@@ -76,7 +80,7 @@ struct ABRunner {
                 let elapsed = (2 * pair + half) * Self.blockMinutes
                 halves.append(
                     block(arms: arms) { world, minutes, minute in
-                        seedRule.add(world, minutes, at: elapsed + minute + 1)
+                        split.add(world, minutes, at: elapsed + minute + 1)
                     })
             }
             let items = clusters.indices.map { unit in
@@ -93,24 +97,26 @@ struct ABRunner {
             objective.add(items)
             if objective.verdict == .harm, result.gates[Self.objectiveName] == nil { result.gates[Self.objectiveName] = now }
             dump?.add(gates, pair: pair)
-            result.seedRule = seedRule.fired
+            result.seedRule = split.fired
             if dump == nil, let watched = plan.watched, result.gates[watched] != nil, result.seedRule[watched] != nil { return result }
         }
         for test in gates.flatMap(\.tests) { result.estimates[test.hypothesis.metric.rawValue] = test.effects.estimate }
+        let units = split.units(before: before)
+        for gate in Gate.all { result.symbolSplit[gate.name] = gate.fixedHorizonState(units) }
         return result
     }
 
-    /// Hours on arm A; then the design, matched by what was traded in them.
-    private mutating func preparation(_ dump: inout ABDump?) -> (Switchback, [[UnitPair]]) {
+    /// Hours on arm A; then the design, matched by what was traded in them, their pairs, and their sums by symbol.
+    private mutating func preparation(_ dump: inout ABDump?) -> (Switchback, [[UnitPair]], [BlockSums]) {
         var history: [[[BlockSums]]] = []
         for _ in 0..<plan.prePairs {
             let arms = [Arm](repeating: .a, count: plan.symbols)
             let first = block(arms: arms) { _, _, _ in }
             history.append([first, block(arms: arms) { _, _, _ in }])
         }
-        var notional = [Int128](repeating: 0, count: plan.symbols)
-        for pair in history { for half in pair { for unit in half.indices { notional[unit] += half[unit].fillNotional } } }
-        let ranked = (0..<plan.symbols).sorted { (notional[$1], $0) < (notional[$0], $1) }
+        var before = [BlockSums](repeating: BlockSums(), count: plan.symbols)
+        for half in history.joined() { for unit in half.indices { before[unit] += half[unit] } }
+        let ranked = (0..<plan.symbols).sorted { (before[$1].fillNotional, $0) < (before[$0].fillNotional, $1) }
         var clusters = [Switchback.Cluster?](repeating: nil, count: plan.symbols)
         for (cluster, unit) in zip(Switchback.matched(ranked.map { "S\($0)" }), ranked) { clusters[unit] = cluster }
         let design = Switchback(
@@ -128,7 +134,7 @@ struct ABRunner {
             dump?.add(items, pair: number, phase: "pre")
             return items
         }
-        return (design, pairs)
+        return (design, pairs, before)
     }
 
     /// Five minutes with every symbol on its arm.
@@ -147,21 +153,27 @@ struct ABRunner {
             eachMinute(world, minutes, minute)
         }
         for unit in blocks.indices {
-            let base = unit * LatencyBuckets.count
-            for index in 0..<LatencyBuckets.count where histograms[base + index] > 0 {
-                blocks[unit].histogram.append((Int32(index), Int64(histograms[base + index])))
-            }
+            blocks[unit].histogram = Self.sparse(histograms, unit: unit)
         }
         return blocks
     }
+
+    fileprivate static func sparse(_ histograms: [UInt32], unit: Int) -> [(index: Int32, count: Int64)] {
+        let base = unit * LatencyBuckets.count
+        return (0..<LatencyBuckets.count).filter { histograms[base + $0] > 0 }.map { (Int32($0), Int64(histograms[base + $0])) }
+    }
 }
 
-/// The rule of the first specification, read as mildly as "for 10 minutes" can be without a statistic: half of the symbols on B, means since
-/// the start, looked at each minute; a gate fires when its condition held at ten looks in a row.
-private struct SeedRule {
+/// Half of the symbols on B all the time, on the same worlds.
+///
+/// The rule of the first specification on them is read as mildly as "for 10 minutes" can be without a statistic: means since the start, looked
+/// at each minute; a gate fires when its condition held at ten looks in a row.
+private struct SymbolSplit {
     private let arms: [Arm]
     private var sums = [BlockSums(), BlockSums()]
     private var histograms = [[Int64]](repeating: [Int64](repeating: 0, count: LatencyBuckets.count), count: 2)
+    private var unitSums: [BlockSums]
+    private var unitHistograms: [UInt32]
     private var inARow: [String: Int] = [:]
     private(set) var fired: [String: Double] = [:]
 
@@ -171,14 +183,27 @@ private struct SeedRule {
         let key = String(repeating: "0", count: 32 - digits.utf8.count) + digits
         let chosen = Set(ExperimentSpec.split(names, splitMicro: 500_000, salt: key).b)
         arms = names.map { chosen.contains($0) ? .b : .a }
+        unitSums = [BlockSums](repeating: BlockSums(), count: symbols)
+        unitHistograms = [UInt32](repeating: 0, count: symbols * LatencyBuckets.count)
+    }
+
+    func units(before: [BlockSums]) -> [DifferenceInDifferences.Unit] {
+        arms.indices.map { unit in
+            var during = unitSums[unit]
+            during.histogram = ABRunner.sparse(unitHistograms, unit: unit)
+            return .init(symbol: "S\(unit)", arm: arms[unit], before: before[unit], during: during)
+        }
     }
 
     mutating func add(_ world: ABWorld, _ minutes: [ABWorld.Minute], at minute: Int) {
         for unit in arms.indices {
             let arm = Int(arms[unit].rawValue)
             world.add(minutes[unit], on: arms[unit], to: &sums[arm])
+            world.add(minutes[unit], on: arms[unit], to: &unitSums[unit])
             for tick in unit * ABWorld.ticksPerMinute..<(unit + 1) * ABWorld.ticksPerMinute {
-                histograms[arm][LatencyBuckets.index(of: world.duration(world.durations[tick], on: arms[unit]))] += 1
+                let index = LatencyBuckets.index(of: world.duration(world.durations[tick], on: arms[unit]))
+                histograms[arm][index] += 1
+                unitHistograms[unit * LatencyBuckets.count + index] += 1
             }
         }
         let (a, b) = (sums[0], sums[1])

@@ -95,6 +95,9 @@ struct Stats: ParsableCommand {
             effects.add(increment, weight: weights[index])
             if firstReject == nil, process.rejects(at: alpha) { firstReject = index + 1 }
         }
+        guard (process.sum * process.sum).isFinite, process.squares.isFinite, (effects.weight * effects.weight).isFinite else {
+            throw StatsError("y_first, y_second, weight_h: their squares are too large to be added up")
+        }
         return [
             ("S", .number(process.sum)), ("V", .number(process.squares)), ("rho", .number(rho)), ("log_e", .number(process.logE)),
             ("estimate", .number(effects.estimate)), ("lower_bound", .number(effects.lowerBound(rho: rho, alpha: alpha))),
@@ -146,6 +149,9 @@ struct Stats: ParsableCommand {
         let weights = try input.numbers("weights", count: observed.count)
         guard (observed + weights).allSatisfy({ $0 >= 0 }) else { throw StatsError("observed, weights: allowed are numbers from 0 on") }
         guard weights.contains(where: { $0 > 0 }) else { throw StatsError("weights: all are 0") }
+        guard observed.reduce(0, +).isFinite, weights.reduce(0, +).isFinite else {
+            throw StatsError("observed, weights: their sums are too large")
+        }
         return [("p_value", .number(SampleRatio.p(observed: observed, weights: weights)))]
     }
 
@@ -164,11 +170,16 @@ struct Stats: ParsableCommand {
             default: .hc1
             }
         guard let se = fit.standardErrors(errors) else { throw StatsError("group_size: there must be two groups at least") }
+        guard se.constant.isFinite, se.treated.isFinite else { throw StatsError("y: its squares are too large to be added up") }
         return [("beta", .list([fit.beta.constant, fit.beta.treated])), ("se", .list([se.constant, se.treated]))]
     }
 
+    /// Standard deviations: beyond it two units are more than enough, and the noncentral t needs ever finer sums.
+    private static let effectMax = 100.0
+
     private static func power(_ input: StatsInput) throws(StatsError) -> Output {
         let effect = try input.number("effect_size_d")
+        guard abs(effect) <= effectMax else { throw StatsError("effect_size_d \(effect): allowed are -\(effectMax) to \(effectMax)") }
         let alternative = try input.word("alternative", of: ["two-sided", "larger"])
         guard alternative == "larger" ? effect > 0 : effect != 0 else {
             throw StatsError("effect_size_d \(effect): no number of units finds it")
@@ -186,7 +197,7 @@ struct Stats: ParsableCommand {
     // MARK: Parts
 
     private static func summary(_ input: StatsInput, _ kind: String) throws(StatsError) -> ArmSummary {
-        let count = try input.number("n", above: 0)
+        let count = try units(input, atLeast: kind == "prop" ? 1 : 2)
         switch kind {
         case "prop":
             let successes = try input.number("sum")
@@ -203,13 +214,19 @@ struct Stats: ParsableCommand {
         }
     }
 
+    /// Variances need two; a number of degrees of freedom below 1 has no quantile worth the name.
+    private static func units(_ input: StatsInput, atLeast least: Double) throws(StatsError) -> Double {
+        let count = try input.number("n")
+        guard count >= least else { throw StatsError("\(input.path)n \(count): allowed are numbers from \(Int(least)) on") }
+        return count
+    }
+
     private static func moments(_ input: StatsInput, count: Double) throws(StatsError) -> SampleMoments {
-        guard count > 1 else { throw StatsError("\(input.path)n \(count): allowed are numbers above 1") }
-        return SampleMoments(count: count, sum: try input.number("sum"), squares: try input.number("sum_squares"))
+        SampleMoments(count: count, sum: try input.number("sum"), squares: try input.number("sum_squares"))
     }
 
     private static func adjustable(_ input: StatsInput) throws(StatsError) -> CUPED.Arm {
-        let count = try input.number("n", above: 1)
+        let count = try units(input, atLeast: 2)
         return CUPED.Arm(
             post: try moments(input.object("post_statistic"), count: count), pre: try moments(input.object("pre_statistic"), count: count),
             products: try input.number("post_pre_sum_of_products"))
@@ -219,7 +236,9 @@ struct Stats: ParsableCommand {
         let isRelative = try input.word("difference_type", of: ["absolute", "relative"]) == "relative"
         guard !isRelative || a.baseMean != 0 else { throw StatsError("a: the mean is 0, so no relative difference exists") }
         let difference = ArmDifference(a: a, b: b, isRelative: isRelative)
-        guard difference.variance > 0 else { throw StatsError("a, b: the variance is \(difference.variance)") }
+        guard difference.variance > 0, difference.variance < .infinity, difference.expected.isFinite else {
+            throw StatsError("a, b: the variance is \(difference.variance), so there is no interval")
+        }
         return difference
     }
 }

@@ -53,7 +53,8 @@ import Wire
 //   59 NaN in a row                      -> aNumberThatIsNotFiniteIsNotWritten
 //   64 lists rebuilt, sorted at a scrape -> historiesAreBounded
 //
-// Not of the edge: 4-14 and 16-18 (tracing, dataset, gates, arms, statistics), 15, 28, 60-63, 65-67 (dataset, reports, exposition, gate).
+// Not of the edge: 4-14 and 16-18 (tracing, dataset, gates, arms, statistics), 15, 28, 60-63, 65-67 (dataset, reports, exposition, gate). Those of
+// experiments stand in GateTests.
 @Suite struct KnownFaultsTests {
     // MARK: 1-3 It runs
 

@@ -109,15 +109,15 @@ struct PairLedgerTests {
         #expect(miss?.estimate.map { abs($0 - 0.01) < 1e-3 } == true)
     }
 
-    /// Fault 10, and SPEC 7.3: bit-identical on replay, however often and whenever the hub looks.
+    /// SPEC 7.3: bit-identical on replay, however often and whenever the hub looks.
     @Test(arguments: [1, 7, 501])
-    func lookingOftenOrOnceGivesTheSameBits(every: Int) {
+    func fault10_lookingOftenOrOnceGivesTheSameBits(every: Int) {
         let rows = Self.rows(pairs: 5)
         #expect(Self.outcome(rows) == Self.outcome(rows) { $0 % every == 0 })
     }
 
-    /// Fault 16: a restart changes nothing, as everything is read again from what is stored.
-    @Test func aRestartChangesNothing() {
+    /// A restart changes nothing, as everything is read again from what is stored.
+    @Test func fault16_aRestartChangesNothing() {
         let rows = Self.rows(pairs: 4)
         let whole = Self.outcome(rows)
         // A first life that ended in the middle leaves nothing behind but rows.
@@ -196,15 +196,15 @@ struct PairLedgerTests {
         #expect(calm.evidence == wild.evidence && wild.censored.isEmpty)
     }
 
-    /// Fault 12: no data of an arm is no zero.
-    @Test func aHalfWithoutTicksIsNoZero() {
+    /// No data of an arm is no zero.
+    @Test func fault12_aHalfWithoutTicksIsNoZero() {
         let result = Self.outcome(
             Self.rows(pairs: 3) { row in if row.block == 2, row.symbol == "S0" { (row.ticks, row.fills, row.misses) = (0, 0, 0) } })
         #expect(result.censored == [.emptyHalf: 1] && result.counted == 8)
     }
 
-    /// Fault 16: what a former B does after a rollback is neither arm's.
-    @Test func formerBRowsAreNotTheBaselines() {
+    /// What a former B does after a rollback is neither arm's.
+    @Test func fault16_formerBRowsAreNotTheBaselines() {
         let rows = Self.rows(pairs: 4) { row in
             if row.from >= Self.start + 1_500_000 { (row.why, row.arm, row.misses) = ("latch", "A", 99) }
         }
@@ -214,22 +214,22 @@ struct PairLedgerTests {
         #expect(result.evidence.map(\.tests) == before.evidence.map(\.tests))
     }
 
-    /// Fault 17: arms that are the same thing twice are no experiment; the hub knows which arm a block has.
-    @Test func anArmTheHubDoesNotComputeIsAMismatch() {
+    /// Arms that are the same thing twice are no experiment; the hub knows which arm a block has.
+    @Test func fault17_anArmTheHubDoesNotComputeIsAMismatch() {
         var ledger = PairLedger(Self.plan())
         Self.feed(&ledger, Self.rows(pairs: 1) { if $0.why == "schedule" { $0.arm = "A" } })
         #expect(ledger.count(of: .mismatch) > 0)
     }
 
-    /// Fault 28: intervals full of deadline misses stay in the gates.
-    @Test func theWorstIntervalsStay() {
+    /// Intervals full of deadline misses stay in the gates.
+    @Test func fault28_theWorstIntervalsStay() {
         let result = Self.outcome(Self.rows(pairs: 3) { if $0.arm == "B" { $0.misses = 90 } })
         #expect(result.counted == 9)
         let miss = result.evidence.first { $0.name == "deadline_miss_spike" }?.tests.first
         #expect(miss?.estimate.map { $0 > 0.85 } == true)
     }
 
-    @Test func lateMarkoutsCountForTheBlockOfTheirQuote() {
+    @Test func fault20_lateMarkoutsCountForTheBlockOfTheirQuote() {
         let calm = Self.outcome(Self.rows(pairs: 2))
         let marked = Self.rows(pairs: 2).flatMap { text -> [String] in [text] }
         var late = Row(symbol: "S1", from: Self.start + 300_000, block: 0, ticks: 0, misses: 0, fills: 9, slip: "90.000000", seq: 999_999)

@@ -119,12 +119,6 @@ struct StatisticsTests {
         #expect(isClose(bound.logWealth(against: bound.lowerBound), -Elementary.log(0.0125), 1e-6))
     }
 
-    @Test func eBHRejectsTheLargest() {
-        #expect(Multiplicity.eBH(logE: [80, 25, 1, 45].map { Elementary.log($0) }, alpha: 0.05) == [0, 3])
-        #expect(Multiplicity.eBH(logE: [0, 0], alpha: 0.05) == [])
-        #expect(Multiplicity.holm([0.01, 0.04, 0.03]) == [0.03, 0.06, 0.06])
-    }
-
     @Test func predictableThetaKnowsThePastOnly() {
         var theta = CUPED.PredictableTheta()
         #expect(theta.value == 0)

@@ -1,5 +1,7 @@
 import CalibModel
+import TestSupport
 import Testing
+import Wire
 
 struct SwitchbackTests {
     private static let names = (0..<20).map { "S\($0)" }
@@ -9,8 +11,8 @@ struct SwitchbackTests {
             clusters: Switchback.matched(names), ramp: ramp)
     }
 
-    /// Fault 13: routing changed with every process. These are the coins of SipHash-2-4 under the key 00 01 ... 0f.
-    @Test func assignmentIsTheSameInEveryProcess() {
+    /// Routing changed with every process. These are the coins of SipHash-2-4 under the key 00 01 ... 0f.
+    @Test func fault13_assignmentIsTheSameInEveryProcess() {
         let design = Self.design()
         let coins = (0..<32).map { design.bIsSecond(design.clusters[0], pair: Int32($0)) }
         let expected = (0..<32).map {
@@ -20,9 +22,9 @@ struct SwitchbackTests {
         #expect(coins.contains(true) && coins.contains(false))
     }
 
-    /// Fault 14: arms that hold different symbols are confounded with them.
+    /// Arms that hold different symbols are confounded with them.
     @Test(arguments: [0, 120_000])
-    func everySymbolPlaysBothArmsInEveryPair(jitter: Int64) throws {
+    func fault14_everySymbolPlaysBothArmsInEveryPair(jitter: Int64) throws {
         let design = Self.design(jitter: jitter)
         for pair in 0..<50 {
             for cluster in design.clusters {
@@ -34,6 +36,15 @@ struct SwitchbackTests {
                 #expect(first.why == .schedule && second.why == .schedule)
                 #expect((second.arm == .b) == design.bIsSecond(cluster, pair: Int32(pair)))
             }
+        }
+    }
+
+    /// With few symbols an arm was empty.
+    @Test(arguments: 2...9) func fault13_fewSymbolsFillBothArms(count: Int) {
+        for seed in 0..<50 {
+            let salt = String(repeating: "0", count: 30) + (seed < 16 ? "0" : "") + String(seed, radix: 16)
+            let split = ExperimentSpec.split(Self.names.prefix(count).map(\.self), splitMicro: 500_000, salt: salt)
+            #expect(!split.a.isEmpty && !split.b.isEmpty)
         }
     }
 
@@ -95,6 +106,72 @@ struct SwitchbackTests {
         #expect(enrolled(4).isSuperset(of: enrolled(2)))
         let outside = design.clusters.filter { !enrolled(4).contains($0.group) }
         #expect(outside.allSatisfy { design.place(of: $0, at: design.startMilliseconds + 4 * 600_000 + 100_000).arm == .a })
+    }
+
+    /// The rules once more, written slowly: blocks are walked from T0, groups sorted. Every edge of every design, a millisecond to either side.
+    @Test(arguments: UInt64(1)...20)
+    func placesFollowTheRules_inRandomDesigns(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let design = Self.randomDesign(&random)
+        for cluster in design.clusters {
+            let start = design.startMilliseconds + design.jitter(of: cluster.group)
+            for block in Int64(-3)..<24 {
+                let edge = start + block * design.blockMilliseconds
+                for edge in [edge, edge + design.washoutMilliseconds, design.startMilliseconds] {
+                    for time in edge - 1...edge + 1 {
+                        let place = design.place(of: cluster, at: time)
+                        let expected = Self.slowPlace(of: cluster, in: design, at: time)
+                        #expect((place.arm, place.why, place.block, place.blockEndMilliseconds) == expected, "\(time - start)")
+                        for symbol in cluster.symbols { #expect(design.place(of: symbol, at: time) == place) }
+                    }
+                }
+            }
+        }
+    }
+
+    private static func randomDesign(_ random: inout SeededRandom) -> Switchback {
+        let groups = 1 + random.next(below: 8)
+        let clusters = (0..<groups).flatMap { group -> [Switchback.Cluster] in
+            let both = random.next(below: 2) == 0
+            return (0...(both ? 1 : 0)).map { .init(symbols: ["S\(group).\($0)", "T\(group).\($0)"], group: group, isOpposite: $0 == 1) }
+        }
+        let block = Int64(1 + random.next(below: 60)) * 10_000
+        var ramp: [Switchback.RampStep] = []
+        for step in 0..<random.next(below: 4) {
+            ramp.append(
+                .init(
+                    fromPair: Int32(3 * step + random.next(below: 3)),
+                    shareMicro: Int64((step + 1) * (150_000 + random.next(below: 100_000)))))
+        }
+        return Switchback(
+            startMilliseconds: 1_700_000_000_000 + Int64(random.next(below: 1000)) * 10_000, blockMilliseconds: block,
+            washoutMilliseconds: Int64(random.next(below: Int(block / 10_000))) * 10_000,
+            jitterMilliseconds: Int64(random.next(below: 40)) * 10_000, key0: random.next(), key1: random.next(), clusters: clusters,
+            ramp: ramp)
+    }
+
+    private static func slowPlace(of cluster: Switchback.Cluster, in design: Switchback, at time: Int64) -> (Arm, ArmReason, Int32, Int64) {
+        func hash(_ text: String) -> UInt64 { KeyedHash.hash(text.utf8, key0: design.key0, key1: design.key1) }
+        var (begin, block) = (design.startMilliseconds + design.jitter(of: cluster.group), Int32(0))
+        while time < begin { (begin, block) = (begin - design.blockMilliseconds, block - 1) }
+        while time >= begin + design.blockMilliseconds { (begin, block) = (begin + design.blockMilliseconds, block + 1) }
+        let end = begin + design.blockMilliseconds
+        let outside = (Arm.a, ArmReason.join, block, end)
+        guard block >= 0 else { return outside }
+        let pair = block / 2
+        if !design.ramp.isEmpty {
+            var share: Int64 = 0
+            for step in design.ramp where step.fromPair <= pair { share = step.shareMicro }
+            let groups = Set(design.clusters.map(\.group)).sorted { (hash("\($0)|ramp"), $0) < (hash("\($1)|ramp"), $1) }
+            // The first n of N groups, n the smallest with n / N >= share.
+            var enrolled = 0
+            while Int64(enrolled) * 1_000_000 < share * Int64(groups.count) { enrolled += 1 }
+            guard groups.prefix(enrolled).contains(cluster.group) else { return outside }
+        }
+        var bIsSecond = hash("\(cluster.group)|\(pair)") % 2 == 1
+        if cluster.isOpposite { bIsSecond.toggle() }
+        let isSecond = block == 2 * pair + 1
+        return (isSecond == bIsSecond ? .b : .a, time - begin < design.washoutMilliseconds ? .washout : .schedule, block, end)
     }
 
     @Test func aShareOfTheHostsPlaysB() {

@@ -42,7 +42,7 @@ package enum Binaries {
     /// a full pipe.
     package static func run(
         _ name: String, _ arguments: [String], in directory: String? = nil, environment: [String: String]? = nil,
-        deadline: TimeInterval = 60
+        input: String? = nil, deadline: TimeInterval = 60
     ) throws -> Outcome {
         let process = Process()
         process.executableURL = URL(fileURLWithPath: try path(of: name))
@@ -56,6 +56,10 @@ package enum Binaries {
             return try FileHandle(forWritingTo: URL(fileURLWithPath: "\(folder)/\(name)"))
         }
         process.standardInput = FileHandle.nullDevice
+        if let input {
+            try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
+            process.standardInput = FileHandle(forReadingAtPath: "\(folder)/in")
+        }
         process.standardOutput = try sink("out")
         process.standardError = try sink("err")
         let finished = DispatchSemaphore(value: 0)

@@ -127,25 +127,3 @@ package struct EffectSums: Sendable, Equatable {
         return other
     }
 }
-
-/// Several e-values at once (Wang and Ramdas 2022, J. R. Stat. Soc. B 84, "False discovery rate control with e-values").
-package enum Multiplicity {
-    /// Indices of the hypotheses e-BH rejects: the k* largest, k* = max{k: the k-th largest e >= K/(k alpha)} (their eq. 5). Any dependence.
-    package static func eBH(logE: [Double], alpha: Double) -> [Int] {
-        let order = logE.indices.sorted { (logE[$0], $1) > (logE[$1], $0) }
-        let total = Double(logE.count)
-        let last = order.indices.last { logE[order[$0]] >= Elementary.log(total / (Double($0 + 1) * alpha)) }
-        return last.map { order[...$0].sorted() } ?? []
-    }
-
-    /// Holm's step-down adjusted p values (Holm 1979, Scand. J. Statist. 6).
-    package static func holm(_ p: [Double]) -> [Double] {
-        var adjusted = p
-        var highest = 0.0
-        for (rank, index) in p.indices.sorted(by: { (p[$0], $0) < (p[$1], $1) }).enumerated() {
-            highest = max(highest, min(1, Double(p.count - rank) * p[index]))
-            adjusted[index] = highest
-        }
-        return adjusted
-    }
-}

@@ -69,6 +69,8 @@ package struct TreatmentRegression {
         let (p, q, r) = inverse
         let constant = p * p * meat.0 + 2 * p * q * meat.1 + q * q * meat.2
         let treated = q * q * meat.0 + 2 * q * r * meat.1 + r * r * meat.2
-        return (max(0, factor * constant).squareRoot(), max(0, factor * treated).squareRoot())
+        // Rounding may leave a 0 below itself; what is no number stays none.
+        func root(_ variance: Double) -> Double { variance < 0 ? 0 : variance.squareRoot() }
+        return (root(factor * constant), root(factor * treated))
     }
 }

@@ -17,6 +17,7 @@ package enum SampleRatio {
             }
             statistic += (count - expected) * (count - expected) / expected
         }
+        guard statistic < .infinity else { return 0 }
         return NormalDistribution.chiSquareTail(statistic, degrees: observed.count - 1)
     }
 }

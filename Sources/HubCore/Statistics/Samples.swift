@@ -12,6 +12,10 @@ package struct SampleMoments: Sendable, Equatable {
         self.squares = squares
     }
 
+    package init(_ values: [Double]) {
+        self.init(count: Double(values.count), sum: values.reduce(0, +), squares: values.reduce(0) { $0 + $1 * $1 })
+    }
+
     package var mean: Double { sum / count }
     /// With n - 1.
     package var variance: Double { (squares - sum * sum / count) / (count - 1) }

@@ -42,8 +42,9 @@ package struct StudentT {
         nodes.reduce(0) { $0 + $1.weight * NormalDistribution.cumulative(delta - t * $1.scale) }
     }
 
-    /// The t >= 0 that the central T exceeds with probability `alpha`, at most 1/2.
+    /// The t that the central T exceeds with probability `alpha`; below 0 for more than 1/2.
     package func quantile(tail alpha: Double) -> Double {
+        if alpha > 0.5 { return 0 - quantile(tail: 1 - alpha) }
         var high = 1.0
         while tail(high) > alpha, high < 1e300 { high *= 2 }
         return RootFinding.root(from: 0, to: high) { tail($0) - alpha }
