@@ -281,6 +281,15 @@ extension Limits {
     package static let hubDiskRetryNanoseconds: Int64 = 1_000_000_000
     /// A feed file that the edge could not read is tried again after this long.
     package static let edgeReadRetryNanoseconds: Int64 = 5_000_000_000
+    /// Files that were removed while no hub could be told, to tell it of: more than a day's retention removes, were the hub away for half a year.
+    package static let goneFilesMax = 1_024
+    /// A hub looks at so many bytes of rows a second as views would, at most: 100,000 rows of 400 bytes cost a twentieth of a core. Rows of a fleet
+    /// that catches up faster than that are counted as not looked at; whoever builds a view looks at all of them.
+    package static let rowCheckBytesPerSecond = 40_000_000
+    /// What is saved up for a round, above the largest append of a connection's turn at 64 connections.
+    package static let rowCheckBytesMax = 8 << 20
+    /// Rows no view takes, of which a hub remembers where they are: the newest of each host.
+    package static let rejectedRowsListedMax = 100
     /// Parts of one feed file: a disk that is restored every hour of its day has 24.
     package static let filePartsMax = 1_000
 }

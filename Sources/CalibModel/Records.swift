@@ -321,6 +321,8 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case lost
     /// A day's file is complete and will not change any more; first = its bytes, second = its rows.
     case sealed
+    /// The hub goes on with the feed's file in a new part, because its copy has other bytes than ours; first = the first byte of the part.
+    case fork
 }
 
 /// What an event is about that does not fit into two numbers.

@@ -7,6 +7,9 @@ import Wire
 /// hub's length on, acks. Where a block differs, the file differs behind the last newline before that block: that is told to the hub, which goes on
 /// in a part, or lets us fill up what its disk has lost. So up to a block and a row of equal rows come twice; a row's identity makes them one.
 ///
+/// A file that is complete is told by its digest instead (`sealed`): a hub that has it says so, and neither reads it again on any connection. What
+/// retention removed is told, too (`gone`). Both need version 2 of the protocol.
+///
 /// Invariants:
 /// 1. Only synced bytes leave: `offset + bytes` of an append never passes what `grew` told.
 /// 2. The bytes of one file leave in order without a gap, from the length the hub named on this connection.
@@ -25,6 +28,10 @@ package struct Uplink {
         case received(Message)
         /// The file's first `syncedLength` bytes are durable. Smaller than before is ignored.
         case grew(file: String, syncedLength: Int64)
+        /// The file is complete, and `grew` has told all of it.
+        case sealed(Message.Sealed)
+        /// The file is gone from our disk.
+        case removed(file: String)
         /// The answer to `ask`; nil when the file cannot be read.
         case answered(FeedQuestion, FeedQuestion.Answer?)
         /// The last turn's bytes left our buffers.
@@ -50,6 +57,8 @@ package struct Uplink {
         case welcomed(Message.Welcome)
         /// The hub's copy has other bytes than ours from a place on: it stores ours apart, unless its own disk was wrong.
         case differs(file: String, at: Int64)
+        /// The hub goes on with the file in a new part, which begins there: two histories of one file exist.
+        case forked(file: String, at: Int64)
         /// The hub's complaint.
         case complained(code: String, text: String)
     }
@@ -62,10 +71,12 @@ package struct Uplink {
         /// The hub's page is being compared with our bytes.
         case comparing(Message.Resume, FeedQuestion)
         /// The copies differ in the block that begins here: where does its first row begin?
-        case locating(FeedQuestion)
-        /// The hub was told where they differ.
-        case differing
+        case locating(Message.Resume, FeedQuestion)
+        /// The hub was told where they differ; it was writing to this part then.
+        case differing(part: Int64)
         case streaming(sent: Int64)
+        /// Complete, and the hub has found its copy to be the same.
+        case settled
         /// The hub cannot store it, and says so when it can.
         case stalled
         /// It could not be read.
@@ -74,7 +85,7 @@ package struct Uplink {
         var isSettling: Bool {
             switch self {
             case .asked, .comparing, .locating, .differing: true
-            case .unasked, .streaming, .stalled, .resting: false
+            case .unasked, .streaming, .settled, .stalled, .resting: false
             }
         }
     }
@@ -92,6 +103,13 @@ package struct Uplink {
         /// The newest place up to which our bytes are known to be those of the hub's earlier files, and their checksum.
         var prefix: (length: Int64, crc32c: String?) = (0, nil)
         var waiting = WaitingBytes()
+        var seal: Message.Sealed?
+        /// The hub has said on this connection that it has the complete file.
+        var isSettled = false
+        /// On this connection the hub was told of the seal when it had acknowledged so much.
+        var sealToldAt: Int64?
+
+        var isComplete: Bool { seal.map { $0.bytes == syncedLength } ?? false }
     }
 
     private enum State {
@@ -113,6 +131,10 @@ package struct Uplink {
     private let blockBytes: Int64
     private var isTurnOpen = false
     private var unackedBytes: Int64 = 0
+    /// Of the hub's welcome.
+    private var version: Int64 = 0
+    /// Removed while nobody could be told.
+    private var untoldGone: [Message.Gone] = []
     private var receivedAt = Instant(nanoseconds: 0)
     /// The last ping, or the beginning of the connection.
     private var pingedAt = Instant(nanoseconds: 0)
@@ -132,9 +154,12 @@ package struct Uplink {
 
     package var isConnected: Bool { if case .ready = state { true } else { false } }
 
-    /// How much of each file the hub is known to have synced.
-    package var acknowledgedLengths: [String: Int64] {
-        Dictionary(uniqueKeysWithValues: files.lazy.filter { $0.acknowledged > 0 }.map { ($0.name, $0.acknowledged) })
+    /// The length of each file that may be removed as far as the hub is concerned (SPEC 2.7): it has found its copy to be our complete file. A hub
+    /// of version 1 says no such thing, and its acknowledgement of every byte counts.
+    package var heldLengths: [String: Int64] {
+        Dictionary(
+            uniqueKeysWithValues: files.filter { $0.isSettled || isConnected && version == 1 && $0.acknowledged > 0 }
+                .map { ($0.name, $0.acknowledged) })
     }
 
     /// Synced here and not known to be synced at the hub.
@@ -173,6 +198,8 @@ package struct Uplink {
         case .disconnected: disconnected(&effects)
         case .received(let message): received(message, at: now, &effects)
         case .grew(let file, let syncedLength): grew(file, syncedLength, at: now)
+        case .sealed(let sealed): if let place = places[sealed.file] { files[place].seal = sealed }
+        case .removed(let file): remove(file, &effects)
         case .answered(let question, let answer): answered(question, answer, at: now, &effects)
         case .turnEnded: isTurnOpen = false
         case .unreadable(let file): if let place = places[file] { rest(place, at: now) }
@@ -196,7 +223,10 @@ package struct Uplink {
 
     private mutating func disconnected(_ effects: inout [Effect]) {
         if case .idle = state { return }  // Never asked.
-        for place in files.indices { files[place].phase = .unasked }
+        for place in files.indices {
+            // A hub that comes back may have lost its disk: what it said counts as long as it is there.
+            (files[place].phase, files[place].sealToldAt, files[place].isSettled) = (.unasked, nil, false)
+        }
         (unackedBytes, isTurnOpen) = (0, false)
         reconnect(&effects)
     }
@@ -218,7 +248,24 @@ package struct Uplink {
         places[name] = files.count
         files.append(File(name: name, rank: rank, day: day, syncedLength: syncedLength))
         files[files.count - 1].waiting.grew(to: syncedLength, at: now)
-        let today = files.map(\.day).max() ?? day
+        setOrder()
+    }
+
+    private mutating func remove(_ name: String, _ effects: inout [Effect]) {
+        guard let place = places[name] else { return }
+        takeBack(place)
+        let gone = Message.Gone(file: name, bytes: files.remove(at: place).syncedLength)
+        places = Dictionary(uniqueKeysWithValues: files.indices.map { (files[$0].name, $0) })
+        setOrder()
+        if isConnected {
+            if version >= 2 { effects.append(.send(.gone(gone))) }
+        } else {
+            untoldGone = untoldGone.suffix(Limits.goneFilesMax - 1) + [gone]
+        }
+    }
+
+    private mutating func setOrder() {
+        let today = files.map(\.day).max() ?? ""
         order = files.indices.sorted { a, b in
             let (a, b) = (files[a], files[b])
             return (a.day == today ? 0 : 1, a.rank, a.day) < (b.day == today ? 0 : 1, b.rank, b.day)
@@ -262,8 +309,9 @@ package struct Uplink {
             case .error(let code, let text): effects.append(.complained(code: code, text: text))
             case .resume(let resume): resumed(resume, at: now, &effects)
             case .ack(let ack): acknowledged(ack, &effects)
+            case .sealed(let sealed): settled(sealed, &effects)
             case .lease, .assignment, .command: effects.append(.deliver(message))
-            case .hello, .welcome, .append, .status, .commandResult, .request, .reply, .progress, .chunk:
+            case .hello, .welcome, .append, .gone, .status, .commandResult, .request, .reply, .progress, .chunk:
                 effects.append(.send(.error(code: "unexpected", text: "an edge takes no '\(message.type)'")))
             }
         }
@@ -277,7 +325,10 @@ package struct Uplink {
         if hasBeenWelcome { reconnects += 1 }
         hasBeenWelcome = true
         backOff.reset()
+        version = welcome.version
         effects.append(.welcomed(welcome))
+        if version >= 2 { effects += untoldGone.map { .send(.gone($0)) } }
+        untoldGone = []
     }
 
     /// The hub's place in a file: its answer, or its wish to go back, such as after its disk failed.
@@ -292,7 +343,8 @@ package struct Uplink {
         }
         takeBack(place)
         // Its promises about this file begin anew with what it says now.
-        files[place].acknowledged = 0
+        (files[place].acknowledged, files[place].isSettled) = (0, false)
+        if isFork(resume, files[place].phase) { effects.append(.forked(file: resume.file, at: resume.base)) }
         if resume.isStalled {
             files[place].phase = .stalled
             return
@@ -302,7 +354,7 @@ package struct Uplink {
             !resume.blocks.isEmpty || resume.from == blocks
         else { return close("bad_resume", "'\(resume.file)': pages and length do not go together", &effects) }
         let own = files[place].syncedLength
-        guard resume.base <= own else { return differ(place, at: 0, nil, &effects) }
+        guard resume.base <= own else { return differ(place, at: 0, nil, from: resume, &effects) }
         let start = resume.base + resume.from * blockBytes
         // Blocks of which we have every byte that the hub has.
         let end = min(start + Int64(resume.blocks.count) * blockBytes, resume.length)
@@ -320,6 +372,16 @@ package struct Uplink {
         }
     }
 
+    /// The hub begins a part: because we differ, or because what it has is of another epoch.
+    private func isFork(_ resume: Message.Resume, _ phase: Phase) -> Bool {
+        guard let part = resume.part, part > 0, resume.length == resume.base, !resume.isStalled else { return false }
+        switch phase {
+        case .differing(let before): return part != before
+        case .asked: return true
+        case .unasked, .comparing, .locating, .streaming, .settled, .stalled, .resting: return false
+        }
+    }
+
     private mutating func answered(
         _ question: FeedQuestion, _ answer: FeedQuestion.Answer?, at now: Instant, _ effects: inout [Effect]
     ) {
@@ -328,11 +390,11 @@ package struct Uplink {
         case .comparing(let resume, question):
             guard let answer else { return rest(place, at: now) }
             compared(place, resume, question, answer, at: now, &effects)
-        case .locating(question):
+        case .locating(let resume, question):
             guard let answer else { return rest(place, at: now) }
-            differ(place, at: answer.rowStart, answer.prefixCRC32C, &effects)
+            differ(place, at: answer.rowStart, answer.prefixCRC32C, from: resume, &effects)
         // Of a connection gone, or overtaken.
-        case .unasked, .asked, .comparing, .locating, .differing, .streaming, .stalled, .resting: break
+        case .unasked, .asked, .comparing, .locating, .differing, .streaming, .settled, .stalled, .resting: break
         }
     }
 
@@ -342,15 +404,15 @@ package struct Uplink {
     ) {
         if case .checksums(let prefix, _, _, _) = question.part, prefix > 0 {
             // What lies in the hub's earlier files is not what we have now: everything goes to a part.
-            guard answer.prefixCRC32C == resume.prefixCRC32C else { return differ(place, at: 0, nil, &effects) }
+            guard answer.prefixCRC32C == resume.prefixCRC32C else { return differ(place, at: 0, nil, from: resume, &effects) }
             files[place].prefix = (prefix, answer.prefixCRC32C)
         }
         let equal = zip(resume.blocks, answer.blocks).prefix { $0 == $1 }.count
         guard equal == resume.blocks.count else {
             let start = resume.base + (resume.from + Int64(equal)) * blockBytes
-            guard start > 0 else { return differ(place, at: 0, nil, &effects) }
+            guard start > 0 else { return differ(place, at: 0, nil, from: resume, &effects) }
             let question = FeedQuestion(file: resume.file, part: .row(at: start))
-            files[place].phase = .locating(question)
+            files[place].phase = .locating(resume, question)
             return effects.append(.ask(question))
         }
         let next = resume.from + Int64(equal)
@@ -364,8 +426,27 @@ package struct Uplink {
         files[place].waiting.rebase(to: resume.length, of: files[place].syncedLength, at: now)
     }
 
-    private mutating func differ(_ place: Int, at start: Int64, _ prefixCRC32C: String?, _ effects: inout [Effect]) {
-        files[place].phase = .differing
+    /// The hub has the complete file.
+    private mutating func settled(_ sealed: Message.Sealed, _ effects: inout [Effect]) {
+        guard let place = places[sealed.file] else { return }  // Removed in the meantime.
+        guard sealed == files[place].seal, files[place].isComplete else {
+            return close("bad_sealed", "'\(sealed.file)' holds something else here", &effects)
+        }
+        switch files[place].phase {
+        case .asked, .streaming: break
+        // An answer that was overtaken: what the hub says since counts.
+        case .unasked, .comparing, .locating, .differing, .settled, .stalled, .resting: return
+        }
+        takeBack(place)
+        (files[place].phase, files[place].isSettled) = (.settled, true)
+        files[place].acknowledged = sealed.bytes
+        files[place].waiting.acknowledged(sealed.bytes)
+    }
+
+    private mutating func differ(
+        _ place: Int, at start: Int64, _ prefixCRC32C: String?, from resume: Message.Resume, _ effects: inout [Effect]
+    ) {
+        files[place].phase = .differing(part: resume.part ?? 0)
         files[place].prefix = (start, prefixCRC32C)
         let (name, length) = (files[place].name, files[place].syncedLength)
         effects.append(.send(.resume(Message.Resume(file: name, length: length, differsAt: start, prefixCRC32C: prefixCRC32C))))
@@ -392,8 +473,14 @@ package struct Uplink {
         for place in order where settling < Limits.resumesInFlightMax && files[place].phase == .unasked {
             files[place].phase = .asked(from: 0)
             settling += 1
-            effects.append(.send(.resume(Message.Resume(file: files[place].name, length: files[place].syncedLength))))
+            if let seal = files[place].seal, files[place].isComplete, version >= 2 {
+                files[place].sealToldAt = 0
+                effects.append(.send(.sealed(seal)))
+            } else {
+                effects.append(.send(.resume(Message.Resume(file: files[place].name, length: files[place].syncedLength))))
+            }
         }
+        if version >= 2 { tellSeals(&effects) }
         guard !isTurnOpen else { return }
         var room = min(Int64(Limits.appendTurnBytes), Int64(Limits.unackedBytesMax) - unackedBytes)
         for place in order {
@@ -406,6 +493,17 @@ package struct Uplink {
             unackedBytes += bytes
             room -= bytes
             isTurnOpen = true
+        }
+    }
+
+    /// Of complete files that the hub has acknowledged to the end since it was last told.
+    private mutating func tellSeals(_ effects: inout [Effect]) {
+        for place in files.indices {
+            guard let seal = files[place].seal, case .streaming = files[place].phase, files[place].isComplete,
+                files[place].acknowledged == seal.bytes, files[place].sealToldAt != seal.bytes
+            else { continue }
+            files[place].sealToldAt = seal.bytes
+            effects.append(.send(.sealed(seal)))
         }
     }
 

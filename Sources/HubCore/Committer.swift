@@ -19,6 +19,8 @@ package struct Committer<Disk: FeedDisk> {
     package enum Result {
         /// `rows`: those that became durable with it.
         case committed(host: String, file: String, length: Int64, rows: Int64)
+        /// Of the rows that became durable with the last `committed` of the file, those that no view will take, and those not looked at.
+        case rejected(host: String, file: String, RowFaults)
         /// Nothing of the file above what was committed can be relied on.
         case failed(host: String, file: String, Failure)
         case inspected(LinkID, host: String, file: String, Ingest.Inspection)
@@ -48,6 +50,7 @@ package struct Committer<Disk: FeedDisk> {
         var isNameNew: Bool
         var isInDoubt = false
         var receipts: Receipts
+        var check: RowCheck
     }
 
     package var disk: Disk
@@ -57,6 +60,10 @@ package struct Committer<Disk: FeedDisk> {
     /// Paths written in this round, in the order of their first write.
     private var dirty: [String] = []
     private var results: [Result] = []
+    private let scanner = RowScanner()
+    /// So many bytes of rows may still be looked at; what is written beyond it is stored and counted as unchecked. The owner fills it up with time
+    /// (`Limits.rowCheckBytesPerSecond`).
+    package var checkableBytes = Int.max
 
     private let openFilesMax: Int
 
@@ -82,7 +89,14 @@ package struct Committer<Disk: FeedDisk> {
             if copy.length == copy.synced { dirty.append(path) }
             copies[path]!.length += Int64(bytes.count)
             copies[path]!.receipts.add(bytes)
-            copies[path]!.rows += Int64(newlines(in: bytes))
+            let rows = Int64(newlines(in: bytes))
+            copies[path]!.rows += rows
+            if bytes.count <= checkableBytes {
+                checkableBytes -= bytes.count
+                copies[path]!.check.take(bytes, at: offset, scanner)
+            } else {
+                copies[path]!.check.pass(rows: rows)
+            }
         } catch {
             doubt(path, error, host, file)
         }
@@ -198,6 +212,8 @@ package struct Committer<Disk: FeedDisk> {
         copies[path]!.isNameNew = false
         copies[path]!.receipts.settle()
         results.append(.committed(host: copy.host, file: copy.file, length: copy.length, rows: copy.rows))
+        let faults = copies[path]!.check.settle()
+        if !faults.isEmpty { results.append(.rejected(host: copy.host, file: copy.file, faults)) }
     }
 
     private mutating func doubt(_ path: String, _ failure: Failure, _ host: String, _ file: String) {
@@ -249,7 +265,12 @@ package struct Committer<Disk: FeedDisk> {
         try forgetReceipts(host, file)
         return Copy(
             host: host, file: file, length: 0, synced: 0, isNameNew: true,
-            receipts: Receipts(blockBytes: bounds.blockBytes, epoch: epoch))
+            receipts: Receipts(blockBytes: bounds.blockBytes, epoch: epoch), check: Self.check(file, atRowStart: true))
+    }
+
+    private static func check(_ file: String, atRowStart: Bool) -> RowCheck {
+        guard let feed = FeedPart.parse(file)?.feed else { preconditionFailure("BUG: '\(file)' is no feed file") }
+        return RowCheck(feed: feed, atRowStart: atRowStart)
     }
 
     /// A file of which nothing is left belongs to whoever writes its first bytes.
@@ -296,7 +317,9 @@ package struct Committer<Disk: FeedDisk> {
         }
         let kept = receipts.length
         if kept < length { try quarantine(path, host, file, from: kept, to: length) }
-        copies[path] = Copy(host: host, file: file, length: kept, synced: kept, isNameNew: true, receipts: receipts)
+        copies[path] = Copy(
+            host: host, file: file, length: kept, synced: kept, isNameNew: true, receipts: receipts,
+            check: Self.check(file, atRowStart: kept == 0))
         if stored == nil {
             try writeReceipts(path)
             try sync(path)
@@ -366,6 +389,7 @@ package struct Committer<Disk: FeedDisk> {
                 }
             }
             (copy.length, copy.rows, copy.isInDoubt) = (copy.synced, 0, false)
+            copy.check.restart(atRowStart: copy.synced == 0)
             copy.receipts.takeBack()
             copies[path] = copy
         }

@@ -240,7 +240,9 @@ package struct Control: Sendable {
         case .status(let status): self.status(status, name, now, &effects)
         case .lease(let lease): self.lease(lease, name, link, now, &effects)
         case .commandResult(let result): self.result(result, name, now, &effects)
-        case .ping, .pong, .error, .hello, .welcome, .resume, .append, .ack, .assignment, .command, .request, .reply, .progress, .chunk:
+        case .ping, .pong, .error, .hello, .welcome, .resume, .append, .ack, .sealed, .gone, .assignment, .command, .request, .reply,
+            .progress,
+            .chunk:
             preconditionFailure("BUG: '\(message.type)' is not for the control core")
         }
     }
@@ -517,7 +519,11 @@ package struct Control: Sendable {
         switch record.kind {
         case .term, .result: break
         case .part:
-            if let host = record.body["host"]?.string, let part = parts[host]?.last { effects.append(.partRecorded(host: host, part)) }
+            // Its own part, not the host's newest: one commit may hold several of a host.
+            do throws(WireError) {
+                let fields = try Fields(record.body, of: "part")
+                effects.append(.partRecorded(host: try fields.string("host"), try FeedPart(fields)))
+            } catch { preconditionFailure("BUG: own record \(record.number): \(error)") }
         case .host:
             // Its symbols may have changed what it is enrolled in and which kills it is owed.
             guard let name = record.body["host"]?.string else { return }

@@ -15,7 +15,7 @@ extension Control {
     }
 
     /// `host list`; files and forks are the prefix store's.
-    package func hostList(_ ingest: Ingest, _ now: Moment) -> JSONValue {
+    package func hostList(_ ingest: Ingest, _ counts: HubCounts, _ now: Moment) -> JSONValue {
         .object { json in
             json.key("hosts")
             json.beginArray()
@@ -38,6 +38,19 @@ extension Control {
                     json.beginObject()
                     json.field("file", string: fork.file)
                     json.field("why", string: fork.why)
+                    json.endObject()
+                }
+                json.endArray()
+                json.field("stalled", boolean: ingest.isStalled(name))
+                json.field("quarantined_bytes", integer: counts.quarantinedBytes[name] ?? 0)
+                json.field("gone_bytes", integer: ingest.goneBytes(of: name))
+                json.key("rejected_rows")
+                json.beginArray()
+                for (file, place) in counts.rejectedPlaces[name] ?? [] {
+                    json.beginObject()
+                    json.field("file", string: file)
+                    json.field("offset", integer: place.offset)
+                    json.field("reason", string: place.reason.name)
                     json.endObject()
                 }
                 json.endArray()

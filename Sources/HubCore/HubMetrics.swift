@@ -35,8 +35,23 @@ package struct HubCounts: Sendable {
     package private(set) var builds = BoundedHistogram(bounds: MetricBounds.build)
     /// Nil: none is here.
     package var lastBuild: WallTime?
+    /// Rows that no view takes: how many by reason, those not looked at, and where the newest of each host are.
+    package private(set) var rejected: [Stream: RowFaults] = [:]
+    package private(set) var rejectedPlaces: [String: [(file: String, place: RowFaults.Place)]] = [:]
+    /// Bytes of a host's files that were not what was received.
+    package private(set) var quarantinedBytes: [String: Int64] = [:]
 
     package init() {}
+
+    package mutating func rejected(_ host: String, _ file: String, _ faults: RowFaults) {
+        guard let feed = FeedPart.parse(file)?.feed else { return }
+        rejected[Stream(host: host, feed: feed), default: RowFaults()].add(faults)
+        guard !faults.places.isEmpty else { return }
+        let places = (rejectedPlaces[host] ?? []) + faults.places.map { (file, $0) }
+        rejectedPlaces[host] = places.suffix(Limits.rejectedRowsListedMax)
+    }
+
+    package mutating func quarantined(_ host: String, bytes: Int64) { quarantinedBytes[host, default: 0] += bytes }
 
     /// Rows of a feed file became durable.
     package mutating func stored(_ host: String, _ file: String, records count: Int64, at wall: WallTime) {
@@ -138,16 +153,14 @@ extension Control {
     }
 
     private func stored(_ ingest: Ingest, _ counts: HubCounts) -> [MetricFamily] {
-        let streams = counts.records.sorted { ($0.key.host, $0.key.feed.rawValue) < ($1.key.host, $1.key.feed.rawValue) }
+        let streams = Self.streams(counts.records)
         return [
             MetricFamily(
                 "mm_hub_ingest_bytes", .counter, help: "Bytes of feeds accepted since the start.", unit: "bytes",
                 value: .integer(ingest.receivedBytes)),
             MetricFamily(
                 "mm_hub_ingest_records", .counter, help: "Rows of feeds made durable since the start.",
-                samples: streams.map {
-                    MetricSample(.integer($0.value), labels: [("host", $0.key.host), ("stream", $0.key.feed.rawValue)])
-                }),
+                samples: streams.map { MetricSample(.integer($1), labels: [("host", $0.host), ("stream", $0.feed.rawValue)]) }),
             MetricFamily(
                 "mm_hub_host_last_record_timestamp_seconds", .gauge,
                 help: "When rows of the host last became durable here; absent before the first since the start.", unit: "seconds",
@@ -161,6 +174,36 @@ extension Control {
             MetricFamily(
                 "mm_hub_unsynced_bytes", .gauge, help: "Bytes of feeds accepted and not synced yet.", unit: "bytes",
                 samples: ingest.hostNames.map { MetricSample(.integer(ingest.unackedBytes(of: $0)), labels: [("host", $0)]) }),
+            MetricFamily(
+                "mm_hub_rejected_rows", .counter,
+                help: "Rows that became durable and that no view takes, by what is wrong with them, since the start.",
+                samples: Self.streams(counts.rejected).flatMap { stream, faults in
+                    RejectReason.allCases.filter { faults.counts[$0.rawValue] > 0 }.map { reason in
+                        MetricSample(
+                            .integer(faults.counts[reason.rawValue]),
+                            labels: [("host", stream.host), ("stream", stream.feed.rawValue), ("reason", "\(reason.name)")])
+                    }
+                }),
+            MetricFamily(
+                "mm_hub_unchecked_rows", .counter,
+                help: "Rows that became durable faster than they are looked at, or within the first row after a start; views look at all.",
+                samples: Self.streams(counts.rejected).filter { $0.1.unchecked > 0 }.map { stream, faults in
+                    MetricSample(.integer(faults.unchecked), labels: [("host", stream.host), ("stream", stream.feed.rawValue)])
+                }),
+            MetricFamily(
+                "mm_hub_quarantined_bytes", .counter,
+                help: "Bytes the hub's disk did not hold as they were received, moved to quarantine/ and asked for again, since the start.",
+                unit: "bytes",
+                samples: counts.quarantinedBytes.sorted { $0.key < $1.key }.map {
+                    MetricSample(.integer($0.value), labels: [("host", $0.key)])
+                }),
+            MetricFamily(
+                "mm_hub_gone_bytes", .counter,
+                help: "Bytes that had to make room at the edge before the hub had them, since the start.", unit: "bytes",
+                samples: ingest.hostNames.map { MetricSample(.integer(ingest.goneBytes(of: $0)), labels: [("host", $0)]) }),
+            MetricFamily(
+                "mm_hub_stalled", .gauge, help: "1 while a file of the host cannot be stored.",
+                samples: ingest.hostNames.map { MetricSample(.integer(ingest.isStalled($0) ? 1 : 0), labels: [("host", $0)]) }),
             MetricFamily(
                 "mm_hub_forks", .gauge, help: "Parts that were begun because an edge had other bytes than the hub.",
                 samples: ingest.hostNames.map { MetricSample(.integer(Int64(ingest.forks(of: $0).count)), labels: [("host", $0)]) }),
@@ -202,6 +245,10 @@ extension Control {
                 "mm_hub_deliveries_open", .gauge, help: "Commands owed to hosts that have not latched or rejected them.",
                 value: .integer(Int64(owed))),
         ]
+    }
+
+    private static func streams<Value>(_ values: [HubCounts.Stream: Value]) -> [(HubCounts.Stream, Value)] {
+        values.map { ($0.key, $0.value) }.sorted { ($0.0.host, $0.0.feed.rawValue) < ($1.0.host, $1.0.feed.rawValue) }
     }
 
     private static func seconds(_ wall: WallTime) -> MetricValue { .fixed(wall.milliseconds, places: 3) }

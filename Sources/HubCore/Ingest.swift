@@ -11,11 +11,14 @@ import Wire
 //   4. What was received stays. Where an edge has other bytes, its bytes go to a new part, which is in the control log before its first byte; bytes
 //      that the hub's own disk lost or turned are fetched again.
 //   5. Accepted and unsynced bytes never pass the pool by more than one frame of each connection: beyond it nobody is read from.
-//   6. A file that cannot be stored is tried again each second; meanwhile its bytes are dropped unacknowledged, and everything else goes on.
+//   6. A file that cannot be stored is tried again each second; meanwhile its bytes are dropped unacknowledged, and everything else goes on. So does
+//      everything else when a file is refused because the hub holds as many as it may.
+//   7. That a file is complete here is said only after its bytes were found to have the edge's digest.
 //
 // A file on a connection:
 //   inspecting -> open -> (differs) verifying -> recording -> open, or verifying -> inspecting when the hub's own disk was wrong
 //   any -> stalled -> rewinding -> open when it could not be stored
+//   nothing or open -> sealing -> open once it is found to be complete; -> verifying when it is not what the edge has
 //
 //   awaitingHello -> (contending ->) surveying -> open -> leaving, and `closed` from any of them
 
@@ -33,6 +36,8 @@ package struct Ingest {
         case inspect(LinkID, host: String, file: String, fromBlock: Int64)
         /// Compare all of the hub's file with its receipts, then call `verified`.
         case verify(LinkID, host: String, file: String)
+        /// Are these bytes of the hub's files, one span behind the other, the edge's complete file? Then call `sealed`. `file` is the hub's newest.
+        case seal(LinkID, host: String, file: String, Message.Sealed, [FileSpan])
         /// Make the part durable in the control log, then call `recorded`.
         case record(host: String, FeedPart)
         /// Append the frame's payload, which belongs at `offset` of the hub's file; later call `committed`.
@@ -55,6 +60,16 @@ package struct Ingest {
             self.length = length
             self.epoch = epoch
             self.blocks = blocks
+        }
+    }
+
+    /// The first bytes of one of the hub's files.
+    package struct FileSpan: Sendable, Equatable {
+        package var file: String
+        package var bytes: Int64
+        package init(file: String, bytes: Int64) {
+            self.file = file
+            self.bytes = bytes
         }
     }
 
@@ -95,12 +110,18 @@ package struct Ingest {
         case rewinding(Copy)
         case verifying(Copy, differsAt: Int64, prefixCRC32C: String?)
         case recording(FeedPart)
+        /// Its digest is being taken.
+        case sealing(Copy, Message.Sealed)
         case stalled(Copy, retryAt: Instant)
+        /// There is no room for it at all.
+        case refused
 
         var copy: Copy? {
             switch self {
-            case .inspecting(let copy, _), .open(let copy), .rewinding(let copy), .verifying(let copy, _, _), .stalled(let copy, _): copy
-            case .recording: nil
+            case .inspecting(let copy, _), .open(let copy), .rewinding(let copy), .verifying(let copy, _, _), .sealing(let copy, _),
+                .stalled(let copy, _):
+                copy
+            case .recording, .refused: nil
             }
         }
     }
@@ -110,6 +131,8 @@ package struct Ingest {
         var state = LinkState.awaitingHello
         /// Files this connection has asked to resume.
         var files: [String: FileState] = [:]
+        /// Complete files of the edge whose digest was not that of the bytes here: they are compared, once.
+        var compared: Set<String> = []
         var isPaused = false
         /// A ping sent for a contender.
         var ping: (number: Int64, contender: LinkID)?
@@ -129,6 +152,8 @@ package struct Ingest {
         var proposed: [FeedPart] = []
         var unsynced: Int64 = 0
         var isStalled = false
+        /// Bytes that were gone at the edge before they came.
+        var goneBytes: Int64 = 0
     }
 
     private var links: [LinkID: Link] = [:]
@@ -191,9 +216,11 @@ package struct Ingest {
         case (_, .contending), (_, .surveying): return leave(link, "welcome_first", "a client waits for welcome")
         case (.resume(let resume), .open(let edge)): return self.resume(resume, edge, link)
         case (.append(let append), .open(let edge)): return self.append(append, edge, link)
+        case (.sealed(let sealed), .open(let edge)): return seal(sealed, edge, link)
+        case (.gone(let gone), .open(let edge)): return self.gone(gone, edge, link)
         case (.error, _): return []  // What a peer could not read is in its own log.
-        case (.resume, .openWithoutFeeds), (.append, .openWithoutFeeds), (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds),
-            (.commandResult, .openWithoutFeeds):
+        case (.resume, .openWithoutFeeds), (.append, .openWithoutFeeds), (.sealed, .openWithoutFeeds), (.gone, .openWithoutFeeds),
+            (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds), (.commandResult, .openWithoutFeeds):
             return leave(link, "identity", "\(peer.identity) is no edge")
         case (.request, .open): return leave(link, "identity", "\(peer.identity) may not send requests")
         case (.status, .open), (.lease, .open), (.commandResult, .open), (.request, .openWithoutFeeds): return nil
@@ -336,7 +363,7 @@ package struct Ingest {
         let copy = copy(of: resume.file, edge)
         let files = hosts[edge.host]?.files ?? [:]
         guard files[copy.name] != nil || files.count < Limits.hostFilesMax else {
-            return leave(link, "busy", "the hub holds \(Limits.hostFilesMax) files of this host already")
+            return refuse(resume.file, copy, edge, link, "the hub holds \(Limits.hostFilesMax) files of this host already")
         }
         if case .stalled? = links[link]?.files[resume.file] { return [] }  // It is answered when the disk takes bytes again.
         guard let differsAt = resume.differsAt else {
@@ -369,8 +396,15 @@ package struct Ingest {
             if !isAnythingStalled(link) { hosts[edge.host]?.isStalled = false }
             return [answer(link, copy, found.length, 0, found.blocks)] + refill()
         // Of a question before; the one that counts is still to be answered.
-        case .open, .verifying, .recording: return []
+        case .open, .verifying, .recording, .sealing, .refused: return []
         }
+    }
+
+    /// The file is not taken, the connection goes on.
+    private mutating func refuse(_ file: String, _ copy: Copy, _ edge: Message.Hello.Edge, _ link: LinkID, _ text: String) -> [Effect] {
+        links[link]?.files[file] = .refused
+        let resume = Message.Resume(file: file, length: copy.base, base: copy.base, prefixCRC32C: copy.prefixCRC32C, isStalled: true)
+        return [.send(link, .resume(resume)), .alarm(host: edge.host, code: "files", text: "\(file) is refused: \(text)")]
     }
 
     private func answer(_ link: LinkID, _ copy: Copy, _ length: Int64, _ fromBlock: Int64, _ blocks: [String]) -> Effect {
@@ -379,7 +413,7 @@ package struct Ingest {
             .resume(
                 Message.Resume(
                     file: copy.file, length: copy.base + length, from: fromBlock, base: copy.base, prefixCRC32C: copy.prefixCRC32C,
-                    blocks: blocks)))
+                    blocks: blocks, part: Int64(copy.number))))
     }
 
     /// The answer to `.verify`: bytes that are as they were received are kept, and the edge's go to a new part; others were the hub's fault.
@@ -398,8 +432,12 @@ package struct Ingest {
     private mutating func begin(_ file: String, base: Int64, prefixCRC32C: String?, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect]
     {
         let known = (hosts[edge.host]?.parts[file] ?? []) + (hosts[edge.host]?.proposed ?? []).filter { $0.file == file }
-        let number = (known.map(\.number).max() ?? 0) + 1
-        guard number <= Limits.filePartsMax else { return leave(link, "busy", "\(file) has \(Limits.filePartsMax) parts already") }
+        // Files, too: a control log that was lost has left its parts behind, and none of them is written to again.
+        let held = (hosts[edge.host]?.files ?? [:]).keys.compactMap { FeedPart.parse($0) }.filter { $0.file == file }.map(\.number)
+        let number = max(known.map(\.number).max() ?? 0, held.max() ?? 0) + 1
+        guard number <= Limits.filePartsMax else {
+            return refuse(file, copy(of: file, edge), edge, link, "it has \(Limits.filePartsMax) parts already")
+        }
         let part = FeedPart(file: file, number: number, epoch: edge.epoch, base: base, prefixCRC32C: prefixCRC32C)
         hosts[edge.host]?.proposed.append(part)
         links[link]?.files[file] = .recording(part)
@@ -428,8 +466,9 @@ package struct Ingest {
         guard Self.parse(fileName: append.file) != nil else { return badFile(link) }
         let copy: Copy
         switch links[link]?.files[append.file] {
-        case nil, .inspecting, .verifying, .recording: return leave(link, "resume_first", "a file is resumed before it is appended to")
-        case .stalled: return []
+        case nil, .inspecting, .verifying, .recording, .sealing:
+            return leave(link, "resume_first", "a file is resumed before it is appended to")
+        case .stalled, .refused: return []
         case .rewinding(let found):
             guard append.offset == found.base + (hosts[edge.host]?.files[found.name]?.received ?? 0) else { return [] }
             links[link]?.files[append.file] = .open(found)
@@ -494,6 +533,67 @@ package struct Ingest {
         return effects
     }
 
+    // MARK: Complete files
+
+    private mutating func seal(_ sealed: Message.Sealed, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
+        guard Self.parse(fileName: sealed.file) != nil else { return badFile(link) }
+        switch links[link]?.files[sealed.file] {
+        case nil, .open: break
+        // Whatever is under way goes on, and the edge says it again when everything is acknowledged.
+        case .inspecting, .rewinding, .verifying, .recording, .sealing, .stalled, .refused: return []
+        }
+        let copy = copy(of: sealed.file, edge)
+        guard let stored = hosts[edge.host]?.files[copy.name], stored.synced == stored.received, copy.base + stored.synced == sealed.bytes,
+            links[link]?.compared.contains(sealed.file) == false
+        else {
+            if case .open? = links[link]?.files[sealed.file] { return [] }  // It was compared, and is still another.
+            return resume(Message.Resume(file: sealed.file, length: sealed.bytes), edge, link)
+        }
+        links[link]?.files[sealed.file] = .sealing(copy, sealed)
+        let spans = spans(of: copy.number, sealed.file, upTo: sealed.bytes, edge)
+        return [.seal(link, host: edge.host, file: copy.name, sealed, spans)]
+    }
+
+    /// Where the edge's bytes up to a place lie: in a part, and before its base in the copy it was begun beside.
+    private func spans(of number: Int, _ file: String, upTo end: Int64, _ edge: Message.Hello.Edge) -> [FileSpan] {
+        let own = (hosts[edge.host]?.parts[file] ?? []).filter { $0.epoch == edge.epoch }
+        guard let place = own.firstIndex(where: { $0.number == number }) else {
+            return [FileSpan(file: FeedPart.name(file, number), bytes: end)]
+        }
+        let base = own[place].base
+        let before = base == 0 ? [] : spans(of: place == 0 ? 0 : own[place - 1].number, file, upTo: min(base, end), edge)
+        return end <= base ? before : before + [FileSpan(file: FeedPart.name(file, number), bytes: end - base)]
+    }
+
+    /// The answer to `.seal`; nil when the bytes could not be read.
+    package mutating func sealed(_ link: LinkID, file name: String, isEqual: Bool?) -> [Effect] {
+        guard case .open(let edge)? = links[link]?.state, let file = FeedPart.parse(name)?.file,
+            case .sealing(let copy, let sealed)? = links[link]?.files[file], copy.name == name
+        else { return [] }
+        links[link]?.files[file] = .open(copy)
+        guard let isEqual else { return failed(host: edge.host, file: name) }
+        if isEqual { return [.send(link, .sealed(sealed))] }
+        // The hub's disk is wrong, or the edge's is: all of it is read, and the edge compares once more.
+        links[link]?.compared.insert(file)
+        links[link]?.files[file] = .verifying(copy, differsAt: sealed.bytes, prefixCRC32C: nil)
+        return [
+            .verify(link, host: edge.host, file: name),
+            .alarm(host: edge.host, code: "digest", text: "\(file) is complete at the edge, and has another digest there than here"),
+        ]
+    }
+
+    private mutating func gone(_ gone: Message.Gone, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
+        guard Self.parse(fileName: gone.file) != nil else { return badFile(link) }
+        links[link]?.files[gone.file] = nil
+        let copy = copy(of: gone.file, edge)
+        let missing = gone.bytes - copy.base - (hosts[edge.host]?.files[copy.name]?.received ?? 0)
+        guard missing > 0 else { return [] }
+        hosts[edge.host]?.goneBytes += missing
+        return [
+            .alarm(host: edge.host, code: "gone", text: "\(gone.file) had to make room at the edge before its last \(missing) bytes came")
+        ]
+    }
+
     private func isAnythingStalled(_ link: LinkID) -> Bool {
         links[link]?.files.values.contains { if case .stalled = $0 { true } else { false } } ?? false
     }
@@ -540,6 +640,9 @@ package struct Ingest {
             entry.value.map { (FeedPart.name($0.file, $0.number), "epoch \($0.epoch) had other bytes from byte \($0.base) on") }
         }
     }
+
+    /// Bytes of the host that were gone at the edge before they came, since the start.
+    package func goneBytes(of host: String) -> Int64 { hosts[host]?.goneBytes ?? 0 }
 
     /// A file of the host cannot be stored at present.
     package func isStalled(_ host: String) -> Bool { hosts[host]?.isStalled ?? false }

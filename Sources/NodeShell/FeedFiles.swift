@@ -56,6 +56,7 @@ package final class FeedFiles: @unchecked Sendable {
                 if let file = sealed[feed, day], let status = Stamp(path: directory + "/" + name), status.size == file.bytes {
                     highestSeq[place] = max(highestSeq[place], file.highestSeq)
                     synced.set(name, file.bytes)
+                    synced.seal(file)
                     continue
                 }
                 let seq = try recovery.repair(name, feed, on: &disk)
@@ -106,6 +107,7 @@ package final class FeedFiles: @unchecked Sendable {
             // Not below what is in the file, which was read above; higher is as good.
             file.highestSeq = highestSeq[Feed.allCases.firstIndex(of: file.feed)!]
             try sealed.note(file)
+            synced.seal(file)
         }
     }
 }

@@ -7,7 +7,7 @@ extension World {
         after(seconds(1, 90)) { $0.chaos() }
         let faults: [Fault] = [
             .cut, .cut, .partition, .halfOpen, .slowReader, .shortWrite, .diskFull, .syncError, .edgeKill, .edgePowerLoss, .hubKill,
-            .hubPowerLoss, .clockStep, .bitFlip, .restoredCopy, .emptyDisk,
+            .hubPowerLoss, .clockStep, .bitFlip, .restoredCopy, .emptyDisk, .hubDiskLost, .retention,
         ]
         let edge = Int(random.below(Int64(edges.count)))
         let fault = faults[Int(random.below(Int64(faults.count)))]
@@ -67,12 +67,17 @@ extension World {
                 hubDied()
             }
         case .clockStep:
-            edges[edge].wallOffset += seconds(0, 7200) - 3_600_000_000_000
+            // Within an hour either way; sometimes a whole day ahead, so that there are days behind, too.
+            if random.below(3) == 0 {
+                hub.wallOffset += seconds(0, 7200) - 3_600_000_000_000
+            } else {
+                edges[edge].wallOffset += random.below(4) == 0 ? 86_400_000_000_000 : seconds(0, 7200) - 3_600_000_000_000
+            }
             faults.add(.clockStep)
         case .bitFlip:
             // An edge whose disk turns bits while nobody looks is another story: its rows have no second copy yet.
             let paths = hub.disk.paths.filter { $0.hasPrefix("host=\(edges[edge].name)/") && $0.hasSuffix(".jsonl") && !$0.contains("/.") }
-            guard !edges[edge].wasReplaced, !paths.isEmpty else { return }
+            guard !edges[edge].wasReplaced, !edges[edge].hasRetired, !paths.isEmpty else { return }
             if hub.disk.flipBit(of: paths[Int(random.below(Int64(paths.count)))]) != nil { edges[edge].hubWasDamaged = true }
         case .restoredCopy:
             guard !edges[edge].hubWasDamaged, let backup = edges[edge].backup else {
@@ -85,12 +90,23 @@ extension World {
             guard !edges[edge].hubWasDamaged, random.below(4) == 0 else { return }
             replaceDisk(edge, by: [:])
             faults.add(.emptyDisk)
+        case .hubDiskLost:
+            // What only the hub had would be lost, and is meant to be.
+            guard random.below(4) == 0, edges.allSatisfy({ !$0.wasReplaced && !$0.hasRetired }) else { return }
+            stopHub(losingPower: true)
+            hub.disk.restore([:])
+            (hub.log, hub.parts) = ([], [:])
+            for edge in edges.indices { edges[edge].hubWasDamaged = true }
+            faults.add(.hubDiskLost)
+            after(seconds(0, 60)) { $0.startHub() }
+        case .retention: retire(edge, bytesMax: random.below(2) == 0 ? 0 : random.below(1 << 20))
         case .delay, .tornRow, .lostTail, .zeroedTail: break  // Come of the others, or of the network itself.
         }
     }
 
     private func replaceDisk(_ edge: Int, by copy: [String: [UInt8]]) {
         edges[edge].wasReplaced = true
+        edges[edge].latched = []
         stopEdge(edge, losingPower: true)
         edges[edge].disk.restore(copy)
         if random.below(2) == 0 { edges[edge].backup = nil }

@@ -75,13 +75,24 @@ extension World {
         for line in Lines.of(bytes[start..<end]) { edges[index].acknowledged.insert(Lines.hash(line)) }
     }
 
+    /// Whether the hub, as its disk stands, lacks a row of the edge's file.
+    func hubLacks(_ index: Int, _ name: String) -> Bool {
+        let prefix = "host=\(edges[index].name)/"
+        var held: Set<UInt64> = []
+        for path in hub.disk.paths where path.hasPrefix(prefix) {
+            guard FeedPart.parse(String(path.dropFirst(prefix.utf8.count)))?.file == name else { continue }
+            for line in Lines.of(hub.disk.bytes(of: path)[...]) { held.insert(Lines.hash(line)) }
+        }
+        return Lines.of(edges[index].disk.bytes(of: name)[...]).contains { !held.contains(Lines.hash($0)) }
+    }
+
     // MARK: In the end
 
     var isSettled: Bool {
         edges.allSatisfy { edge in
             guard let uplink = edge.uplink, let writer = edge.writer else { return false }
             return uplink.isConnected && uplink.backlogBytes == 0 && writer.isEverythingSynced
-        }
+        } && owedCommands.isEmpty && hub.unlogged.isEmpty
     }
 
     func checkWhole() {
@@ -89,9 +100,40 @@ extension World {
             let waiting = edges.map {
                 "\($0.name): \($0.uplink.map { "connected \($0.isConnected), backlog \($0.backlogBytes)" } ?? "down")"
             }
-            return breaks(1, "the world did not settle: \(waiting)")
+            return breaks(
+                1, "the world did not settle: \(waiting), owed \(owedCommands), \(hub.unlogged.count) records not in the log")
         }
         for index in edges.indices { checkCopies(index) }
+        if edges.allSatisfy({ !$0.wasReplaced && !$0.hasRetired }) { checkDataset() }
+    }
+
+    /// Law 2: the dataset of the hub's files is that of the edges' own, byte for byte. Not where an edge has lost what the hub keeps.
+    private func checkDataset() {
+        let own = edges.flatMap { edge in
+            edge.disk.paths.filter { FeedFileName.parse($0) != nil }.map { (path: $0, host: edge.name, bytes: edge.disk.bytes(of: $0)) }
+        }
+        let held = edges.flatMap { edge in
+            hub.disk.paths.filter { $0.hasPrefix("host=\(edge.name)/") }.compactMap { path in
+                let name = String(path.dropFirst("host=\(edge.name)/".utf8.count))
+                return FeedPart.parse(name) == nil ? nil : (path: name, host: edge.name, bytes: hub.disk.bytes(of: path))
+            }
+        }
+        if dataset(of: own) != dataset(of: held) { breaks(2, "the hub's dataset is not the edges' own") }
+    }
+
+    /// Nil: the rows give none.
+    private func dataset(of files: [(path: String, host: String, bytes: [UInt8])]) -> [UInt8]? {
+        // Every row's day and the clock steps lie within it.
+        let from: Int64 = 1_735_603_200_000
+        var arguments = DatasetArguments(from: from, to: from + 60 * 86_400_000, intervalSeconds: 3600)
+        (arguments.keepsFiltered, arguments.isPerHost) = (true, true)
+        var build = DatasetBuild(arguments)
+        for file in files {
+            guard let parsed = FeedPart.parse(file.path) else { continue }
+            build.open(path: file.path, feed: parsed.feed, host: file.host)
+            _ = file.bytes.withUnsafeBytes { build.consume($0, isEnd: true) }
+        }
+        do throws(DatasetRefusal) { return try build.finish().dataset } catch { return nil }
     }
 
     /// Law 1: every row durable at the edge, or ever acknowledged, is in the hub; no other is; the open copy is the edge's bytes from its base.

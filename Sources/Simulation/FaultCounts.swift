@@ -12,11 +12,13 @@ package enum Fault: String, CaseIterable, Sendable {
     case bitFlip = "bit_flip"
     case restoredCopy = "restored_copy"
     case emptyDisk = "empty_disk"
+    case hubDiskLost = "hub_disk_lost"
     case edgeKill = "edge_kill"
     case edgePowerLoss = "edge_power_loss"
     case hubKill = "hub_kill"
     case hubPowerLoss = "hub_power_loss"
     case clockStep = "clock_step"
+    case retention
 }
 
 package struct FaultCounts: Sendable, Equatable {

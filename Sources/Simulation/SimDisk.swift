@@ -148,11 +148,6 @@ package final class SimDisk: FeedDisk {
         renamed.append((from, to))
     }
 
-    package func remove(_ path: String) throws(SimDiskError) {
-        try operate()
-        files[path] = nil
-    }
-
     package func release(_ path: String) {}
 
     private func operate() throws(SimDiskError) {
@@ -223,6 +218,9 @@ package final class SimDisk: FeedDisk {
         faults.add(.bitFlip)
         return place
     }
+
+    /// A file is removed, for good.
+    package func drop(_ path: String) { files[path] = nil }
 
     // MARK: For checkers
 

@@ -20,12 +20,18 @@ struct SimEdge {
     var uplink: Uplink?
     /// Durable bytes of each file, as the uplink was told.
     var synced: [String: Int64] = [:]
+    /// Complete files, as their seals told.
+    var seals: [String: Message.Sealed] = [:]
     /// An old copy of the disk.
     var backup: [String: [UInt8]]?
 
     /// Bytes that only the hub's disk may hold are not turned over there: nobody could get them back.
     var wasReplaced = false
     var hubWasDamaged = false
+    var hasRetired = false
+    var arms: SimArms?
+    /// Experiments whose latch its disk holds.
+    var latched: Set<String> = []
 
     // For checkers.
     /// Hashes of all rows ever given to the disk.
@@ -35,13 +41,15 @@ struct SimEdge {
     /// By file: where the last acknowledgement of this connection ended.
     var ackedLengths: [String: Int64] = [:]
     var rowsWritten: Int64 = 0
+    /// Told by its uplink.
+    var forks: Int64 = 0
 
     var hello: Message.Hello {
         Message.Hello(
             version: "sim",
             edge: .init(
-                host: name, epoch: epoch, source: "sim", venue: "sim", wallMilliseconds: 0, symbols: ["BTCUSDT"], revision: .zero,
-                latches: [], configHash: "0"))
+                host: name, epoch: epoch, source: "sim", venue: "sim", wallMilliseconds: 0, symbols: ["BTCUSDT"],
+                revision: arms?.control.revision ?? .zero, latches: arms?.control.latchedExperiments ?? [], configHash: "0"))
     }
 }
 
@@ -109,6 +117,7 @@ extension World {
         }
         try disk.syncNames(in: "")
         checkRecovery(index)
+        try startArms(index)
         let today = CalendarDay(containing: wall(of: index))
         edges[index].writer = FeedWriter(
             format: RecordFormat(
@@ -117,14 +126,51 @@ extension World {
         edges[index].appender = FeedAppender()
         let dice = Dice(seed: random.next())
         edges[index].uplink = Uplink(bounds: .simulated, random: { dice.draw($0) })
-        (edges[index].synced, edges[index].ackedLengths) = ([:], [:])
-        for (name, length) in synced.sorted(by: { $0.key < $1.key }) { grew(index, name, length) }
+        (edges[index].synced, edges[index].ackedLengths, edges[index].seals) = ([:], [:], [:])
+        for (name, length) in synced.sorted(by: { $0.key < $1.key }) {
+            grew(index, name, length)
+            if let (feed, day) = FeedFileName.parse(name), day < max(days[feed.place] ?? today, today) { seal(index, name) }
+        }
+    }
+
+    /// The file is complete. Its digest is taken from the disk, as the keeper does.
+    private func seal(_ index: Int, _ name: String) {
+        guard let length = edges[index].synced[name], length > 0, let bytes = read(index, name, at: 0, count: Int(length)) else { return }
+        var digest = SimDigest()
+        bytes.withUnsafeBytes { digest.update($0) }
+        let sealed = Message.Sealed(file: name, bytes: length, rows: Int64(Lines.of(bytes[...]).count), sha256: digest.text)
+        edges[index].seals[name] = sealed
+        edge(index, edges[index].life, .sealed(sealed))
+    }
+
+    /// Complete files make room (SPEC 2.7).
+    func retire(_ index: Int, bytesMax: Int64) {
+        guard edges[index].writer != nil, !edges[index].hubWasDamaged, let uplink = edges[index].uplink else { return }
+        let held = uplink.heldLengths
+        let files = edges[index].synced.sorted { $0.key < $1.key }.compactMap { name, length -> FeedRetention.File? in
+            FeedFileName.parse(name).map {
+                FeedRetention.File(
+                    feed: $0.feed, day: $0.day, bytes: length, isSealed: edges[index].seals[name] != nil,
+                    isAcknowledged: held[name] == length)
+            }
+        }
+        let retention = FeedRetention(days: 0, bytesMax: bytesMax, hasHub: true)
+        for (file, isForced) in retention.removals(of: files, today: CalendarDay(containing: wall(of: index))) {
+            let name = FeedFileName.text(file.feed, file.day)
+            // What was not at the hub is gone for good, and that is meant.
+            if !isForced, hubLacks(index, name) { breaks(1, "\(edges[index].name)/\(name) is removed before the hub has it") }
+            edges[index].disk.drop(name)
+            edges[index].hasRetired = true
+            (edges[index].synced[name], edges[index].seals[name]) = (nil, nil)
+            faults.add(.retention)
+            edge(index, edges[index].life, .removed(file: name))
+        }
     }
 
     /// The process ends as it stands.
     func stopEdge(_ index: Int, losingPower: Bool) {
         edges[index].life += 1
-        (edges[index].writer, edges[index].uplink) = (nil, nil)
+        (edges[index].writer, edges[index].uplink, edges[index].arms) = (nil, nil, nil)
         if losingPower { edges[index].disk.losePower() } else { edges[index].disk.loseProcess() }
         if let id = edges[index].connection {
             edges[index].connection = nil
@@ -144,6 +190,9 @@ extension World {
         edges[index].writer!.passDay(at: WallTime(nanoseconds: wall(of: index).nanoseconds - Limits.sealGraceNanoseconds))
         if !edges[index].writer!.isEverythingSynced { drain(index, life) }
         edge(index, life, .tick)
+        arms(index, life, .tick)
+        checkArms(index)
+        if now / 1_000_000_000 % 10 == 0 { sayStatus(index, life) }
         after(1_000_000_000) { $0.edgeTick(index, life) }
     }
 
@@ -197,7 +246,8 @@ extension World {
             }
         }
         edges[index].writer!.performed()
-        _ = edges[index].writer!.takeCompleted()
+        for (feed, day) in edges[index].writer!.takeCompleted() { seal(index, FeedFileName.text(feed, day)) }
+        guard edges[index].writer != nil else { return }
         if edges[index].writer!.unsyncedBytes > Feed.allCases.count * (Limits.feedBufferBytesMax + 65_536) {
             breaks(7, "\(edges[index].name) holds \(edges[index].writer!.unsyncedBytes) unsynced bytes")
         }
@@ -265,11 +315,25 @@ extension World {
                 send(Message.error(code: code, text: text).line, on: id, to: .hub)
                 after(0) { $0.close(id, from: .edge) }
             case .welcomed(let welcome):
+                edges[index].arms?.aloneSince = nil
+                after(0) { $0.arms(index, life, .connected) }
                 for held in welcome.highestSeq {
                     if let feed = Feed(rawValue: held.feed) { edges[index].writer?.raise(feed, above: held.seq) }
                 }
-            case .differs, .complained, .deliver: break
+            case .forked(let file, let base):
+                edges[index].forks += 1
+                guard let (feed, day) = FeedFileName.parse(file) else { break }
+                append(index) { writer, now, wall in
+                    writer.append(
+                        EventRecord(wall: wall, kind: .fork, first: base), about: EventSubject(feed: feed, day: day), at: now)
+                }
+            case .deliver(let message): after(0) { $0.deliver(index, life, message) }
+            case .differs, .complained: break
             }
+        }
+        if case .disconnected = input, edges[index].arms?.aloneSince == nil {
+            edges[index].arms?.aloneSince = now
+            arms(index, life, .disconnected)
         }
         if case .received(.ack(let ack)) = input { acknowledged(index, ack) }
         guard sentBytes, let id = edges[index].connection, let connection = connections[id] else { return }

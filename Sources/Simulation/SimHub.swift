@@ -13,8 +13,16 @@ struct SimHub {
     var nextLink = 1
     var jobs: [Job] = []
     var isRoundDue = false
-    /// The part of the control log that concerns feeds; a record is here once it is durable.
+    /// The control log: what is durable of it, what waits for its commit, and the core that follows from it.
+    var log: [[UInt8]] = []
+    var unlogged: [LogRecord] = []
+    var control: Control?
     var parts: [String: [FeedPart]] = [:]
+    /// When the rollback of an experiment was first in effect, whatever became of the log since.
+    var rolledBackAt: [String: Int64] = [:]
+    var requests: Int64 = 0
+    /// Added to the world's time by clock steps.
+    var wallOffset: Int64 = 0
     var rowsHeld: Int64 = 0
     var forks: Int64 = 0
 
@@ -36,6 +44,7 @@ extension World {
         var ingest = Ingest(bounds: .simulated)
         var committer = Committer(disk: hub.disk, bounds: .simulated)
         do throws(SimDiskError) {
+            startControl()
             for (host, files) in try committer.hosts() { ingest.found(host: host, files: files, parts: hub.parts[host] ?? []) }
         } catch {
             stopHub(losingPower: error == .powerLost)
@@ -50,6 +59,7 @@ extension World {
     func stopHub(losingPower: Bool) {
         hub.life += 1
         (hub.ingest, hub.committer, hub.jobs, hub.links, hub.isRoundDue) = (nil, nil, [], [:], false)
+        (hub.control, hub.unlogged) = (nil, [])
         if losingPower { hub.disk.losePower() } else { hub.disk.loseProcess() }
         for id in connections.keys.sorted() where connections[id]!.isOpen[SimConnection.Side.hub.rawValue] {
             connections[id]!.isOpen[SimConnection.Side.hub.rawValue] = false
@@ -68,6 +78,7 @@ extension World {
     private func hubTick(_ life: Int) {
         guard hub.life == life, hub.ingest != nil else { return }
         hubPerform(hub.ingest!.tick(instant))
+        step(.tick)
         for id in connections.keys.sorted() where connections[id]!.isOpen[SimConnection.Side.hub.rawValue] {
             if now - connections[id]!.heardAt > Limits.idleNanoseconds { close(id, from: .hub) }
         }
@@ -93,16 +104,20 @@ extension World {
         guard hub.ingest != nil, let link = hub.links.first(where: { $0.value == id })?.key else { return }
         hub.links[link] = nil
         hubPerform(hub.ingest!.closed(link, at: instant))
+        step(.disconnected(link))
     }
 
     func hubReceived(_ frame: LineFraming.Frame, on id: Int) {
         guard hub.ingest != nil, let link = hub.links.first(where: { $0.value == id })?.key else { return }
-        let effects = hub.ingest!.received(frame.message, on: link, at: instant) ?? []
-        hubPerform(effects, payload: frame.payload)
+        if let effects = hub.ingest!.received(frame.message, on: link, at: instant) {
+            hubPerform(effects, payload: frame.payload)
+        } else {
+            step(.received(link, frame.message))
+        }
         checkPool()
     }
 
-    private func hubPerform(_ effects: [Ingest.Effect], payload: [UInt8] = []) {
+    func hubPerform(_ effects: [Ingest.Effect], payload: [UInt8] = []) {
         for effect in effects {
             switch effect {
             case .send(let link, let message):
@@ -119,14 +134,26 @@ extension World {
             case .survey(let link, let host, let epoch): post(.survey(link, host: host, epoch: epoch))
             case .inspect(let link, let host, let file, let block): post(.inspect(link, host: host, file: file, fromBlock: block))
             case .verify(let link, let host, let file): post(.verify(link, host: host, file: file))
-            case .record(let host, let part): record(host, part)
+            case .seal(let link, let host, let file, let sealed, let spans):
+                let life = hub.life
+                after(random.below(50_000_000)) { world in
+                    guard world.hub.life == life, world.hub.ingest != nil else { return }
+                    var book = SealBook(disk: world.hub.disk, digest: { SimDigest.running() })
+                    var isEqual: Bool?
+                    do throws(SimDiskError) { isEqual = try book.holds(sealed, host: host, file: file, spans) } catch {}  // Unreadable.
+                    if world.hub.disk.operationsUntilPowerLoss == 0 { return world.hubDied() }
+                    world.hubPerform(world.hub.ingest!.sealed(link, file: file, isEqual: isEqual))
+                }
+            case .record(let host, let part): step(.part(host: host, part))
             case .write(let host, let file, let epoch, let offset):
                 post(.write(host: host, file: file, epoch: epoch, offset: offset, bytes: payload))
-            case .welcome(let link, _, let highestSeq):
-                guard let id = hub.links[link] else { continue }
+            case .welcome(let link, let hello, let highestSeq):
+                guard let id = hub.links[link], let control = hub.control else { continue }
                 let welcome = Message.Welcome(
-                    software: "sim", identity: "edge", revision: .zero, wallMilliseconds: 0, highestSeq: highestSeq)
+                    software: "sim", identity: "edge", revision: control.revision, wallMilliseconds: hubWall.milliseconds,
+                    highestSeq: highestSeq)
                 send(Message.welcome(welcome).line, on: id, to: .edge)
+                step(.connected(link, Peer(role: .edge, name: edges[connections[id]!.edge].name), hello))
             case .pauseReading(let link):
                 if let id = hub.links[link] { connections[id]?.streams[SimConnection.Side.hub.rawValue].isPaused = true }
             case .resumeReading(let link):
@@ -135,16 +162,6 @@ extension World {
                 move(id, .hub)
             case .alarm(_, let code, _): if code == "fork" { hub.forks += 1 }
             }
-        }
-    }
-
-    /// The control log's commit takes a while, and may be cut short by the hub's end.
-    private func record(_ host: String, _ part: FeedPart) {
-        let life = hub.life
-        after(random.below(5_000_000)) { world in
-            guard world.hub.life == life, world.hub.ingest != nil else { return }
-            world.hub.parts[host, default: []].append(part)
-            world.hubPerform(world.hub.ingest!.recorded(host: host, part))
         }
     }
 
@@ -198,6 +215,8 @@ extension World {
             case .inspected(let link, _, let file, let found): hubPerform(hub.ingest!.inspected(link, file: file, found))
             case .verified(let link, _, let file, let found, let isDamaged):
                 hubPerform(hub.ingest!.verified(link, file: file, found, isDamaged: isDamaged))
+            case .rejected(let host, let file, let faults):
+                if faults.counts.contains(where: { $0 > 0 }) { breaks(1, "\(host)/\(file) holds rows that no view takes") }
             case .quarantined(_, _, _, let bytes): trace(6, bytes)
             case .surveyed(let link, let files, let highestSeq):
                 hubPerform(hub.ingest!.surveyed(link, files: files, highestSeq: highestSeq))
@@ -208,5 +227,32 @@ extension World {
             hub.isRoundDue = true
             after(0) { $0.round(life) }
         }
+    }
+}
+
+/// Stands for SHA-256 in a world: two bytes that differ give another digest.
+struct SimDigest {
+    private var hash = KeyedHash(key0: 3, key1: 5)
+    private var count: UInt64 = 0
+
+    mutating func update(_ bytes: UnsafeRawBufferPointer) {
+        for byte in bytes { hash.combine(UInt64(byte)) }
+        count += UInt64(bytes.count)
+    }
+
+    /// 64 hex digits.
+    var text: String {
+        (0..<4).map { word in
+            var hash = hash
+            hash.combine(count &+ UInt64(word))
+            let digits = String(hash.finalized(), radix: 16)
+            return String(repeating: "0", count: 16 - digits.utf8.count) + digits
+        }.joined()
+    }
+
+    static func running() -> SealBook<SimDisk>.Digest {
+        final class Box { var digest = SimDigest() }
+        let box = Box()
+        return .init(update: { box.digest.update($0) }, finish: { box.digest.text })
     }
 }

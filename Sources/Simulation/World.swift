@@ -49,6 +49,7 @@ package final class World {
         startHub()
         for edge in edges.indices { startEdge(edge) }
         after(seconds(1, 30)) { $0.chaos() }
+        after(seconds(10, 60)) { $0.operate() }
         let end = Int64(options.hours) * 3_600_000_000_000
         pass(until: end) { false }
         heal()
@@ -77,6 +78,7 @@ package final class World {
     func after(_ nanoseconds: Int64, _ action: @escaping Action) { queue.push(now + max(0, nanoseconds), action) }
 
     var instant: Instant { Instant(nanoseconds: now + 1_000_000_000) }
+    var hubWall: WallTime { WallTime(nanoseconds: begin + now + hub.wallOffset) }
     func wall(of edge: Int) -> WallTime { WallTime(nanoseconds: begin + now + edges[edge].wallOffset) }
 
     func milliseconds(_ low: Int64, _ high: Int64) -> Int64 { (low + random.below(high - low + 1)) * 1_000_000 }

@@ -12,6 +12,8 @@ package struct WorldOptions: Sendable {
         case dropOnFull = "drop-on-full"
         /// The edge ships what it has written, synced or not.
         case shipUnsynced = "ship-unsynced"
+        /// The hub acts on a decision before it is in the control log.
+        case effectBeforePersist = "effect-before-persist"
     }
 
     package var seed: UInt64

@@ -36,9 +36,11 @@ package enum WireError: Error, Equatable, Sendable {
     }
 }
 
-/// The version of the conversation this program speaks; a hub serves N and N-1 (SPEC 8.3).
+/// The version of the conversation this program speaks; N and N-1 are served at both ends (SPEC 8.3).
+///
+/// 2: `sealed`, `gone`, and `part` in a hub's `resume`. What is new is said only on a connection whose `welcome` names version 2.
 package enum ProtocolVersion {
-    package static let current: Int64 = 1
+    package static let current: Int64 = 2
     package static let oldest: Int64 = 1
 }
 
@@ -69,6 +71,8 @@ package enum Message: Sendable, Equatable {
     case resume(Resume)
     case append(Append)
     case ack(Ack)
+    case sealed(Sealed)
+    case gone(Gone)
     // Control.
     case status(Status)
     case lease(Lease)
@@ -183,10 +187,13 @@ package enum Message: Sendable, Equatable {
         package var blocks: [String]
         /// Hub only: it cannot store the file at present, and speaks again when it can.
         package var isStalled: Bool
+        /// Hub only: the number of the part it writes to, 0 for the file that came first; nil from a hub of version 1.
+        package var part: Int64?
         package init(
             file: String, length: Int64, from: Int64 = 0, differsAt: Int64? = nil, base: Int64 = 0, prefixCRC32C: String? = nil,
-            blocks: [String] = [], isStalled: Bool = false
+            blocks: [String] = [], isStalled: Bool = false, part: Int64? = nil
         ) {
+            self.part = part
             self.file = file
             self.length = length
             self.from = from
@@ -217,6 +224,32 @@ package enum Message: Sendable, Equatable {
         package init(file: String, length: Int64) {
             self.file = file
             self.length = length
+        }
+    }
+
+    /// Edge: the file is complete, and this is what it holds; said in place of the first `resume`, and when all of it is acknowledged. Hub: the same
+    /// back, once it has found its own copy to be that. From then on neither compares the file again, and the edge may remove it (SPEC 2.7, 8.2).
+    package struct Sealed: Sendable, Equatable {
+        package var file: String
+        package var bytes: Int64
+        package var rows: Int64
+        /// 64 lower-case hex digits.
+        package var sha256: String
+        package init(file: String, bytes: Int64, rows: Int64, sha256: String) {
+            self.file = file
+            self.bytes = bytes
+            self.rows = rows
+            self.sha256 = sha256
+        }
+    }
+
+    /// Retention has removed the edge's file, which held so many bytes: nothing more of it will come.
+    package struct Gone: Sendable, Equatable {
+        package var file: String
+        package var bytes: Int64
+        package init(file: String, bytes: Int64) {
+            self.file = file
+            self.bytes = bytes
         }
     }
 

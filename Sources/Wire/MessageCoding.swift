@@ -53,6 +53,11 @@ package struct Fields {
         return number
     }
 
+    /// The largest place in a file that a peer may name: every JSON reader holds it exactly, and sums of a few do not overflow.
+    fileprivate static let bytesMax: Int64 = 1 << 53
+
+    fileprivate func bytes(_ name: String) throws(WireError) -> Int64 { try integer(name, in: 0...Self.bytesMax) }
+
     package func optionalInteger(_ name: String, in range: ClosedRange<Int64> = .min ... .max) throws(WireError) -> Int64? {
         optional(name) == nil ? nil : try integer(name, in: range)
     }
@@ -123,6 +128,8 @@ extension Message {
         case .resume: "resume"
         case .append: "append"
         case .ack: "ack"
+        case .sealed: "sealed"
+        case .gone: "gone"
         case .status: "status"
         case .lease: "lease"
         case .assignment: "assignment"
@@ -154,6 +161,7 @@ extension Message {
             json.field("prefix_crc32c", string: resume.prefixCRC32C)
             json.field("blocks", strings: resume.blocks)
             json.field("stalled", boolean: resume.isStalled)
+            if let part = resume.part { json.field("part", integer: part) }
         case .append(let append):
             json.field("file", string: append.file)
             json.field("offset", integer: append.offset)
@@ -161,6 +169,14 @@ extension Message {
         case .ack(let ack):
             json.field("file", string: ack.file)
             json.field("length", integer: ack.length)
+        case .sealed(let sealed):
+            json.field("file", string: sealed.file)
+            json.field("bytes", integer: sealed.bytes)
+            json.field("rows", integer: sealed.rows)
+            json.field("sha256", string: sealed.sha256)
+        case .gone(let gone):
+            json.field("file", string: gone.file)
+            json.field("bytes", integer: gone.bytes)
         case .status(let status): status.write(to: &json)
         case .lease(let lease):
             json.field("experiment", string: lease.experiment)
@@ -365,16 +381,23 @@ extension Message {
         case "resume":
             self = .resume(
                 Resume(
-                    file: try fields.string("file"), length: try fields.integer("length", in: 0 ... .max),
-                    from: try fields.integer("from", in: 0 ... .max), differsAt: try fields.optionalInteger("differs_at", in: 0 ... .max),
-                    base: try fields.integer("base", in: 0 ... .max), prefixCRC32C: try fields.optionalString("prefix_crc32c"),
-                    blocks: try fields.strings("blocks"), isStalled: try fields.boolean("stalled")))
+                    file: try fields.string("file"), length: try fields.bytes("length"),
+                    from: try fields.bytes("from"), differsAt: try fields.optionalInteger("differs_at", in: 0...Fields.bytesMax),
+                    base: try fields.bytes("base"), prefixCRC32C: try fields.optionalString("prefix_crc32c"),
+                    blocks: try fields.strings("blocks"), isStalled: try fields.boolean("stalled"),
+                    part: try fields.optionalInteger("part", in: 0 ... .max)))
         case "append":
             self = .append(
                 Append(
-                    file: try fields.string("file"), offset: try fields.integer("offset", in: 0 ... .max),
+                    file: try fields.string("file"), offset: try fields.bytes("offset"),
                     bytes: Int(try fields.integer("bytes", in: 1...Int64(Limits.appendBytesMax)))))
-        case "ack": self = .ack(Ack(file: try fields.string("file"), length: try fields.integer("length", in: 0 ... .max)))
+        case "ack": self = .ack(Ack(file: try fields.string("file"), length: try fields.bytes("length")))
+        case "sealed":
+            self = .sealed(
+                Sealed(
+                    file: try fields.string("file"), bytes: try fields.bytes("bytes"),
+                    rows: try fields.bytes("rows"), sha256: try fields.string("sha256")))
+        case "gone": self = .gone(Gone(file: try fields.string("file"), bytes: try fields.bytes("bytes")))
         case "status": self = .status(try Status(fields))
         case "lease":
             self = .lease(
@@ -425,7 +448,7 @@ extension Message {
         case "chunk":
             self = .chunk(
                 Chunk(
-                    id: try fields.integer("id"), offset: try fields.integer("offset", in: 0 ... .max),
+                    id: try fields.integer("id"), offset: try fields.bytes("offset"),
                     bytes: Int(try fields.integer("bytes", in: 1...Int64(Limits.appendBytesMax)))))
         default: throw .unknownType(excerpt(of: type))
         }

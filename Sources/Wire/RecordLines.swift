@@ -285,6 +285,10 @@ package struct RecordLines {
             row.field("bytes", integer: record.first)
             row.field("rows", integer: record.second)
             row.field("sha256", string: subject?.sha256)
+        case .fork:
+            optionalFeed()
+            row.field("day", string: subject?.day?.compactText)
+            row.field("base", integer: record.first)
         }
     }
 
@@ -548,6 +552,7 @@ extension EventKind {
         case .config: "config"
         case .lost: "lost"
         case .sealed: "sealed"
+        case .fork: "fork"
         }
     }
 }

@@ -52,8 +52,8 @@ final class ControlLog: Sendable {
         }
     }
 
-    /// One durable transaction.
-    func append(_ records: [LogRecord]) throws(ControlLogError) {
+    /// One durable transaction. False: the disk is full, nothing is in the log, and it may be tried again.
+    func append(_ records: [LogRecord]) throws(ControlLogError) -> Bool {
         do {
             try database.write { database in
                 for record in records {
@@ -62,6 +62,9 @@ final class ControlLog: Sendable {
                         arguments: [record.number, String(decoding: record.bytes, as: UTF8.self)])
                 }
             }
+            return true
+        } catch let error as DatabaseError where error.resultCode == .SQLITE_FULL {
+            return false
         } catch {
             throw ControlLogError(description: "the control log cannot be written: \(error)")
         }

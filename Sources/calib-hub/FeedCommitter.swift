@@ -20,6 +20,7 @@ final class FeedCommitter: @unchecked Sendable {
     private var thread: OwnerThread?
     /// The committer's thread only.
     private var committer: Committer<SystemDisk>
+    private var roundBegun = SystemClock.monotonic()
     /// The hosts and files found at the start.
     let held: [(host: String, files: [Ingest.HeldFile])]
 
@@ -30,6 +31,7 @@ final class FeedCommitter: @unchecked Sendable {
         self.deliver = deliver
         worker = try Worker()
         committer = Committer(disk: try SystemDisk(directory), openFilesMax: openFilesMax)
+        committer.checkableBytes = Limits.rowCheckBytesMax
         held = try committer.hosts()
         thread = try OwnerThread(name: "hub-committer") { [unowned self, worker] in
             var rests = Int64(0)
@@ -49,6 +51,13 @@ final class FeedCommitter: @unchecked Sendable {
     /// Returns how many ns the next round has to wait.
     private func round(_ taken: [Job]) -> Int64 {
         let begun = SystemClock.monotonic()
+        // A second's worth is enough to be full.
+        let milliseconds = Int(min(begun.since(roundBegun), 1_000_000_000) / 1_000_000)
+        if milliseconds > 0 {
+            roundBegun = begun
+            committer.checkableBytes = min(
+                Limits.rowCheckBytesMax, committer.checkableBytes + milliseconds * Limits.rowCheckBytesPerSecond / 1000)
+        }
         // Last first, so that each can be let go as soon as it is done: a round's bytes are not held until its sync has returned.
         var jobs = taken
         jobs.reverse()

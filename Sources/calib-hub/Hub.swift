@@ -14,6 +14,7 @@ final class Hub: @unchecked Sendable {
     private var ingest = Ingest()
     private var control: Control
     private var committer: FeedCommitter?
+    private var seals: SealKeeper?
     private var records: Worker<LogRecord>?
     private var documents: Documents?
     private var links: [LinkID: LineLink] = [:]
@@ -53,9 +54,12 @@ final class Hub: @unchecked Sendable {
     }
 
     /// Before the first link. Done once the new term is durable.
-    func start(committer: FeedCommitter, records: Worker<LogRecord>, documents: Documents, held: [(host: String, files: [Ingest.HeldFile])])
-    {
+    func start(
+        committer: FeedCommitter, seals: SealKeeper, records: Worker<LogRecord>, documents: Documents,
+        held: [(host: String, files: [Ingest.HeldFile])]
+    ) {
         self.committer = committer
+        self.seals = seals
         self.records = records
         self.documents = documents
         counts.lastBuild = documents.newestDataset
@@ -155,6 +159,8 @@ final class Hub: @unchecked Sendable {
             case .welcome(let id, let hello, let highestSeq): welcome(id, hello, highestSeq)
             case .inspect(let id, let host, let file, let block): committer?.post(.inspect(id, host: host, file: file, fromBlock: block))
             case .verify(let id, let host, let file): committer?.post(.verify(id, host: host, file: file))
+            case .seal(let id, let host, let file, let sealed, let spans):
+                seals?.post(SealKeeper.Job(link: id, host: host, file: file, sealed: sealed, spans: spans))
             case .record(let host, let part): perform(control.step(.part(host: host, part), at: now()))
             case .write(let host, let file, let epoch, let offset):
                 committer?.post(.write(host: host, file: file, epoch: epoch, offset: offset, bytes: payload))
@@ -214,7 +220,18 @@ final class Hub: @unchecked Sendable {
             case .inspected(let id, _, let file, let found): perform(ingest.inspected(id, file: file, found))
             case .verified(let id, _, let file, let found, let isDamaged):
                 perform(ingest.verified(id, file: file, found, isDamaged: isDamaged))
+            case .rejected(let host, let file, let faults):
+                counts.rejected(host, file, faults)
+                if let first = faults.places.first {
+                    logger.error(
+                        "Rows that no view will take; they are stored as they came.",
+                        metadata: [
+                            "host": "\(host)", "file": "\(file)", "rows": "\(faults.counts.reduce(0, +))", "offset": "\(first.offset)",
+                            "reason": "\(first.reason.name)",
+                        ])
+                }
             case .quarantined(let host, let file, let offset, let bytes):
+                counts.quarantined(host, bytes: bytes)
                 logger.error(
                     "Stored bytes are not what was received; they are in quarantine/, and the edge is asked for its own.",
                     metadata: ["host": "\(host)", "file": "\(file)", "offset": "\(offset)", "bytes": "\(bytes)"])
@@ -228,6 +245,15 @@ final class Hub: @unchecked Sendable {
             }
         }
         if let nanoseconds { counts.commits.add(nanoseconds) }
+        flush()
+    }
+
+    /// The answer to `.seal`.
+    func sealed(_ job: SealKeeper.Job, _ result: Result<Bool, FileError>) {
+        if case .failure(let error) = result {
+            logger.error("A complete file cannot be read.", metadata: ["host": "\(job.host)", "error": "\(error)"])
+        }
+        perform(ingest.sealed(job.link, file: job.file, isEqual: try? result.get()))
         flush()
     }
 
@@ -245,7 +271,7 @@ final class Hub: @unchecked Sendable {
                     ])
             }
             switch verb {
-            case .hostList: reply(id, request.id, .ok(control.hostList(ingest, now())))
+            case .hostList: reply(id, request.id, .ok(control.hostList(ingest, counts, now())))
             case .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull: try document(verb, request, id)
             case .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
                 .parametersSet,

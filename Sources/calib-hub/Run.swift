@@ -77,12 +77,22 @@ struct Run: ParsableCommand {
             directory: artifacts + "/feeds", openFilesMax: openFilesMax(),
             deliver: { results, nanoseconds in hub.eventLoop.execute { hub.committed(results, nanoseconds: nanoseconds) } })
         defer { committer.finish() }
+        let seals = try SealKeeper(
+            directory: artifacts + "/feeds", deliver: { job, result in hub.eventLoop.execute { hub.sealed(job, result) } })
+        defer { seals.finish() }
         let documents = try Documents(artifacts: artifacts)
         defer { documents.finish() }
         let records = try Worker<LogRecord>()
         let writer = try OwnerThread(name: "hub-control") {
             while let batch = records.take() {
-                do throws(ControlLogError) { try log.append(batch) } catch { return fail(error.description) }
+                do throws(ControlLogError) {
+                    // Nothing takes effect before it is in the log; what does not need the log goes on (SPEC 8.5).
+                    while try !log.append(batch) {
+                        logger.error("The disk is full: the control log takes no record, and no decision takes effect until it does.")
+                        guard !records.isFinished else { return }
+                        sleep(1)
+                    }
+                } catch { return fail(error.description) }
                 let number = batch[batch.count - 1].number
                 hub.eventLoop.execute { hub.persisted(number) }
             }
@@ -93,7 +103,7 @@ struct Run: ParsableCommand {
             log.close()
         }
         try hub.eventLoop.submit {
-            hub.start(committer: committer, records: records, documents: documents, held: committer.held)
+            hub.start(committer: committer, seals: seals, records: records, documents: documents, held: committer.held)
         }.wait()
 
         let channel = try bind("listen", configuration.listen) { host, port in

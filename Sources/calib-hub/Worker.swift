@@ -25,6 +25,8 @@ final class Worker<Job: Sendable>: Sendable {
         if isIdle { bell.ring() }
     }
 
+    var isFinished: Bool { state.withLock { $0.isFinished } }
+
     /// What was posted is still done; then `take` says that it is over.
     func finish() {
         state.withLock { $0.isFinished = true }

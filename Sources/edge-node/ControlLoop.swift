@@ -111,7 +111,7 @@ final class ControlLoop: @unchecked Sendable {
             // What may be removed (SPEC 2.7): looked at as often as files are removed.
             timers.append(
                 eventLoop.scheduleRepeatedTask(initialDelay: .seconds(1), delay: .nanoseconds(Limits.retentionNanoseconds)) { _ in
-                    self.synced.acknowledge(self.uplink.acknowledgedLengths)
+                    self.synced.acknowledge(self.uplink.heldLengths)
                 })
             step(.started)
         }
@@ -253,6 +253,12 @@ final class ControlLoop: @unchecked Sendable {
 
     private func readLengths() {
         for (name, length) in synced.takeChanges() { step(.grew(file: name, syncedLength: length)) }
+        for news in synced.takeNews() {
+            switch news {
+            case .sealed(let sealed): step(.sealed(sealed))
+            case .removed(let name): step(.removed(file: name))
+            }
+        }
     }
 
     private func step(_ input: Uplink.Input) {
@@ -283,6 +289,9 @@ final class ControlLoop: @unchecked Sendable {
             case .differs(let file, let at):
                 logger.error(
                     "The hub has other bytes of a feed; it is to keep ours apart.", metadata: ["file": "\(file)", "from": "\(at)"])
+            case .forked(let file, let base):
+                logger.error("The hub keeps both histories of a feed.", metadata: ["file": "\(file)", "from": "\(base)"])
+                if let (feed, day) = FeedFileName.parse(file) { synced.forked(feed, day, base: base) }
             case .complained(let code, let text):
                 logger.warning("The hub complains.", metadata: ["code": "\(code)", "text": "\(text)"])
             }

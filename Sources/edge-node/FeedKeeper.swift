@@ -105,7 +105,10 @@ final class FeedKeeper: @unchecked Sendable {
 
     /// A disk that takes no line is asked again.
     private func note() {
-        while let file = unnoted.first, (try? sealed.note(file)) != nil { unnoted.removeFirst() }
+        while let file = unnoted.first, (try? sealed.note(file)) != nil {
+            synced.seal(file)
+            unnoted.removeFirst()
+        }
     }
 
     /// False when the file cannot be read, or there is no time left.

@@ -253,6 +253,11 @@ private final class FeedSpooler: @unchecked Sendable {
         if let keeper, writer.hasRoom(.events) {
             writer.passDay(at: WallTime(nanoseconds: SystemClock.wall().nanoseconds - Limits.sealGraceNanoseconds))
             for news in keeper.takeNews() { report(news, at: now) }
+            for fork in files.synced.takeForks() {
+                writer.append(
+                    EventRecord(wall: max(writer.latestWall, SystemClock.wall()), kind: .fork, first: fork.base),
+                    about: EventSubject(feed: fork.feed, day: fork.day), at: now)
+            }
         }
         return count
     }

@@ -133,6 +133,17 @@ struct ControlTests {
 
     // MARK: Experiments
 
+    /// An edge that was restored has other bytes in several files at once, and their records share a commit.
+    @Test func partsOfOneCommitAreEachTold() {
+        var hub = Hub()
+        let parts = ["fills_20250101.jsonl", "quotes_20250101.jsonl", "events_20250101.jsonl"].map {
+            FeedPart(file: $0, number: 1, epoch: "00000000000000aa", base: 7, prefixCRC32C: "00c0ffee")
+        }
+        for part in parts { hub.step(.part(host: "tokyo", part)) }
+        hub.sync()
+        #expect(hub.parts == parts)
+    }
+
     /// Bytes may go to a part only when a crash cannot forget whose they are.
     @Test func partIsTold_onceItsRecordIsDurable_andIsThereAfterARestart() throws {
         var hub = Hub()

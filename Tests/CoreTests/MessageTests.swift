@@ -10,7 +10,7 @@ import Wire
     static let examples: [String: Message] = [
         "ping": .ping(number: 7),
         "pong": .pong(number: 7),
-        "error": .error(code: "unknown_type", text: "message type 'sealed' is not known"),
+        "error": .error(code: "unknown_type", text: "message type 'teleport' is not known"),
         "hello": .hello(
             Message.Hello(
                 version: "calibrant 0.1.0",
@@ -31,11 +31,16 @@ import Wire
         "resume": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_900)),
         "resume.differs": .resume(
             Message.Resume(file: "fills_20250101.jsonl", length: 1_065_900, differsAt: 1_048_100, prefixCRC32C: "00c0ffee")),
-        "resume.hub": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_536, blocks: ["00c0ffee"])),
+        "resume.hub": .resume(Message.Resume(file: "fills_20250101.jsonl", length: 65_536, blocks: ["00c0ffee"], part: 0)),
         "resume.part": .resume(
-            Message.Resume(file: "fills_20250101.jsonl", length: 1_048_100, base: 1_048_100, prefixCRC32C: "00c0ffee")),
+            Message.Resume(file: "fills_20250101.jsonl", length: 1_048_100, base: 1_048_100, prefixCRC32C: "00c0ffee", part: 1)),
         "append": .append(Message.Append(file: "fills_20250101.jsonl", offset: 65_536, bytes: 364)),
         "ack": .ack(Message.Ack(file: "fills_20250101.jsonl", length: 65_900)),
+        "sealed": .sealed(
+            Message.Sealed(
+                file: "fills_20241231.jsonl", bytes: 65_900, rows: 181,
+                sha256: "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")),
+        "gone": .gone(Message.Gone(file: "fills_20241201.jsonl", bytes: 65_900)),
         "status": .status(
             Message.Status(
                 wallMilliseconds: 1_735_689_601_000, revision: Revision(term: 1, number: 13), backlogBytes: 1_204, isKilled: false,
@@ -110,6 +115,8 @@ import Wire
         case .resume: "resume"
         case .append: "append"
         case .ack: "ack"
+        case .sealed: "sealed"
+        case .gone: "gone"
         case .status: "status"
         case .lease: "lease"
         case .assignment: "assignment"
@@ -122,7 +129,8 @@ import Wire
         }
     }
     private static let types: Set<String> = [
-        "ping", "pong", "error", "hello", "welcome", "resume", "append", "ack", "status", "lease", "assignment", "command",
+        "ping", "pong", "error", "hello", "welcome", "resume", "append", "ack", "sealed", "gone", "status", "lease", "assignment",
+        "command",
         "command_result", "request", "reply", "progress", "chunk",
     ]
 
@@ -161,7 +169,7 @@ import Wire
 
     @Test(arguments: [
         ("", WireError.json(.syntax(at: 0))), ("{", .json(.syntax(at: 1))), ("[]", .wrongType("message")), ("{}", .missingField("type")),
-        ("{\"type\":1}", .wrongType("type")), ("{\"type\":\"sealed\"}", .unknownType("sealed")),
+        ("{\"type\":1}", .wrongType("type")), ("{\"type\":\"teleport\"}", .unknownType("teleport")),
         ("{\"type\":\"ping\"}", .missingField("n")),
         ("{\"type\":\"ping\",\"n\":NaN}", .json(.nonFinite(at: 19))), ("{\"type\":\"ping\",\"n\":1.5}", .wrongType("n")),
         ("{\"type\":\"ping\",\"n\":9223372036854775808}", .wrongType("n")), ("{\"type\":\"ping\",\"n\":1,\"n\":1}", .json(.syntax(at: 0))),
@@ -285,8 +293,8 @@ import Wire
             bytes += message.line + payload
             expected.append(.success(LineFraming.Frame(message: message, payload: payload)))
             if index == 3 {
-                bytes += Array("\n\n{\"type\":\"sealed\",\"file\":\"f\"}\n".utf8)
-                expected.append(.failure(.unknownType("sealed")))
+                bytes += Array("\n\n{\"type\":\"teleport\",\"file\":\"f\"}\n".utf8)
+                expected.append(.failure(.unknownType("teleport")))
             }
         }
         return (bytes, expected)

@@ -292,6 +292,7 @@ enum Sample {
         case .release: EventRecord(wall: wall, kind: kind, symbol: 1)
         case .lost: EventRecord(wall: wall, kind: kind, symbol: 1, first: 3 << 32 | 17)
         case .sealed: EventRecord(wall: wall, kind: kind, first: 61_440, second: 120)
+        case .fork: EventRecord(wall: wall, kind: kind, first: 4_096)
         }
     }
 
@@ -299,6 +300,7 @@ enum Sample {
         switch kind {
         case .dropped: EventSubject(feed: .ticks)
         case .cut: EventSubject(feed: .fills)
+        case .fork: EventSubject(feed: .quotes, day: CalendarDay(number: 20_088))
         case .sealed:
             EventSubject(
                 feed: .markouts, day: CalendarDay(number: 20_088),

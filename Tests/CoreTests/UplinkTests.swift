@@ -495,7 +495,7 @@ private struct World {
                 toHub.append(.append(file: file, offset: offset, bytes: bytes))
                 appends += 1
             case .close(let code, let text): problems.append("closed: \(code) \(text)")
-            case .differs(let file, let at): problems.append("differs: \(file) \(at)")
+            case .differs(let file, let at), .forked(let file, let at): problems.append("differs: \(file) \(at)")
             case .welcomed, .deliver, .complained: break
             }
         }

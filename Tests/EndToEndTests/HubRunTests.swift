@@ -168,7 +168,7 @@ import Wire
         first.hello("tokyo")
         let welcome = try first.welcome()
         #expect(welcome.identity == "spiffe://calibrant/edge/tokyo" && welcome.highestSeq.isEmpty)
-        #expect(try first.resume(0) == Message.Resume(file: Self.file, length: 0))
+        #expect(try first.resume(0) == Message.Resume(file: Self.file, length: 0, part: 0))
         let bytes = (1...2000).flatMap(Self.row)
         // Cut anywhere: the hub stores bytes.
         let middle = 70_001
@@ -186,7 +186,8 @@ import Wire
         let whole = bytes[..<middle].split(separator: 0x0a).count - 1
         #expect(again.highestSeq == [Message.Welcome.FeedSeq(feed: "fills", seq: Int64(whole))])
         let checksum = CRC32C.text(of: bytes[..<middle])
-        #expect(try second.resume(Int64(bytes.count)) == Message.Resume(file: Self.file, length: Int64(middle), blocks: [checksum]))
+        #expect(
+            try second.resume(Int64(bytes.count)) == Message.Resume(file: Self.file, length: Int64(middle), blocks: [checksum], part: 0))
         second.append(Array(bytes[middle...]), at: Int64(middle))
         try second.acknowledged(Int64(bytes.count))
         #expect(try Array(rig.stored(Self.file)) == bytes)
@@ -237,7 +238,8 @@ import Wire
         edge.send(
             .resume(Message.Resume(file: Self.file, length: Int64(first.count), differsAt: Int64(first.count), prefixCRC32C: prefix)))
         let part = try edge.next("part") { if case .resume(let resume) = $0, resume.base > 0 { resume } else { nil } }
-        #expect(part == Message.Resume(file: Self.file, length: Int64(first.count), base: Int64(first.count), prefixCRC32C: prefix))
+        #expect(
+            part == Message.Resume(file: Self.file, length: Int64(first.count), base: Int64(first.count), prefixCRC32C: prefix, part: 1))
         edge.append(Self.row(3), at: Int64(first.count))
         try edge.acknowledged(Int64(2 * first.count))
         #expect(rig.stop(SIGKILL) == 137)

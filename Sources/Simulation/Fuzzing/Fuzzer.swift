@@ -14,6 +14,11 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     case bybit
     /// A whole node: every frame is counted once, and one that is refused changes no book.
     case node
+    /// The link's messages: a damaged line is refused, or what it says is the same when written and read again.
+    case message
+    /// A hub's session with an edge, and an edge's with a hub, each given messages in any order with any values: the hub stores nothing it should
+    /// not and acknowledges nothing too early, the edge ships nothing that is not durable.
+    case session
 }
 
 /// What came of the inputs. Nothing but a trap or a disagreement is a failure: damaged input is meant to be refused.
@@ -69,13 +74,18 @@ package struct Fuzzer: ~Copyable {
             tally.add(try FuzzedNode.run(inputs: inputs, frames: frames, &random))
             return
         }
+        if target == .session {
+            tally.add(try FuzzedSession.run(inputs: inputs, &random))
+            return
+        }
         for _ in 0..<inputs {
             switch target {
             case .decimal: try decimal()
             case .json: try json()
             case .binance: try binanceFrame()
             case .bybit: try bybitFrame()
-            case .node: break
+            case .message: try FuzzedSession.message(&random, &tally)
+            case .node, .session: break
             }
         }
     }

@@ -1,0 +1,72 @@
+import CalibModel
+import HubCore
+import Simulation
+import TestSupport
+import Testing
+import Wire
+
+/// Rows that no view takes are counted and named as they arrive, and stored as they came (SPEC 8.7).
+struct RowCheckTests {
+    private static let file = "events_20250101.jsonl"
+    private static let good = Sample.row(.events, seq: 1)
+
+    /// What is found in these bytes when they come in pieces; `stored` is the hub's file.
+    private static func take(_ pieces: [ArraySlice<UInt8>], budget: Int = .max) -> (faults: RowFaults, stored: [UInt8]) {
+        let disk = SimDisk(seed: 1)
+        var committer = Committer(disk: disk)
+        committer.checkableBytes = budget
+        var faults = RowFaults()
+        var offset: Int64 = 0
+        for piece in pieces {
+            piece.withUnsafeBytes { committer.write($0, host: "tokyo", file: file, epoch: IngestTests.epoch, offset: offset) }
+            offset += Int64(piece.count)
+            for case .rejected("tokyo", file, let found) in committer.endRound().results { faults.add(found) }
+        }
+        return (faults, disk.bytes(of: "host=tokyo/\(file)"))
+    }
+
+    private static func count(_ faults: RowFaults) -> [RejectReason: Int64] {
+        Dictionary(uniqueKeysWithValues: RejectReason.allCases.map { ($0, faults.counts[$0.rawValue]) }).filter { $0.value > 0 }
+    }
+
+    @Test func poisonRowsAreNamedWithTheirPlace_andStoredAsTheyCame() {
+        let long = "{\"a\":\"" + String(repeating: "x", count: RowLimits.lineBytesMax) + "\"}"
+        let poison: [(String, RejectReason)] = [
+            ("{\"a\":}", .notJSON), ("[1]", .notObject), ("{\"a\":NaN}", .nonFinite), (long, .tooLong), ("{\"a\":1,\"a\":2}", .notJSON),
+        ]
+        var bytes: [UInt8] = []
+        var places: [RowFaults.Place] = []
+        for (text, reason) in poison {
+            bytes += Array(Self.good.utf8)
+            places.append(.init(offset: Int64(bytes.count), reason: reason))
+            bytes += Array(text.utf8) + [0x0a]
+        }
+        bytes += Array(Self.good.utf8)
+        let whole = Self.take([bytes[...]])
+        #expect(whole.faults.places == places)
+        #expect(Self.count(whole.faults) == [.notJSON: 2, .notObject: 1, .nonFinite: 1, .tooLong: 1])
+        #expect(whole.stored == bytes && whole.faults.unchecked == 0)
+        // However it is cut.
+        var random = SeededRandom(seed: 5)
+        for _ in 0..<20 {
+            var pieces: [ArraySlice<UInt8>] = []
+            var start = 0
+            while start < bytes.count {
+                let end = min(bytes.count, start + 1 + random.next(below: random.next(below: 2) == 0 ? 300 : 60_000))
+                pieces.append(bytes[start..<end])
+                start = end
+            }
+            let torn = Self.take(pieces)
+            #expect(torn.faults == whole.faults && torn.stored == bytes)
+        }
+    }
+
+    /// More than is looked at: stored, and counted as not looked at, up to the first newline of what is looked at again.
+    @Test func rowsBeyondTheBudgetAreCountedAsUnchecked() {
+        let bytes = Array((Self.good + "{\"a\":}\n" + Self.good).utf8)
+        let half = Self.good.utf8.count + 3
+        let found = Self.take([bytes[..<half], bytes[half...]], budget: half)
+        #expect(found.faults.unchecked == 2 && Self.count(found.faults).isEmpty)
+        #expect(found.stored == bytes)
+    }
+}
