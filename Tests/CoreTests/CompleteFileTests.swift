@@ -18,7 +18,8 @@ struct CompleteFileTests {
         _ = uplink.step(.grew(file: file, syncedLength: 100), at: start)
         if isSealed { _ = uplink.step(.sealed(sealed), at: start) }
         _ = uplink.step(.started, at: start)
-        return (uplink, connect(&uplink, version: version))
+        let effects = connect(&uplink, version: version)
+        return (uplink, effects)
     }
 
     private static func connect(_ uplink: inout Uplink, version: Int64 = ProtocolVersion.current) -> [Uplink.Effect] {
