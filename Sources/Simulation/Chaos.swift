@@ -71,13 +71,16 @@ extension World {
             if random.below(3) == 0 {
                 hub.wallOffset += seconds(0, 7200) - 3_600_000_000_000
             } else {
-                edges[edge].wallOffset += random.below(4) == 0 ? 86_400_000_000_000 : seconds(0, 7200) - 3_600_000_000_000
+                edges[edge].wallOffset += random.below(2) == 0 ? 86_400_000_000_000 : seconds(0, 7200) - 3_600_000_000_000
             }
             faults.add(.clockStep)
         case .bitFlip:
             // An edge whose disk turns bits while nobody looks is another story: its rows have no second copy yet.
-            let paths = hub.disk.paths.filter { $0.hasPrefix("host=\(edges[edge].name)/") && $0.hasSuffix(".jsonl") && !$0.contains("/.") }
-            guard !edges[edge].wasReplaced, !edges[edge].hasRetired, !paths.isEmpty else { return }
+            // And what was found to be complete is not compared again (SPEC 8.2): a disk that turns bits of it is a backup's business.
+            let paths = hub.disk.paths.filter {
+                $0.hasPrefix("host=\(edges[edge].name)/") && $0.hasSuffix(".jsonl") && !$0.contains("/.") && !isSealed($0)
+            }
+            guard !edges[edge].wasReplaced, !edges[edge].hasForcedRemovals, !paths.isEmpty else { return }
             if hub.disk.flipBit(of: paths[Int(random.below(Int64(paths.count)))]) != nil { edges[edge].hubWasDamaged = true }
         case .restoredCopy:
             guard !edges[edge].hubWasDamaged, let backup = edges[edge].backup else {
@@ -96,7 +99,7 @@ extension World {
             stopHub(losingPower: true)
             hub.disk.restore([:])
             (hub.log, hub.parts) = ([], [:])
-            for edge in edges.indices { edges[edge].hubWasDamaged = true }
+            for edge in edges.indices { (edges[edge].hubWasDamaged, edges[edge].hubDiskWasLost) = (true, true) }
             faults.add(.hubDiskLost)
             after(seconds(0, 60)) { $0.startHub() }
         case .retention: retire(edge, bytesMax: random.below(2) == 0 ? 0 : random.below(1 << 20))

@@ -75,6 +75,14 @@ extension World {
         for line in Lines.of(bytes[start..<end]) { edges[index].acknowledged.insert(Lines.hash(line)) }
     }
 
+    /// Whether a file of the hub's, or a part of the same file, is noted as complete.
+    func isSealed(_ path: String) -> Bool {
+        guard let slash = path.lastIndex(of: "/"), let file = FeedPart.parse(String(path[path.index(after: slash)...]))?.file else {
+            return false
+        }
+        return hub.disk.paths.contains { $0.hasPrefix("\(path[..<slash])/.receipts/\(file.dropLast(6)).") && $0.hasSuffix(".sealed") }
+    }
+
     /// Whether the hub, as its disk stands, lacks a row of the edge's file.
     func hubLacks(_ index: Int, _ name: String) -> Bool {
         let prefix = "host=\(edges[index].name)/"

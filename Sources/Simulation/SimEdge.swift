@@ -28,7 +28,10 @@ struct SimEdge {
     /// Bytes that only the hub's disk may hold are not turned over there: nobody could get them back.
     var wasReplaced = false
     var hubWasDamaged = false
+    /// Files have gone; some of them before the hub had them.
     var hasRetired = false
+    var hasForcedRemovals = false
+    var hubDiskWasLost = false
     var arms: SimArms?
     /// Experiments whose latch its disk holds.
     var latched: Set<String> = []
@@ -145,7 +148,9 @@ extension World {
 
     /// Complete files make room (SPEC 2.7).
     func retire(_ index: Int, bytesMax: Int64) {
-        guard edges[index].writer != nil, !edges[index].hubWasDamaged, let uplink = edges[index].uplink else { return }
+        guard edges[index].writer != nil, !edges[index].hubDiskWasLost, let uplink = edges[index].uplink else { return }
+        // Where the hub may have turned bits, what it lacks is not forced out as well: nobody would have it.
+        let bytesMax = edges[index].hubWasDamaged ? Int64.max : bytesMax
         let held = uplink.heldLengths
         let files = edges[index].synced.sorted { $0.key < $1.key }.compactMap { name, length -> FeedRetention.File? in
             FeedFileName.parse(name).map {
@@ -154,13 +159,14 @@ extension World {
                     isAcknowledged: held[name] == length)
             }
         }
-        let retention = FeedRetention(days: 0, bytesMax: bytesMax, hasHub: true)
+        let retention = FeedRetention(days: 1, bytesMax: bytesMax, hasHub: true)
         for (file, isForced) in retention.removals(of: files, today: CalendarDay(containing: wall(of: index))) {
             let name = FeedFileName.text(file.feed, file.day)
             // What was not at the hub is gone for good, and that is meant.
             if !isForced, hubLacks(index, name) { breaks(1, "\(edges[index].name)/\(name) is removed before the hub has it") }
             edges[index].disk.drop(name)
             edges[index].hasRetired = true
+            if isForced { edges[index].hasForcedRemovals = true }
             (edges[index].synced[name], edges[index].seals[name]) = (nil, nil)
             faults.add(.retention)
             edge(index, edges[index].life, .removed(file: name))
