@@ -95,14 +95,17 @@ extension World {
             faults.add(.emptyDisk)
         case .hubDiskLost:
             // What only the hub had would be lost, and is meant to be.
-            guard random.below(4) == 0, edges.allSatisfy({ !$0.wasReplaced && !$0.hasRetired }) else { return }
+            guard random.below(12) == 0, edges.allSatisfy({ !$0.wasReplaced && !$0.hasRetired }) else { return }
             stopHub(losingPower: true)
             hub.disk.restore([:])
             (hub.log, hub.parts) = ([], [:])
             for edge in edges.indices { (edges[edge].hubWasDamaged, edges[edge].hubDiskWasLost) = (true, true) }
             faults.add(.hubDiskLost)
             after(seconds(0, 60)) { $0.startHub() }
-        case .retention: retire(edge, bytesMax: random.below(2) == 0 ? 0 : random.below(1 << 20))
+        case .retention:
+            // A day later, so that there are days to remove.
+            edges[edge].wallOffset += 86_400_000_000_000
+            retire(edge, bytesMax: random.below(2) == 0 ? 0 : random.below(1 << 20))
         case .delay, .tornRow, .lostTail, .zeroedTail: break  // Come of the others, or of the network itself.
         }
     }
