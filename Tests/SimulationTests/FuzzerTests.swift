@@ -12,7 +12,8 @@ struct FuzzerTests {
         var fuzzer = Fuzzer(target, seed: 11, frames: Self.frames)
         try fuzzer.run(inputs: 6_000)
         let tally = fuzzer.tally
-        #expect(tally.inputs == 6_000 && tally.accepted + tally.rejected.values.reduce(0, +) == tally.inputs)
+        // A session is played to its end.
+        #expect(tally.inputs >= 6_000 && tally.inputs < 6_200 && tally.accepted + tally.rejected.values.reduce(0, +) == tally.inputs)
         // Both ways are taken often, or nothing is shown.
         #expect(tally.accepted > 600 && tally.accepted < 5_990, "\(tally)")
     }
