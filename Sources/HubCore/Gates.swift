@@ -113,10 +113,10 @@ package struct Gate: Sendable {
     package var limitMetric: GateMetric
     package var durationSeconds: Int64 = 600
     /// Sequential: pairs after which the boundary shall be tightest (the mixture's rho follows from it). Any number is valid; it only moves
-    /// where power goes. Fixed in this table before an experiment begins, by how long the smallest harm worth stopping takes to show: fills are
-    /// few, so +0.1 bps or +1 p.p. takes hours (reference C.2), and their gates are tuned for 4 h = 24 pairs; ticks are four hundred in
-    /// a block, and a host that is late is to be off the candidate within half an hour (issue 7), so those gates are tuned for the first
-    /// hour = 6 pairs. Tuned for 4 h they would need 19 equal increments instead of 13 (`EProcess.fewestIncrements`).
+    /// where power goes. Fixed in this table before an experiment begins, by how long the smallest harm worth stopping takes to show (reference
+    /// C.2): +0.1 bps of slippage hours, so 4 h = 24 pairs; +1 p.p. of taker fills half a day, so 12 h = 72 pairs; a host that is late, within
+    /// half an hour of four hundred ticks a block, so 1 h = 6 pairs. Tuned for 4 h those would need 19 equal increments instead of 13
+    /// (`EProcess.fewestIncrements`).
     package var decisionPairs = 24.0
     /// Sequential: pairs; threshold: observations (fills, or ticks) of each arm in the window.
     package var minSamples: Int = 1
@@ -131,7 +131,7 @@ package struct Gate: Sendable {
             limit: .difference(0), limitMetric: .notionalSlippage),
         Gate(
             name: "taker_share_increase", alpha: 0.0075, hypotheses: [Hypothesis(.takerShare, tolerance: 0, margin: 0.005)],
-            limit: .difference(0.01), limitMetric: .takerShare),
+            limit: .difference(0.01), limitMetric: .takerShare, decisionPairs: 72),
         Gate(
             name: "latency_regression", alpha: 0.0125,
             hypotheses: [

@@ -150,7 +150,9 @@ extension World {
         let prefix = "host=\(edge.name)/"
         var held: Set<UInt64> = []
         for path in hub.disk.paths where path.hasPrefix(prefix) && FeedPart.parse(String(path.dropFirst(prefix.utf8.count))) != nil {
-            for line in Lines.of(hub.disk.bytes(of: path)[...]) {
+            // A copy whose original is gone may end within a row, where the hub's own disk lost the rest: that is no row. All others equal the edge's.
+            let bytes = hub.disk.bytes(of: path)
+            for line in Lines.of(bytes.prefix(bytes.lastIndex(of: 0x0a).map { $0 + 1 } ?? 0)) {
                 held.insert(Lines.hash(line))
                 if !edge.written.contains(Lines.hash(line)) { breaks(1, "\(path) holds a row that \(edge.name) never wrote") }
             }
@@ -163,6 +165,8 @@ extension World {
             }
             let part = hub.parts[edge.name]?.last { $0.file == path && $0.epoch == edge.epoch }
             let copy = prefix + FeedPart.name(path, part?.number ?? 0)
+            // Of an old copy of the disk, in which the file was just made: the edge has nothing to compare.
+            if bytes.isEmpty { continue }
             if hub.disk.bytes(of: copy)[...] != bytes.dropFirst(Int(part?.base ?? 0)) { breaks(1, "\(copy) is not the edge's bytes") }
         }
         for row in edge.acknowledged where !held.contains(row) { breaks(1, "an acknowledged row of \(edge.name) has left the hub") }

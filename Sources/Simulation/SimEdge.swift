@@ -214,7 +214,7 @@ extension World {
         let rows = Int(random.acrossOctaves(5))
         for _ in 0..<rows {
             let kind = random.below(10)
-            let number = random.below(1_000_000)
+            let number = 1 + random.below(1_000_000)
             append(index) { writer, now, wall in
                 switch kind {
                 case 0: if writer.hasRoom(.events) { writer.append(EventRecord(wall: wall, kind: .clock, first: number), at: now) }

@@ -91,7 +91,7 @@ struct GateTests {
 
     /// The horizons are fixed in the table, with their reasons; what they cost at least, in equal increments.
     @Test func horizonsAreThoseOfTheTable() {
-        #expect(Gate.all.map(\.decisionPairs) == [24, 24, 6, 6, 24])
+        #expect(Gate.all.map(\.decisionPairs) == [24, 72, 6, 6, 24])
         #expect(EProcess.fewestIncrements(tunedFor: 60, alpha: 0.0125) == 13)
     }
 

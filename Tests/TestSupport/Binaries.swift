@@ -55,16 +55,20 @@ package enum Binaries {
             _ = FileManager.default.createFile(atPath: "\(folder)/\(name)", contents: nil)
             return try FileHandle(forWritingTo: URL(fileURLWithPath: "\(folder)/\(name)"))
         }
+        var handles = [try sink("out"), try sink("err")]
+        (process.standardOutput, process.standardError) = (handles[0], handles[1])
         process.standardInput = FileHandle.nullDevice
         if let input {
-            try Data(input.utf8).write(to: URL(fileURLWithPath: "\(folder)/in"))
-            process.standardInput = FileHandle(forReadingAtPath: "\(folder)/in")
+            let path = "\(folder)/in"
+            try Data(input.utf8).write(to: URL(fileURLWithPath: path))
+            handles.append(try FileHandle(forReadingFrom: URL(fileURLWithPath: path)))
+            process.standardInput = handles[2]
         }
-        process.standardOutput = try sink("out")
-        process.standardError = try sink("err")
         let finished = DispatchSemaphore(value: 0)
         process.terminationHandler = { _ in finished.signal() }
         try process.run()
+        // Foundation keeps every process object, and with it what it holds open; with 1,300 open files its `run` reads beyond a buffer.
+        for handle in handles { try handle.close() }
         let isTimedOut = finished.wait(timeout: .now() + deadline) == .timedOut
         if isTimedOut {
             kill(process.processIdentifier, SIGKILL)
