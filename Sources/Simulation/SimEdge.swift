@@ -194,7 +194,7 @@ extension World {
     private func edgeTick(_ index: Int, _ life: Int) {
         guard edges[index].life == life, edges[index].writer != nil else { return }
         edges[index].writer!.passDay(at: WallTime(nanoseconds: wall(of: index).nanoseconds - Limits.sealGraceNanoseconds))
-        if !edges[index].writer!.isEverythingSynced { drain(index, life) }
+        drain(index, life)
         edge(index, life, .tick)
         arms(index, life, .tick)
         checkArms(index)

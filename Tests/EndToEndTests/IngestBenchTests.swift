@@ -55,7 +55,7 @@ import Testing
     }
 
     @Test func fleetSettlesBehindARestart() throws {
-        let (outcome, found) = try Self.run(["fleet", "--edges", "3", "--seconds", "1", "-o", "json"])
+        let (outcome, found) = try Self.run(["fleet", "--edges", "3", "--seconds", "3", "-o", "json"])
         #expect(outcome.status == 0, "\(outcome.standardError)")
         let fleet = try #require((found?["fleets"] as? [[String: Any]])?.first)
         #expect(fleet["edges"] as? Int == 3 && fleet["stored_equals_sent"] as? Bool == true)
