@@ -57,6 +57,8 @@ let package = Package(
                 .product(name: "NIOWebSocket", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
             ], swiftSettings: threaded, linkerSettings: threadedLink),
+        // Datasets from feed files, for the programs that build them.
+        .target(name: "DatasetFiles", dependencies: ["CalibModel", "Wire", "HubCore", "NodeShell"], swiftSettings: strict),
         .target(name: "Configuration", dependencies: ["CalibModel", "Wire", "Yams"], swiftSettings: strict),
         .executableTarget(
             name: "edge-node",
@@ -70,7 +72,7 @@ let package = Package(
         .executableTarget(
             name: "calib-hub",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "DatasetFiles", "Configuration",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "GRDB", package: "GRDB.swift"),
                 .product(name: "NIOCore", package: "swift-nio"),
@@ -80,7 +82,7 @@ let package = Package(
         .executableTarget(
             name: "hubctl",
             dependencies: [
-                "CalibModel", "Wire", "HubCore", "NodeShell", "Configuration", "Yams",
+                "CalibModel", "Wire", "HubCore", "NodeShell", "DatasetFiles", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
@@ -88,7 +90,8 @@ let package = Package(
         .executableTarget(
             name: "calib-lab",
             dependencies: [
-                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "CAllocationCount", "CLinux", "COpenSSL",
+                "CalibModel", "Wire", "EdgeCore", "HubCore", "Simulation", "NodeShell", "DatasetFiles", "CAllocationCount", "CLinux",
+                "COpenSSL",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),

@@ -1,7 +1,7 @@
 import CalibModel
 import Wire
 
-// Feed files in, dataset and manifest out, as bytes (SPEC 6). The caller reads files in chunks and writes the result.
+// What threads gathered in, dataset and manifest out, as bytes (SPEC 6). The caller reads files in pieces and writes the result.
 //
 // Every number of the dataset is one division of integers, half to even, to nine decimals (SPEC 1.2); null is "unknown" (SPEC 1.5).
 
@@ -18,88 +18,532 @@ package enum DatasetFormat {
     package static func stem(from: Int64, to: Int64) -> String { "calib_\(TimeText.stamp(from))_\(TimeText.stamp(to))" }
 }
 
-/// One build: `open` and `consume` for each file in any order, then `finish`.
-package struct DatasetBuild: ~Copyable {
+/// Runs `body(0)` ... `body(count - 1)`, several at a time if it can, and returns when all are done. The shell has the threads.
+package typealias Concurrently = (_ count: Int, _ body: @Sendable (Int) -> Void) -> Void
+
+/// Why an interval is left out. It is counted under the first that applies: with too few ticks the miss rate says nothing.
+package enum FilterReason: Int, Sendable {
+    case minSamples, deadlineMiss
+    var name: StaticString { self == .minSamples ? "min_samples" : "deadline_miss" }
+}
+
+/// One interval of a dataset, as numbers.
+package struct DatasetRow: Sendable {
+    package var symbol: String
+    /// Nil when hosts are merged.
+    package var host: String?
+    /// Milliseconds UTC.
+    package var start: Int64
+    package var end: Int64
+    /// In 1e-9 of the column's unit, in the order of `DatasetColumn.all`; nil is unknown.
+    package var values: [Int128?]
+    /// In the order of `DatasetColumn.counts`.
+    package var counts: [Int64]
+    package var flags: [String]
+    package var reasons: [FilterReason]
+}
+
+/// A numeric column of a dataset: its place in the JSON, and what it is of an interval's integers.
+package struct DatasetColumn: Sendable {
+    package enum Group: String, CaseIterable, Sendable {
+        case target, feature, action
+        /// Of the JSON object.
+        var member: StaticString {
+            switch self {
+            case .target: "targets"
+            case .feature: "features"
+            case .action: "actions"
+            }
+        }
+    }
+    package var group: Group
+    package var name: StaticString
+    var value: @Sendable (_ statistics: IntervalStatistics, _ p95: Int64?) -> Int128?
+
+    /// Of flat forms: `target_net_bps`.
+    package var flatName: String { "\(group.rawValue)_\(name)" }
+
+    /// In the order of the JSON.
+    package static let all: [DatasetColumn] = [
+        .init(.target, "net_bps") { s, _ in Ratio.nano(s.netXNotional, 1000, over: s.markedNotional) },
+        .init(.target, "slippage_bps") { s, _ in Ratio.nano(s.slipXNotional, 1000, over: s.notional) },
+        .init(.target, "fill_rate") { s, _ in
+            s.isSeedForm
+                ? Ratio.nano(Int128(s.fillRows), one, over: Int128(s.tickRows))
+                : Ratio.nano(s.snapshots.filledOrders, one, over: s.snapshots.quotes)
+        },
+        .init(.target, "taker_share") { s, _ in Ratio.nano(Int128(s.takerFills), one, over: Int128(s.fillRows)) },
+        .init(.feature, "latency_p95_ms") { _, p95 in p95.map { Int128($0) * 1000 } },
+        .init(.feature, "cache_hit_ratio") { s, _ in Ratio.nano(Int128(s.hitWeight), one, over: Int128(s.tickWeight)) },
+        .init(.feature, "cache_age_avg_ms") { s, _ in s.cacheAge.mean(places: Places.milliseconds) },
+        .init(.feature, "deadline_miss_rate") { s, _ in Ratio.nano(Int128(s.missWeight), one, over: Int128(s.tickWeight)) },
+        .init(.feature, "stale_rate") { s, _ in Ratio.nano(Int128(s.staleWeight), one, over: Int128(s.tickWeight)) },
+        .init(.feature, "vol_realized") { s, _ in s.snapshots.volRealized.mean(places: Places.bps) },
+        .init(.feature, "liq_top_depth") { s, _ in s.snapshots.liqTopDepth.mean(places: Places.quantity) },
+        .init(.feature, "latency_p95") { s, _ in
+            let histogram = s.tickHistogram.sorted { $0.key < $1.key }.map { (index: Int($0.key), count: $0.value) }
+            return LatencyBuckets.quantile(of: histogram, percent: 95).map { Int128($0) * 1000 }
+        },
+        .init(.feature, "pnl_dev") { s, _ in s.snapshots.pnlDev.mean(places: Places.bps) },
+        .init(.feature, "fill_rate") { s, _ in Ratio.nano(s.snapshots.filledOrders, one, over: s.snapshots.quotes) },
+        .init(.feature, "taker_share") { s, _ in Ratio.nano(s.snapshots.takerFills, one, over: s.snapshots.fills) },
+        .init(.feature, "queue_absorb_rate") { s, _ in s.snapshots.queueAbsorbRate.mean(places: Places.quantity) },
+        .init(.feature, "queue_eta_ms") { s, _ in s.snapshots.queueEta.mean(places: Places.milliseconds) },
+        // 1e-9 bps * quote currency over 1e-8 quote currency.
+        .init(.feature, "slippage_bps") { s, _ in Ratio.nano(s.snapshots.slip, 100_000_000, over: s.snapshots.notional) },
+        .init(.feature, "adverse_move_bps") { s, _ in Ratio.nano(s.snapshots.adverse, 100_000_000, over: s.snapshots.markoutNotional) },
+        // Means over quote rows, each weighted by how many quotes it was sampled for: what a typical order asked for.
+        .init(.action, "half_spread_bps") { s, _ in s.halfSpread.mean(places: Places.bps) },
+        .init(.action, "skew_bps") { s, _ in s.skew.mean(places: Places.bps) },
+        .init(.action, "nudge_bps") { s, _ in s.nudge.mean(places: Places.bps) },
+        .init(.action, "resting_ms") { s, _ in s.resting.mean(places: Places.milliseconds) },
+    ]
+
+    /// The names of `sample_count`.
+    package static let counts: [StaticString] = ["fills", "ticks", "markouts", "snapshots", "quotes"]
+    private static let one: Int128 = 1_000_000_000
+
+    private init(
+        _ group: Group, _ name: StaticString, _ value: @escaping @Sendable (_ statistics: IntervalStatistics, _ p95: Int64?) -> Int128?
+    ) {
+        self.group = group
+        self.name = name
+        self.value = value
+    }
+}
+
+/// A finished build.
+package struct DatasetDocuments: Sendable {
+    package let dataset: [UInt8]
+    /// The intervals the dataset lists, in its order.
+    package let rows: [DatasetRow]
     package let arguments: DatasetArguments
-    private var scanner = FeedScanner()
-    private var aggregator: Aggregator
-    private var files: [FileReport] = []
-    private var cutter = LineCutter()
-    private var rejects: [Reject] = []
+    package let keptIntervals: Int
+    package let filteredIntervals: Int
+    /// Over all files read, whatever the range.
+    package let rejectedLines: Int64
+    /// The number of rejected lines of each reason that occurred, by name.
+    package let rejectedByReason: [(reason: String, lines: Int64)]
+    fileprivate let manifestHead: [UInt8]
+    fileprivate let manifestTail: [UInt8]
+
+    /// Another form of the same dataset, for the manifest.
+    package struct Form: Sendable {
+        package var name: String
+        package var bytes: Int
+        package var sha256: String
+        package init(name: String, bytes: Int, sha256: String) {
+            self.name = name
+            self.bytes = bytes
+            self.sha256 = sha256
+        }
+    }
+
+    /// `sha256`: lower-case hex of `dataset`. `forms` were written beside it.
+    package func manifest(datasetName: String, sha256: String, forms: [Form] = []) -> [UInt8] {
+        var json = JSONWriter()
+        json.beginObject()
+        json.field("schema", string: DatasetFormat.manifestSchema)
+        json.field("dataset", string: datasetName)
+        json.field("sha256", string: sha256)
+        json.field("bytes", integer: dataset.count)
+        json.key("forms")
+        json.beginArray()
+        for form in forms {
+            json.beginObject()
+            json.field("name", string: form.name)
+            json.field("bytes", integer: form.bytes)
+            json.field("sha256", string: form.sha256)
+            json.endObject()
+        }
+        json.endArray()
+        json.raw(manifestHead)
+        json.raw(manifestTail)
+        json.endObject()
+        json.newline()
+        return json.take()
+    }
+}
+
+/// Joins what threads gathered.
+package struct DatasetBuild: Sendable {
+    private let arguments: DatasetArguments
+    private let parts: [DatasetPart]
+    private var symbols = NameTable()
+    private var hosts = NameTable()
+    /// Ids of the part -> ids here.
+    private var symbolIDs: [[Int32]] = []
+    private var hostIDs: [[Int32]] = []
+    private var streams: [StreamKey: StreamRows] = [:]
+
+    /// `parts` have read every piece of every file, each piece by one of them.
+    package init(_ arguments: DatasetArguments, parts: [DatasetPart]) {
+        self.arguments = arguments
+        self.parts = parts
+        for part in parts {
+            symbolIDs.append(symbols.ids(of: part.reader.aggregator.symbols))
+            hostIDs.append(hosts.ids(of: part.reader.aggregator.hosts))
+        }
+        for (part, ids) in zip(parts, hostIDs) {
+            for (key, index) in part.reader.aggregator.streams {
+                let key = StreamKey(host: ids[Int(key.host)], epoch: key.epoch, feed: key.feed)
+                let rows = part.reader.aggregator.streamRows[index]
+                if streams[key]?.add(rows) == nil { streams[key] = rows }
+            }
+        }
+    }
+
+    /// Some identity was seen twice: read everything again, into one exact part.
+    package var needsExactParts: Bool { streams.values.contains { $0.table == nil && $0.hasOverlaps } }
+
+    /// The documents, or why there are none.
+    package func finish(_ concurrently: Concurrently) throws(DatasetRefusal) -> DatasetDocuments {
+        try check()
+        joinMarkouts()
+        let cells = sortedCells()
+        // Slices of one length, whatever the threads: a slice's rows go from the statistics to text in one go.
+        let length = 64
+        let slices = Slices(count: (cells.count + length - 1) / length)
+        concurrently(slices.count) { number in
+            var slice = Slice()
+            for cell in cells[number * length..<min(cells.count, (number + 1) * length)] { add(cell, to: &slice) }
+            slices.set(number, slice)
+        }
+        return documents(slices.take())
+    }
+
+    // MARK: Joining
+
+    private func check() throws(DatasetRefusal) {
+        let ours = parts.compactMap { $0.reader.aggregator.exampleOfOurs }.min()
+        let seed = parts.compactMap { $0.reader.aggregator.exampleOfSeed }.min()
+        if let ours, let seed { throw .mixedForms(ours: text(of: ours), seed: text(of: seed)) }
+        if arguments.source == nil, sources.count > 1 {
+            throw .mixedSources(sources.sorted().compactMap { RowSource(rawValue: $0)?.name })
+        }
+        guard rowsUsed > 0 else { throw .noRows }
+    }
+
+    private func text(of place: RowPlace) -> String {
+        let before = parts.flatMap { $0.reader.reports }.filter { $0.path == place.path && $0.number < place.piece }.reduce(0) {
+            $0 + $1.lines
+        }
+        return "\(place.path):\(before + place.line)"
+    }
+
+    private var sources: Set<Int64> { parts.reduce(into: []) { $0.formUnion($1.reader.aggregator.sources) } }
+    private var rowsUsed: Int64 { parts.reduce(0) { $0 + $1.reader.aggregator.rowsUsed } }
+    /// The one source of a finished build.
+    private var source: RowSource { arguments.source ?? sources.first.flatMap(RowSource.init) ?? .unknown }
+
+    private func joinMarkouts() {
+        guard parts.contains(where: { !$0.reader.aggregator.fills.isEmpty }) else { return }
+        var markouts: [Aggregator.JoinKey: Aggregator.Markout] = [:]
+        func key(_ key: Aggregator.JoinKey, _ part: Int) -> Aggregator.JoinKey {
+            var key = key
+            key.host = hostIDs[part][Int(key.host)]
+            return key
+        }
+        for (number, part) in parts.enumerated() {
+            for (local, markout) in part.reader.aggregator.markouts {
+                let key = key(local, number)
+                if let old = markouts[key], !markout.precedes(old) { continue }
+                markouts[key] = markout
+            }
+        }
+        for (number, part) in parts.enumerated() {
+            for fill in part.reader.aggregator.fills {
+                guard let mid = markouts[key(fill.join, number)]?.mid, let net = fill.net(at: mid) else { continue }
+                part.reader.aggregator.statistics[Int(fill.cell)].addNet(net, notional: fill.notional)
+            }
+        }
+    }
+
+    /// Where one interval's statistics lie: in one part or several.
+    private struct Cell: Sendable {
+        var key: CellKey
+        var symbolRank: Int
+        var hostRank: Int
+        var places: [(part: Int, index: Int)]
+    }
+
+    /// By time, then symbol, then host.
+    private func sortedCells() -> [Cell] {
+        let symbolRanks = symbols.ranks()
+        let hostRanks = hosts.ranks()
+        var found: [CellKey: Int] = [:]
+        var cells: [Cell] = []
+        for (number, part) in parts.enumerated() {
+            for (local, index) in part.reader.aggregator.cells {
+                let key = CellKey(
+                    interval: local.interval, symbol: symbolIDs[number][Int(local.symbol)],
+                    host: local.host < 0 ? -1 : hostIDs[number][Int(local.host)])
+                if let known = found[key] {
+                    cells[known].places.append((number, Int(index)))
+                } else {
+                    found[key] = cells.count
+                    cells.append(
+                        Cell(
+                            key: key, symbolRank: symbolRanks[Int(key.symbol)], hostRank: key.host < 0 ? -1 : hostRanks[Int(key.host)],
+                            places: [(number, Int(index))]))
+                }
+            }
+        }
+        cells.sort { ($0.key.interval, $0.symbolRank, $0.hostRank) < ($1.key.interval, $1.symbolRank, $1.hostRank) }
+        return cells
+    }
+
+    // MARK: Rows
+
+    struct Removal: Hashable {
+        var symbol: String
+        var host: String
+        var reason: FilterReason
+    }
+
+    private struct Slice: Sendable {
+        var text: [UInt8] = []
+        var rows: [DatasetRow] = []
+        var kept = 0
+        var removed: [Removal: Int64] = [:]
+        var fills: Int64 = 0
+        var markedFills: Int64 = 0
+        var scratch: [UInt32] = []
+    }
+
+    /// A place for each slice, written by whichever thread makes it.
+    private final class Slices: @unchecked Sendable {
+        let count: Int
+        private let slices: UnsafeMutableBufferPointer<Slice>
+        init(count: Int) {
+            self.count = count
+            slices = .allocate(capacity: count)
+            slices.initialize(repeating: Slice())
+        }
+        deinit {
+            slices.deinitialize()
+            slices.deallocate()
+        }
+        func set(_ number: Int, _ slice: Slice) { slices[number] = slice }
+        func take() -> [Slice] { Array(slices) }
+    }
+
+    private func add(_ cell: Cell, to slice: inout Slice) {
+        let first = cell.places[0]
+        var statistics = parts[first.part].reader.aggregator.statistics[first.index]
+        for place in cell.places.dropFirst() { statistics.add(parts[place.part].reader.aggregator.statistics[place.index]) }
+        slice.fills += statistics.fillRows
+        slice.markedFills += statistics.markedFills
+        let reasons = filterReasons(statistics)
+        let symbol = symbols.text(cell.key.symbol)
+        let host = cell.key.host < 0 ? nil : hosts.text(cell.key.host)
+        if let first = reasons.first {
+            slice.removed[Removal(symbol: symbol, host: host ?? "", reason: first), default: 0] += 1
+            if !arguments.keepsFiltered { return }
+        } else {
+            slice.kept += 1
+        }
+        let p95 = TickTotals.quantile(
+            of: cell.places.map { parts[$0.part].reader.aggregator.statistics[$0.index].tickTotals }, percent: 95, scratch: &slice.scratch)
+        let start = cell.key.interval * arguments.intervalSeconds * 1000
+        let row = DatasetRow(
+            symbol: symbol, host: host, start: start, end: start + arguments.intervalSeconds * 1000,
+            values: DatasetColumn.all.map { $0.value(statistics, p95) },
+            counts: [
+                statistics.fillRows, statistics.tickRows, statistics.markedFills, statistics.snapshotRows, statistics.quoteRows,
+            ], flags: flags(statistics, start: start, reasons), reasons: reasons)
+        slice.text += row.json(intervalSeconds: arguments.intervalSeconds)
+        slice.text += [0x2c, 0x0a]
+        slice.rows.append(row)
+    }
+
+    private func filterReasons(_ statistics: IntervalStatistics) -> [FilterReason] {
+        var reasons: [FilterReason] = []
+        if statistics.tickRows < arguments.ticksMin { reasons.append(.minSamples) }
+        // miss/weight > max, without a division.
+        if Int128(statistics.missWeight) * 1_000_000_000 > Int128(arguments.deadlineMissMax) * Int128(statistics.tickWeight) {
+            reasons.append(.deadlineMiss)
+        }
+        return reasons
+    }
+
+    private func flags(_ statistics: IntervalStatistics, start: Int64, _ reasons: [FilterReason]) -> [String] {
+        var flags: [String] = []
+        if start < arguments.from || start + arguments.intervalSeconds * 1000 > arguments.to { flags.append("partial") }
+        if statistics.isSeedForm { flags += ["basis:ticks", "basis:mid_now"] }
+        if statistics.hasConflict { flags.append("seq_conflict") }
+        if statistics.markedFills < statistics.fillRows { flags.append("markouts_missing") }
+        return flags + reasons.map { "filtered:\($0.name)" }
+    }
+
+    // MARK: Documents
+
+    /// The seed's fields first, ours behind them, the intervals last and one a line.
+    private func documents(_ slices: [Slice]) -> DatasetDocuments {
+        let kept = slices.reduce(0) { $0 + $1.kept }
+        var removed: [Removal: Int64] = [:]
+        for slice in slices { removed.merge(slice.removed, uniquingKeysWith: +) }
+        let filtered = Int(removed.values.reduce(0, +))
+        let hostsUsed = zip(parts, hostIDs).reduce(into: Set<Int32>()) { used, part in
+            used.formUnion(part.0.reader.aggregator.hostsUsed.map { part.1[Int($0)] })
+        }
+        let watermarks = watermarks()
+        var json = JSONWriter()
+        json.beginObject()
+        json.field("from_ts", string: TimeText.seconds(arguments.from))
+        json.field("to_ts", string: TimeText.seconds(arguments.to))
+        json.field("interval_sec", integer: arguments.intervalSeconds)
+        json.field("total_intervals", integer: kept + filtered)
+        json.field("filtered_count", integer: filtered)
+        json.field("schema", string: DatasetFormat.schema)
+        json.generator()
+        json.field("source", string: source.name)
+        json.field("arm", string: arguments.arm?.rawValue ?? "all")
+        json.key("hosts")
+        json.beginArray()
+        for host in hostsUsed.map(hosts.text).sortedByBytes() { json.string(host) }
+        json.endArray()
+        json.key("watermarks")
+        json.raw(watermarks)
+        json.key("filtered")
+        write(removed, to: &json)
+        json.key("intervals")
+        var bytes = json.take()
+        bytes.reserveCapacity(bytes.count + slices.reduce(64) { $0 + $1.text.count })
+        bytes += [0x5b, 0x0a]
+        for slice in slices { bytes += slice.text }
+        if slices.allSatisfy(\.rows.isEmpty) {
+            bytes.removeLast()
+        } else {
+            bytes.removeLast(2)  // The comma and the newline behind the last interval.
+            bytes.append(0x0a)
+        }
+        bytes += Array("]}\n".utf8)
+        let reports = fileReports()
+        return DatasetDocuments(
+            dataset: bytes, rows: slices.flatMap(\.rows), arguments: arguments, keptIntervals: kept, filteredIntervals: filtered,
+            rejectedLines: reports.reduce(0) { $0 + $1.rejected },
+            rejectedByReason: RejectReason.allCases.compactMap { reason in
+                let lines = reports.reduce(0) { $0 + $1.reasons[reason.rawValue] }
+                return lines > 0 ? ("\(reason.name)", lines) : nil
+            },
+            manifestHead: manifestHead(
+                rows: arguments.keepsFiltered ? kept + filtered : kept, watermarks, fills: slices.reduce(0) { $0 + $1.fills },
+                marked: slices.reduce(0) { $0 + $1.markedFills }), manifestTail: manifestTail(reports))
+    }
+
+    private func write(_ removed: [Removal: Int64], to json: inout JSONWriter) {
+        json.beginArray()
+        let order = removed.keys.sorted { ($0.symbol, $0.host, $0.reason.rawValue) < ($1.symbol, $1.host, $1.reason.rawValue) }
+        for removal in order {
+            json.beginObject()
+            json.field("symbol", string: removal.symbol)
+            if arguments.isPerHost { json.field("host", string: removal.host) }
+            json.field("reason", string: removal.reason.name)
+            json.field("intervals", integer: removed[removal] ?? 0)
+            json.endObject()
+        }
+        json.endArray()
+    }
+
+    /// Per host, epoch and feed the seqs of the rows inside the range; `missing` are seqs between them that no row read had.
+    private func watermarks() -> [UInt8] {
+        let lines = streams.filter { $0.value.rows > 0 }.map { (host: hosts.text($0.key.host), key: $0.key, rows: $0.value) }
+        var json = JSONWriter()
+        json.beginArray()
+        for line in lines.sorted(by: {
+            $0.host == $1.host
+                ? ($0.key.epoch, $0.key.feed.rawValue) < ($1.key.epoch, $1.key.feed.rawValue)
+                : $0.host.utf8.lexicographicallyPrecedes($1.host.utf8)
+        }) {
+            json.beginObject()
+            json.field("host", string: line.host)
+            json.key("epoch")
+            json.hex(line.key.epoch)
+            json.field("feed", string: line.key.feed.rawValue)
+            json.field("seq", integer: line.rows.last)
+            json.field("first_seq", integer: line.rows.first)
+            json.field("rows", integer: line.rows.rows)
+            json.field("missing", integer: line.rows.missing)
+            json.field("conflicts", integer: line.rows.conflicts)
+            json.endObject()
+        }
+        json.endArray()
+        return json.take()
+    }
+
+    /// The members between the dataset's digest and the files.
+    private func manifestHead(rows: Int, _ watermarks: [UInt8], fills: Int64, marked: Int64) -> [UInt8] {
+        var json = JSONWriter()
+        json.field("rows", integer: rows)
+        json.field("dataset_schema", string: DatasetFormat.schema)
+        json.generator()
+        json.key("arguments")
+        json.beginObject()
+        json.field("from_ts", string: TimeText.seconds(arguments.from))
+        json.field("to_ts", string: TimeText.seconds(arguments.to))
+        json.field("interval_sec", integer: arguments.intervalSeconds)
+        json.key("symbols")
+        json.beginArray()
+        for symbol in arguments.symbols { json.string(symbol) }
+        json.endArray()
+        json.key("source")
+        if let source = arguments.source { json.string(source.name) } else { json.null() }
+        json.field("arm", string: arguments.arm?.rawValue ?? "all")
+        json.field("max_deadline_miss", fixed: arguments.deadlineMissMax, places: 9)
+        json.field("min_samples_per_interval", integer: arguments.ticksMin)
+        json.field("keep_filtered", boolean: arguments.keepsFiltered)
+        json.field("per_host", boolean: arguments.isPerHost)
+        json.endObject()
+        json.key("watermarks")
+        json.raw(watermarks)
+        json.key("counts")
+        json.beginObject()
+        json.field("rows_used", integer: rowsUsed)
+        json.field("rows_without_identity", integer: parts.reduce(0) { $0 + $1.reader.aggregator.unidentifiedRows })
+        json.field("duplicates", integer: streams.values.reduce(0) { $0 + $1.duplicates })
+        json.field("seq_conflicts", integer: streams.values.reduce(0) { $0 + $1.conflicts })
+        json.field("fills", integer: fills)
+        json.field("fills_without_markout", integer: fills - marked)
+        json.endObject()
+        return json.take()
+    }
 
     private struct FileReport {
         var path: String
         var feed: Feed
-        var host: String?
         var bytes: Int64 = 0
         var rows: Int64 = 0
         var rejected: Int64 = 0
         var reasons = [Int64](repeating: 0, count: RejectReason.allCases.count)
+        var rejects: [(line: Int, reason: RejectReason)] = []
     }
 
-    private struct Reject {
-        var path: String
-        var line: Int
-        var reason: RejectReason
-    }
-
-    package init(_ arguments: DatasetArguments) {
-        self.arguments = arguments
-        aggregator = Aggregator(arguments)
-    }
-
-    /// Begins a file. `path` is relative to the feeds directory and names it in the manifest; `host` is that of its `host=` folder.
-    package mutating func open(path: String, feed: Feed, host: String?) {
-        files.append(FileReport(path: path, feed: feed, host: host))
-        cutter = LineCutter()
-    }
-
-    /// Takes whole lines off the front of `bytes` and returns how many bytes it took; the rest must come again with more behind it.
-    /// `isEnd`: nothing follows in this file. A buffer of twice `RowLimits.lineBytesMax` never gets stuck.
-    package mutating func consume(_ bytes: UnsafeRawBufferPointer, isEnd: Bool) -> Int {
-        var start = 0
-        while let piece = cutter.next(in: bytes, from: &start, isEnd: isEnd) {
-            switch piece {
-            case .line(let line, let number, let isTerminated): take(line, number: number, isTerminated: isTerminated)
-            case .tooLong(let number, let isTerminated): reject(line: number, isTerminated ? .tooLong : .tornTail)
+    /// The pieces' reports, joined by file, by path.
+    private func fileReports() -> [FileReport] {
+        var files: [FileReport] = []
+        var line = 0
+        let pieces = parts.flatMap { $0.reader.reports }.sorted {
+            $0.path == $1.path ? $0.number < $1.number : $0.path.utf8.lexicographicallyPrecedes($1.path.utf8)
+        }
+        for piece in pieces {
+            if files.last?.path != piece.path {
+                files.append(FileReport(path: piece.path, feed: piece.feed))
+                line = 0
             }
+            let current = files.count - 1
+            files[current].bytes += piece.bytes
+            files[current].rows += piece.rows
+            files[current].rejected += piece.rejected
+            for reason in RejectReason.allCases { files[current].reasons[reason.rawValue] += piece.reasons[reason.rawValue] }
+            let room = DatasetFormat.rejectsListedMax - files[current].rejects.count
+            files[current].rejects += piece.rejects.prefix(max(0, room)).map { (line + $0.line, $0.reason) }
+            line += piece.lines
         }
-        files[files.count - 1].bytes += Int64(start)
-        return start
+        return files
     }
 
-    private mutating func take(_ line: UnsafeRawBufferPointer, number: Int, isTerminated: Bool) {
-        let current = files.count - 1
-        if let reason = scanner.scan(line, feed: files[current].feed, isTerminated: isTerminated) { return reject(line: number, reason) }
-        files[current].rows += 1
-        let path = files[current].path
-        aggregator.add(scanner.row, line: line, folderHost: files[current].host, at: "\(path):\(number)")
-    }
-
-    private mutating func reject(line: Int, _ reason: RejectReason) {
-        let current = files.count - 1
-        files[current].rejected += 1
-        files[current].reasons[reason.rawValue] += 1
-        // Lines ascend inside a file, so the first ones are the smallest, whatever the order of the files.
-        if files[current].rejected <= DatasetFormat.rejectsListedMax {
-            rejects.append(Reject(path: files[current].path, line: line, reason: reason))
-        }
-    }
-
-    /// The documents, or why there are none.
-    package mutating func finish() throws(DatasetRefusal) -> DatasetDocuments {
-        try aggregator.finish()
-        var document = DatasetWriter(aggregator)
-        let dataset = document.dataset()
-        files.sort { $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
-        rejects.sort { $0.path == $1.path ? $0.line < $1.line : $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
-        return DatasetDocuments(
-            dataset: dataset, keptIntervals: document.kept, filteredIntervals: document.filtered,
-            rejectedLines: files.reduce(0) { $0 + $1.rejected }, manifestHead: document.manifestHead(), manifestTail: manifestTail(document)
-        )
-    }
-
-    private func manifestTail(_ document: borrowing DatasetWriter) -> [UInt8] {
+    private func manifestTail(_ files: [FileReport]) -> [UInt8] {
         var json = JSONWriter()
         json.key("files")
         json.beginArray()
@@ -126,9 +570,10 @@ package struct DatasetBuild: ~Copyable {
         json.field("listed_max", integer: DatasetFormat.rejectsListedMax)
         json.key("listed")
         json.beginArray()
+        let rejects = files.lazy.flatMap { file in file.rejects.map { (file: file.path, line: $0.line, reason: $0.reason) } }
         for reject in rejects.prefix(DatasetFormat.rejectsListedMax) {
             json.beginObject()
-            json.field("file", string: reject.path)
+            json.field("file", string: reject.file)
             json.field("line", integer: reject.line)
             json.field("reason", string: reject.reason.name)
             json.endObject()
@@ -139,331 +584,35 @@ package struct DatasetBuild: ~Copyable {
     }
 }
 
-/// A finished build.
-package struct DatasetDocuments: Sendable {
-    package let dataset: [UInt8]
-    package let keptIntervals: Int
-    package let filteredIntervals: Int
-    /// Over all files read, whatever the range.
-    package let rejectedLines: Int64
-    fileprivate let manifestHead: [UInt8]
-    fileprivate let manifestTail: [UInt8]
-
-    /// `sha256`: lower-case hex of `dataset`.
-    package func manifest(datasetName: String, sha256: String) -> [UInt8] {
-        var json = JSONWriter()
+extension DatasetRow {
+    fileprivate func json(intervalSeconds: Int64) -> [UInt8] {
+        var json = JSONWriter(reserving: 1024)
         json.beginObject()
-        json.field("schema", string: DatasetFormat.manifestSchema)
-        json.field("dataset", string: datasetName)
-        json.field("sha256", string: sha256)
-        json.field("bytes", integer: dataset.count)
-        json.raw(manifestHead)
-        json.raw(manifestTail)
-        json.endObject()
-        json.newline()
-        return json.take()
-    }
-}
-
-/// Renders an aggregator that is finished.
-private struct DatasetWriter {
-    let aggregator: Aggregator
-    private(set) var kept = 0
-    private(set) var filtered = 0
-    private var removed: [Removal: Int64] = [:]
-
-    private struct Removal: Hashable {
-        var symbol: String
-        var host: String
-        var reason: FilterReason
-    }
-    /// An interval is counted under the first that applies: with too few ticks the miss rate says nothing.
-    private enum FilterReason: Int {
-        case minSamples, deadlineMiss
-        var name: StaticString { self == .minSamples ? "min_samples" : "deadline_miss" }
-    }
-
-    init(_ aggregator: Aggregator) { self.aggregator = aggregator }
-
-    private var arguments: DatasetArguments { aggregator.arguments }
-
-    // MARK: Dataset
-
-    /// The seed's fields first, ours behind them, the intervals last and one a line.
-    mutating func dataset() -> [UInt8] {
-        var rows: [[UInt8]] = []
-        for (key, index) in sortedCells() {
-            let statistics = aggregator.statistics[index]
-            let reasons = filterReasons(statistics)
-            if let first = reasons.first {
-                filtered += 1
-                removed[Removal(symbol: aggregator.symbols.text(key.symbol), host: hostText(key.host) ?? "", reason: first), default: 0] +=
-                    1
-                if !arguments.keepsFiltered { continue }
-            } else {
-                kept += 1
-            }
-            rows.append(interval(key, statistics, reasons))
-        }
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("from_ts", string: TimeText.seconds(arguments.from))
-        json.field("to_ts", string: TimeText.seconds(arguments.to))
-        json.field("interval_sec", integer: arguments.intervalSeconds)
-        json.field("total_intervals", integer: kept + filtered)
-        json.field("filtered_count", integer: filtered)
-        json.field("schema", string: DatasetFormat.schema)
-        json.key("generator")
-        generator(&json)
-        json.field("source", string: aggregator.sourceUsed.name)
-        json.field("arm", string: arguments.arm?.rawValue ?? "all")
-        json.key("hosts")
-        json.beginArray()
-        for host in aggregator.hostsUsed.map(aggregator.hosts.text).sortedByBytes() { json.string(host) }
-        json.endArray()
-        json.key("watermarks")
-        watermarks(&json)
-        json.key("filtered")
-        json.beginArray()
-        let order = removed.keys.sorted { ($0.symbol, $0.host, $0.reason.rawValue) < ($1.symbol, $1.host, $1.reason.rawValue) }
-        for removal in order {
-            json.beginObject()
-            json.field("symbol", string: removal.symbol)
-            if arguments.isPerHost {
-                json.field("host", string: removal.host)
-            }
-            json.field("reason", string: removal.reason.name)
-            json.field("intervals", integer: removed[removal] ?? 0)
-            json.endObject()
-        }
-        json.endArray()
-        json.key("intervals")
-        var bytes = json.take()
-        bytes.append(0x5b)
-        for (index, row) in rows.enumerated() {
-            if index > 0 { bytes.append(0x2c) }
-            bytes.append(0x0a)
-            bytes.append(contentsOf: row)
-        }
-        bytes.append(contentsOf: rows.isEmpty ? Array("]}\n".utf8) : Array("\n]}\n".utf8))
-        return bytes
-    }
-
-    /// By time, then symbol, then host.
-    private func sortedCells() -> [(key: CellKey, index: Int)] {
-        let symbolRank = aggregator.symbols.ranks()
-        let hostRank = aggregator.hosts.ranks()
-        func rank(_ key: CellKey) -> (Int64, Int, Int) {
-            (key.interval, symbolRank[Int(key.symbol)], key.host < 0 ? -1 : hostRank[Int(key.host)])
-        }
-        return aggregator.cells.map { (key: $0.key, index: $0.value) }.sorted { rank($0.key) < rank($1.key) }
-    }
-
-    private func filterReasons(_ statistics: IntervalStatistics) -> [FilterReason] {
-        var reasons: [FilterReason] = []
-        if statistics.tickRows < arguments.ticksMin { reasons.append(.minSamples) }
-        // miss/weight > max, without a division.
-        if statistics.missWeight * 1_000_000_000 > Int128(arguments.deadlineMissMax) * statistics.tickWeight {
-            reasons.append(.deadlineMiss)
-        }
-        return reasons
-    }
-
-    private func interval(_ key: CellKey, _ statistics: IntervalStatistics, _ reasons: [FilterReason]) -> [UInt8] {
-        let milliseconds = arguments.intervalSeconds * 1000
-        let start = key.interval * milliseconds
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("symbol", string: aggregator.symbols.text(key.symbol))
-        if let host = hostText(key.host) {
-            json.field("host", string: host)
-        }
+        json.field("symbol", string: symbol)
+        if let host { json.field("host", string: host) }
         json.field("interval_start", string: TimeText.seconds(start))
-        json.field("interval_end", string: TimeText.seconds(start + milliseconds))
-        json.field("interval_sec", integer: arguments.intervalSeconds)
-        json.key("targets")
-        targets(statistics, &json)
-        json.key("features")
-        features(statistics, &json)
+        json.field("interval_end", string: TimeText.seconds(end))
+        json.field("interval_sec", integer: intervalSeconds)
+        for group in [DatasetColumn.Group.target, .feature] { write(group, to: &json) }
         json.key("sample_count")
         json.beginObject()
-        json.field("fills", integer: statistics.fillRows)
-        json.field("ticks", integer: statistics.tickRows)
-        json.field("markouts", integer: statistics.markedFills)
-        json.field("snapshots", integer: statistics.snapshotRows)
-        json.field("quotes", integer: statistics.quoteRows)
+        for (name, count) in zip(DatasetColumn.counts, counts) { json.field(name, integer: count) }
         json.endObject()
-        json.key("actions")
-        actions(statistics, &json)
-        json.key("flags")
-        json.beginArray()
-        if start < arguments.from || start + milliseconds > arguments.to { json.string("partial") }
-        if statistics.isSeedForm {
-            json.string("basis:ticks")
-            json.string("basis:mid_now")
-        }
-        if statistics.hasConflict { json.string("seq_conflict") }
-        if statistics.markedFills < statistics.fillRows { json.string("markouts_missing") }
-        for reason in reasons {
-            switch reason {
-            case .minSamples: json.string("filtered:min_samples")
-            case .deadlineMiss: json.string("filtered:deadline_miss")
-            }
-        }
-        json.endArray()
+        write(.action, to: &json)
+        json.field("flags", strings: flags)
         json.endObject()
         return json.take()
     }
 
-    private func targets(_ s: IntervalStatistics, _ json: inout JSONWriter) {
+    private func write(_ group: DatasetColumn.Group, to json: inout JSONWriter) {
+        json.key(group.member)
         json.beginObject()
-        json.key("net_bps")
-        json.nano(Ratio.nano(s.netXNotional, 1000, over: s.markedNotional))
-        json.key("slippage_bps")
-        json.nano(Ratio.nano(s.slipXNotional, 1000, over: s.notional))
-        json.key("fill_rate")
-        json.nano(
-            s.isSeedForm
-                ? Ratio.nano(Int128(s.fillRows), 1_000_000_000, over: Int128(s.tickRows))
-                : Ratio.nano(s.filledOrders, 1_000_000_000, over: s.quotes))
-        json.key("taker_share")
-        json.nano(Ratio.nano(Int128(s.takerFills), 1_000_000_000, over: Int128(s.fillRows)))
-        json.endObject()
-    }
-
-    private func features(_ s: IntervalStatistics, _ json: inout JSONWriter) {
-        let ascending = s.tickTotals.sorted { ($0.value, $0.weight) < ($1.value, $1.weight) }
-        let histogram = s.tickHistogram.sorted { $0.key < $1.key }.map { (index: Int($0.key), count: $0.value) }
-        json.beginObject()
-        json.key("latency_p95_ms")
-        json.milliseconds(Quantile.of(ascending: ascending, percent: 95))
-        json.key("cache_hit_ratio")
-        json.nano(Ratio.nano(s.hitWeight, 1_000_000_000, over: s.tickWeight))
-        json.key("cache_age_avg_ms")
-        json.nano(s.cacheAge.mean(places: Places.milliseconds))
-        json.key("deadline_miss_rate")
-        json.nano(Ratio.nano(s.missWeight, 1_000_000_000, over: s.tickWeight))
-        json.key("stale_rate")
-        json.nano(Ratio.nano(s.staleWeight, 1_000_000_000, over: s.tickWeight))
-        json.key("vol_realized")
-        json.nano(s.volRealized.mean(places: Places.bps))
-        json.key("liq_top_depth")
-        json.nano(s.liqTopDepth.mean(places: Places.quantity))
-        json.key("latency_p95")
-        json.milliseconds(LatencyBuckets.quantile(of: histogram, percent: 95))
-        json.key("pnl_dev")
-        json.nano(s.pnlDev.mean(places: Places.bps))
-        json.key("fill_rate")
-        json.nano(Ratio.nano(s.filledOrders, 1_000_000_000, over: s.quotes))
-        json.key("taker_share")
-        json.nano(Ratio.nano(s.snapshotTakerFills, 1_000_000_000, over: s.snapshotFills))
-        json.key("queue_absorb_rate")
-        json.nano(s.queueAbsorbRate.mean(places: Places.quantity))
-        json.key("queue_eta_ms")
-        json.nano(s.queueEta.mean(places: Places.milliseconds))
-        json.key("slippage_bps")
-        // 1e-9 bps * quote currency over 1e-8 quote currency.
-        json.nano(Ratio.nano(s.snapshotSlip, 100_000_000, over: s.snapshotNotional))
-        json.key("adverse_move_bps")
-        json.nano(Ratio.nano(s.snapshotAdverse, 100_000_000, over: s.snapshotMarkoutNotional))
-        json.endObject()
-    }
-
-    /// Means over quote rows, each weighted by how many quotes it was sampled for (its `weight`): what a typical order asked for.
-    private func actions(_ s: IntervalStatistics, _ json: inout JSONWriter) {
-        json.beginObject()
-        json.key("half_spread_bps")
-        json.nano(s.halfSpread.mean(places: Places.bps))
-        json.key("skew_bps")
-        json.nano(s.skew.mean(places: Places.bps))
-        json.key("nudge_bps")
-        json.nano(s.nudge.mean(places: Places.bps))
-        json.key("resting_ms")
-        json.nano(s.resting.mean(places: Places.milliseconds))
-        json.endObject()
-    }
-
-    // MARK: Manifest
-
-    /// The members between the dataset's digest and the files.
-    func manifestHead() -> [UInt8] {
-        var json = JSONWriter()
-        json.field("rows", integer: arguments.keepsFiltered ? kept + filtered : kept)
-        json.field("dataset_schema", string: DatasetFormat.schema)
-        json.key("generator")
-        generator(&json)
-        json.key("arguments")
-        json.beginObject()
-        json.field("from_ts", string: TimeText.seconds(arguments.from))
-        json.field("to_ts", string: TimeText.seconds(arguments.to))
-        json.field("interval_sec", integer: arguments.intervalSeconds)
-        json.key("symbols")
-        json.beginArray()
-        for symbol in arguments.symbols { json.string(symbol) }
-        json.endArray()
-        json.key("source")
-        if let source = arguments.source { json.string(source.name) } else { json.null() }
-        json.field("arm", string: arguments.arm?.rawValue ?? "all")
-        json.field("max_deadline_miss", fixed: arguments.deadlineMissMax, places: 9)
-        json.field("min_samples_per_interval", integer: arguments.ticksMin)
-        json.field("keep_filtered", boolean: arguments.keepsFiltered)
-        json.field("per_host", boolean: arguments.isPerHost)
-        json.endObject()
-        json.key("watermarks")
-        watermarks(&json)
-        json.key("counts")
-        json.beginObject()
-        json.field("rows_used", integer: aggregator.rowsUsed)
-        json.field("rows_without_identity", integer: aggregator.unidentifiedRows)
-        json.field("duplicates", integer: aggregator.streamStates.reduce(0) { $0 + $1.duplicates })
-        json.field("seq_conflicts", integer: aggregator.streamStates.reduce(0) { $0 + $1.conflicts })
-        json.field("fills", integer: aggregator.statistics.reduce(0) { $0 + $1.fillRows })
-        json.field("fills_without_markout", integer: aggregator.statistics.reduce(0) { $0 + $1.fillRows - $1.markedFills })
-        json.endObject()
-        return json.take()
-    }
-
-    /// Per host, epoch and feed the seqs of the rows inside the range; `missing` are seqs between them that no row read had.
-    private func watermarks(_ json: inout JSONWriter) {
-        struct Line {
-            var host: String
-            var epoch: UInt64
-            var feed: Feed
-            var stream: Stream
+        for (column, value) in zip(DatasetColumn.all, values) where column.group == group {
+            json.key(column.name)
+            json.nano(value)
         }
-        let lines = aggregator.streams.map { key, index in
-            Line(host: aggregator.hosts.text(key.host), epoch: key.epoch, feed: key.feed, stream: aggregator.streamStates[index])
-        }
-        json.beginArray()
-        for line in lines.sorted(by: {
-            $0.host == $1.host
-                ? ($0.epoch, $0.feed.rawValue) < ($1.epoch, $1.feed.rawValue) : $0.host.utf8.lexicographicallyPrecedes($1.host.utf8)
-        }) where line.stream.rows > 0 {
-            json.beginObject()
-            json.field("host", string: line.host)
-            json.key("epoch")
-            json.hex(line.epoch)
-            json.field("feed", string: line.feed.rawValue)
-            json.field("seq", integer: line.stream.last)
-            json.field("first_seq", integer: line.stream.first)
-            json.field("rows", integer: line.stream.rows)
-            json.field("missing", integer: line.stream.missing)
-            json.field("conflicts", integer: line.stream.conflicts)
-            json.endObject()
-        }
-        json.endArray()
-    }
-
-    // MARK: Leaves
-
-    private func generator(_ json: inout JSONWriter) {
-        json.beginObject()
-        json.field("name", string: DatasetFormat.generatorName)
-        json.field("version", string: DatasetFormat.generatorVersion)
         json.endObject()
     }
-
-    private func hostText(_ host: Int32) -> String? { host < 0 ? nil : aggregator.hosts.text(host) }
 }
 
 /// The one final division (SPEC 1.2).
@@ -486,7 +635,7 @@ extension WeightedSum {
 }
 
 extension JSONWriter {
-    fileprivate mutating func nano(_ value: Int128?) {
+    mutating func nano(_ value: Int128?) {
         guard let value else { return null() }
         if let short = Int64(exactly: value) { return fixed(short, places: 9) }
         // The whole part of a depth may need more than Int64 leaves beside nine decimals.
@@ -494,24 +643,14 @@ extension JSONWriter {
         part.fixed(Int64(value.magnitude % 1_000_000_000), places: 9)
         raw(Array("\(value < 0 ? "-" : "")\(value.magnitude / 1_000_000_000)".utf8) + part.take().dropFirst())
     }
-    /// Nanoseconds as milliseconds.
-    fileprivate mutating func milliseconds(_ nanoseconds: Int64?) {
-        if let nanoseconds { fixed(nanoseconds, places: 6) } else { null() }
-    }
-}
 
-extension NameTable {
-    /// Id -> place in byte order.
-    fileprivate func ranks() -> [Int] {
-        var ranks = [Int](repeating: 0, count: names.count)
-        for (rank, id) in names.indices.sorted(by: { names[$0].lexicographicallyPrecedes(names[$1]) }).enumerated() { ranks[id] = rank }
-        return ranks
+    fileprivate mutating func generator() {
+        key("generator")
+        beginObject()
+        field("name", string: DatasetFormat.generatorName)
+        field("version", string: DatasetFormat.generatorVersion)
+        endObject()
     }
-}
-
-extension Aggregator {
-    /// The one source of a finished build.
-    var sourceUsed: RowSource { arguments.source ?? sources.first.flatMap(RowSource.init) ?? .unknown }
 }
 
 extension [String] {

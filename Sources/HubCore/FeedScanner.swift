@@ -14,6 +14,18 @@ import Wire
 // - `null` in a required field that is not nullable is `wrong_type`; in an optional field it means unknown.
 
 extension Feed {
+    /// Its place among all cases.
+    var index: Int {
+        switch self {
+        case .fills: 0
+        case .markouts: 1
+        case .events: 2
+        case .snapshots: 3
+        case .quotes: 4
+        case .ticks: 5
+        }
+    }
+
     /// Whether datasets are built from it; events say what happened to the edge, not to the market.
     package var isDatasetInput: Bool { self != .events }
 
@@ -90,6 +102,13 @@ package enum RowSource: Int64, CaseIterable, Sendable {
         case .unknown: "unknown"
         }
     }
+
+    /// What a row's `source` says; nil for a text that no edge writes.
+    static func written(as text: UnsafeRawBufferPointer) -> RowSource? {
+        if text.equals("live") { return .live }
+        if text.equals("sim") { return .sim }
+        return text.equals("replay") ? .replay : nil
+    }
 }
 
 /// The fields a dataset or a comparison of arms reads. Units are those of SPEC 1.2; booleans are 0 and 1; `side` is +1 or -1.
@@ -118,13 +137,15 @@ package struct FeedRow {
     /// Fills: price * qty in 1e-8 quote currency, and slip_bps of SPEC 1.3 in 1e-6 bps.
     package internal(set) var notional: Int64 = 0
     package internal(set) var slip: Int64 = 0
-    var values = [Int64](repeating: 0, count: RowField.allCases.count)
+    var values = [47 of Int64](repeating: 0)
     var known: UInt64 = 0
 
     /// Nil when absent or null.
-    package subscript(_ field: RowField) -> Int64? { known & (1 << UInt64(field.rawValue)) != 0 ? values[field.rawValue] : nil }
+    @inline(__always) package subscript(_ field: RowField) -> Int64? {
+        known & (1 &<< UInt64(truncatingIfNeeded: field.rawValue)) != 0 ? values[unchecked: field.rawValue] : nil
+    }
     /// For required fields.
-    package func value(_ field: RowField) -> Int64 { values[field.rawValue] }
+    @inline(__always) package func value(_ field: RowField) -> Int64 { values[unchecked: field.rawValue] }
     /// True for the rows our edge writes, false for the seed's.
     package var isOurs: Bool { self[.v] != nil }
 
@@ -135,12 +156,29 @@ package struct FeedRow {
         armWhy = symbol
         experiment = symbol
         configHash = symbol
-        histogram.removeAll(keepingCapacity: true)
+        if !histogram.isEmpty { histogram.removeAll(keepingCapacity: true) }
         known = 0
     }
-    mutating func set(_ field: RowField, _ value: Int64) {
-        values[field.rawValue] = value
-        known |= 1 << UInt64(field.rawValue)
+    mutating func set(_ field: RowField, _ value: Int64) { set(field.rawValue, value) }
+
+    /// By a field's raw value.
+    @inline(__always) mutating func set(_ field: Int, _ value: Int64) {
+        values[unchecked: field] = value
+        known |= 1 &<< UInt64(truncatingIfNeeded: field)
+    }
+
+    /// 16 lower-case hex digits.
+    static func hexadecimal(_ text: UnsafeRawBufferPointer) -> UInt64? {
+        guard text.count == 16 else { return nil }
+        var value: UInt64 = 0
+        for byte in text {
+            switch byte {
+            case 0x30...0x39: value = value << 4 | UInt64(byte - 0x30)
+            case 0x61...0x66: value = value << 4 | UInt64(byte - 0x57)
+            default: return nil
+            }
+        }
+        return value
     }
 }
 
@@ -155,10 +193,44 @@ package struct FeedScanner: ~Copyable {
     /// Text of the line whose escapes were resolved; freed with the next line.
     private var scratch: [UnsafeMutableRawBufferPointer] = []
     private let tables = Feed.allCases.map(FeedTables.fields)
+    /// The form that rows of `plannedFeed` had lately, learned anew when several in a row are of another.
+    private var plan: RowPlan?
+    private var plannedFeed = Feed.fills
+    private var surprises = 0
+    /// So many lines of another form in a row, and it is learned.
+    package static let surprisesMax = 4
+    /// `scanUsual` loads no byte further behind a line's newline than this.
+    package static let overrun = RowPlan.overrun
 
     package init() {}
     deinit {
+        plan?.deallocate()
         for buffer in scratch { buffer.deallocate() }
+    }
+
+    /// Reads the line at `start` of a text when it is a row of the usual form: the byte behind its newline, and the row is in `row`. Nil says
+    /// nothing about the line: `scan` does, which must then be called.
+    ///
+    /// - Parameter start: at it or behind it there is a newline, and `FeedScanner.overrun` readable bytes behind that.
+    @inline(__always) package mutating func scanUsual(at start: UnsafeRawPointer, feed: Feed) -> UnsafeRawPointer? {
+        guard let plan, plannedFeed == feed, let end = plan.read(start, into: &row) else { return nil }
+        if feed == .fills {
+            problem = nil
+            deriveCosts()
+            guard problem == nil else { return nil }
+        }
+        surprises = 0
+        return end
+    }
+
+    /// After `scan` took a line that `scanUsual` had not.
+    package mutating func learn(from line: UnsafeRawBufferPointer, feed: Feed) {
+        surprises += 1
+        guard plan == nil || plannedFeed != feed || surprises >= Self.surprisesMax else { return }
+        plan?.deallocate()
+        plan = RowPlan(learning: line, feed: feed, fields: tables[feed.index])
+        plannedFeed = feed
+        surprises = 0
     }
 
     /// Nil when `row` holds the line's row. `line` is without its line end; `isTerminated` says whether it had one.
@@ -176,7 +248,7 @@ package struct FeedScanner: ~Copyable {
             var reader = JSONReader(line)
             isObject = try reader.peek() == .object
             if isObject {
-                try readObject(&reader, fields: tables[Feed.allCases.firstIndex(of: feed)!])
+                try readObject(&reader, fields: tables[feed.index])
             } else {
                 try skip(&reader)
             }
@@ -260,7 +332,7 @@ package struct FeedScanner: ~Copyable {
             if case .fixed(let places) = field.kind { value = try probe.fixed(places: places) } else { value = try probe.integer() }
         } catch {
             switch error {
-            case .overflow: note(.nonFinite)
+            case .overflow: note(try isWhole(reader) || !isInteger(field) ? .nonFinite : .wrongType)
             case .wrongType: note(.wrongType)
             case .syntax, .nonFinite, .tooDeep: throw error
             }
@@ -269,6 +341,14 @@ package struct FeedScanner: ~Copyable {
         reader = probe
         guard field.range.contains(value) else { return note(.outOfRange) }
         row.set(field.field, value)
+    }
+
+    private func isInteger(_ field: FieldSpec) -> Bool { if case .integer = field.kind { true } else { false } }
+
+    /// Whether the number that comes next has neither point nor exponent.
+    private func isWhole(_ reader: JSONReader) throws(JSONError) -> Bool {
+        var reader = reader
+        return try !reader.raw().contains { $0 == 0x2e || $0 | 0x20 == 0x65 }
     }
 
     private mutating func readText(_ raw: UnsafeRawBufferPointer, _ kind: FieldSpec.Text, _ field: FieldSpec) {
@@ -286,33 +366,12 @@ package struct FeedScanner: ~Copyable {
         case .arm:
             if text.equals("A") { row.set(.arm, 0) } else if text.equals("B") { row.set(.arm, 1) } else { note(.wrongType) }
         case .source:
-            if text.equals("live") {
-                row.set(.source, RowSource.live.rawValue)
-            } else if text.equals("sim") {
-                row.set(.source, RowSource.sim.rawValue)
-            } else if text.equals("replay") {
-                row.set(.source, RowSource.replay.rawValue)
-            } else {
-                note(.wrongType)
-            }
+            guard let source = RowSource.written(as: text) else { return note(.wrongType) }
+            row.set(.source, source.rawValue)
         case .epoch:
-            guard let epoch = hexadecimal(text) else { return note(.wrongType) }
+            guard let epoch = FeedRow.hexadecimal(text) else { return note(.wrongType) }
             row.set(.epoch, Int64(bitPattern: epoch))
         }
-    }
-
-    /// 16 lower-case hex digits.
-    private func hexadecimal(_ text: UnsafeRawBufferPointer) -> UInt64? {
-        guard text.count == 16 else { return nil }
-        var value: UInt64 = 0
-        for byte in text {
-            switch byte {
-            case 0x30...0x39: value = value << 4 | UInt64(byte - 0x30)
-            case 0x61...0x66: value = value << 4 | UInt64(byte - 0x57)
-            default: return nil
-            }
-        }
-        return value
     }
 
     /// `[[index, count], ...]`; any order, an index may repeat.
@@ -498,7 +557,10 @@ package struct LineCutter {
     /// 1-based number of the line that starts next.
     package private(set) var lineNumber = 1
     /// Inside a line above the limit, whose rest is thrown away.
-    private var isSkipping = false
+    private(set) var isSkipping = false
+
+    /// The next line was read by other means.
+    @inline(__always) mutating func passLine() { lineNumber &+= 1 }
 
     package init() {}
 
@@ -510,9 +572,11 @@ package struct LineCutter {
 
     /// The next line of `bytes` from `start` on, which moves past it. Nil when more bytes are needed (what is left from `start` on must
     /// be handed in again, with more behind it) or, with `isEnd`, when there is nothing left.
-    package mutating func next(in bytes: UnsafeRawBufferPointer, from start: inout Int, isEnd: Bool) -> Piece? {
-        while start < bytes.count {
-            guard let end = newline(in: bytes, from: start) else {
+    ///
+    /// - Parameter limit: lines that begin there or later are left alone.
+    package mutating func next(in bytes: UnsafeRawBufferPointer, from start: inout Int, isEnd: Bool, before limit: Int = .max) -> Piece? {
+        while start < bytes.count, isSkipping || start < limit {
+            guard let end = Self.newline(in: bytes, from: start) else {
                 if isEnd { return finish(bytes, from: &start) }
                 // One byte of grace for the `\r` of the longest line.
                 if isSkipping || bytes.count - start > RowLimits.lineBytesMax + 1 {
@@ -545,8 +609,14 @@ package struct LineCutter {
         return isBlank(line) ? nil : .line(line, number: number, isTerminated: false)
     }
 
-    private func newline(in bytes: UnsafeRawBufferPointer, from start: Int) -> Int? {
+    static func newline(in bytes: UnsafeRawBufferPointer, from start: Int) -> Int? {
         var index = start
+        while bytes.count &- index >= 8 {
+            let word = bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self) ^ 0x0a0a_0a0a_0a0a_0a0a
+            let marks = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080
+            if marks != 0 { return index &+ marks.trailingZeroBitCount &>> 3 }
+            index &+= 8
+        }
         while index < bytes.count {
             if bytes[index] == 0x0a { return index }
             index &+= 1

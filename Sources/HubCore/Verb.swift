@@ -64,7 +64,7 @@ package enum Verb: String, CaseIterable, Sendable {
         case .datasetBuild:
             [
                 "interval_sec", "symbols", "arm", "source", "per_host", "keep_filtered", "max_deadline_miss", "min_samples", "replace",
-                "reason",
+                "forms", "reason",
             ]
         case .reportBuild: ["experiment", "dataset", "reason"]
         case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .datasetPull, .reportList, .reportPull: []

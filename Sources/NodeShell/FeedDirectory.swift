@@ -40,20 +40,30 @@ package enum FeedDirectory {
         _ file: FeedFile, in directory: String, consume: (_ bytes: UnsafeRawBufferPointer, _ isEnd: Bool) -> Int,
         progress: (Int64) -> Void = { _ in }
     ) throws(FileError) {
-        let path = "\(directory)/\(file.path)"
+        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
+        defer { buffer.deallocate() }
+        try read(file.path, in: directory, from: 0, through: buffer, consume: consume, progress: progress) { false }
+    }
+
+    /// The same from an offset on, through a buffer of the caller's (twice the longest line at least), until `isDone` or the file's end.
+    package static func read(
+        _ path: String, in directory: String, from start: Int64, through buffer: UnsafeMutableRawBufferPointer,
+        consume: (_ bytes: UnsafeRawBufferPointer, _ isEnd: Bool) -> Int, progress: (Int64) -> Void = { _ in }, isDone: () -> Bool
+    ) throws(FileError) {
+        let path = "\(directory)/\(path)"
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
         guard descriptor >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is it readable?") }
         defer { close(descriptor) }
-        let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 1 << 20, alignment: 16)
-        defer { buffer.deallocate() }
         var filled = 0
-        while true {
-            let count = Glibc.read(descriptor, buffer.baseAddress! + filled, buffer.count - filled)
+        var offset = start
+        while !isDone() {
+            let count = pread(descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(offset))
             if count < 0 {
                 if errno == EINTR { continue }
                 throw FileError(.read, path, errorNumber: errno, remedy: "is the disk failing?")
             }
             filled += count
+            offset += Int64(count)
             let taken = consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), count == 0)
             if count == 0 { return }
             memmove(buffer.baseAddress!, buffer.baseAddress! + taken, filled - taken)

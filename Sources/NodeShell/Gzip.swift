@@ -1,7 +1,7 @@
 import CZlib
 
 /// A whole body, compressed for one answer.
-enum Gzip {
+package enum Gzip {
     /// What an `Accept-Encoding` header says: gzip is named with a weight above 0.
     static func isAccepted(_ header: String) -> Bool {
         header.split(separator: ",").contains { range in
@@ -11,7 +11,7 @@ enum Gzip {
     }
 
     /// Nil when zlib has no memory. Fast rather than small: metrics shrink to a tenth at the lowest level already.
-    static func compress(_ bytes: [UInt8]) -> [UInt8]? {
+    package static func compress(_ bytes: [UInt8]) -> [UInt8]? {
         var stream = z_stream()
         guard cz_deflate_init_gzip(&stream, 1) == Z_OK else { return nil }
         defer { deflateEnd(&stream) }

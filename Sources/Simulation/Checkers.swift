@@ -135,13 +135,10 @@ extension World {
         let from: Int64 = 1_735_603_200_000
         var arguments = DatasetArguments(from: from, to: from + 60 * 86_400_000, intervalSeconds: 3600)
         (arguments.keepsFiltered, arguments.isPerHost) = (true, true)
-        var build = DatasetBuild(arguments)
-        for file in files {
-            guard let parsed = FeedPart.parse(file.path) else { continue }
-            build.open(path: file.path, feed: parsed.feed, host: file.host)
-            _ = file.bytes.withUnsafeBytes { build.consume($0, isEnd: true) }
+        let inputs = files.compactMap { file in
+            FeedPart.parse(file.path).map { (path: file.path, feed: $0.feed, host: String?.some(file.host), bytes: file.bytes) }
         }
-        do throws(DatasetRefusal) { return try build.finish().dataset } catch { return nil }
+        do throws(DatasetRefusal) { return try DatasetBuild.documents(arguments, of: inputs).dataset } catch { return nil }
     }
 
     /// Law 1: every row durable at the edge, or ever acknowledged, is in the hub; no other is; the open copy is the edge's bytes from its base.

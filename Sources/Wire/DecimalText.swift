@@ -288,8 +288,8 @@ public struct DigitWord {
 
     @inlinable @inline(__always) public init(_ text: UInt64) { value = text ^ 0x3030_3030_3030_3030 }
 
-    /// The highest bit of each character that is not a digit.
-    @inlinable @inline(__always) static func marks(_ value: UInt64) -> UInt64 {
+    /// The highest bit of each character that is not a digit. `value`: characters exclusive-or "0".
+    @inlinable @inline(__always) public static func marks(_ value: UInt64) -> UInt64 {
         ((value & 0x7f7f_7f7f_7f7f_7f7f) &+ 0x7676_7676_7676_7676 | value) & 0x8080_8080_8080_8080
     }
 
@@ -329,7 +329,7 @@ public struct DigitWord {
     }
 
     /// The number of eight digits, the first one in the lowest byte.
-    @inlinable @inline(__always) static func eight(_ digits: UInt64) -> UInt64 {
+    @inlinable @inline(__always) public static func eight(_ digits: UInt64) -> UInt64 {
         let pairs = digits &* 10 &+ digits &>> 8
         let even = (pairs & 0x0000_00ff_0000_00ff) &* 0x000f_4240_0000_0064
         let odd = (pairs &>> 16 & 0x0000_00ff_0000_00ff) &* 0x0000_2710_0000_0001

@@ -1,7 +1,9 @@
 import CalibModel
+import DatasetFiles
 import Glibc
 import HubCore
 import NodeShell
+import Synchronization
 import Wire
 
 /// Datasets and reports: built, listed and read on a thread of their own, so that links and commands never wait for them.
@@ -38,6 +40,7 @@ final class Documents: @unchecked Sendable {
         try AtomicFile.makeDirectory(artifacts + "/reports")
         let worker = worker
         thread = try OwnerThread(name: "hub-documents") { [unowned self] in
+            ThreadTeam.yieldToOthers()
             while let jobs = worker.take() {
                 for job in jobs {
                     let begun = SystemClock.monotonic()
@@ -94,33 +97,36 @@ final class Documents: @unchecked Sendable {
     private func buildDataset(_ job: Job) throws -> JSONValue {
         let arguments = try DatasetArguments(request: job.arguments)
         let replaces = try Verb.flag(job.arguments["replace"])
-        let files = try FeedDirectory.find(
-            in: feeds, from: arguments.from, to: arguments.to + DatasetArguments.markoutGrace, parse: Feed.parse)
-        guard !files.isEmpty else { throw Refusal("no_feeds", "the hub holds no feed files of these days", exit: 1) }
-        var build = DatasetBuild(arguments)
-        var meter = Meter(job, files)
-        for file in files {
-            build.open(path: file.path, feed: file.feed, host: file.host)
-            try FeedDirectory.read(file, in: feeds, consume: { build.consume($0, isEnd: $1) }, progress: { meter.add($0) })
+        var forms: Set<DatasetFolder.Form> = []
+        for name in Verb.names(job.arguments["forms"]) {
+            guard let form = DatasetFolder.Form(rawValue: name) else {
+                throw Refusal("usage", "form '\(name.prefix(64))' is not known", exit: 64)
+            }
+            forms.insert(form)
         }
-        let documents = try build.finish()
-        let stem = DatasetFormat.stem(from: arguments.from, to: arguments.to)
-        let sha256 = Digest.sha256(documents.dataset)
-        let status = try AtomicFile.place(documents.dataset, at: "\(datasets)/\(stem).json", replaces: replaces)
-        guard status != .refused else {
-            throw Refusal("exists", "dataset '\(stem).json' exists and has other bytes; --replace overwrites it", exit: 1)
+        // One thread, of the lowest priority: the links and the committer go first.
+        let reading = DatasetReading(directory: feeds, threads: 1, progress: Meter(job).tell)
+        let documents: DatasetDocuments
+        do throws(DatasetReading.Failure) { documents = try reading.build(arguments) } catch {
+            switch error {
+            case .noFiles: throw Refusal("no_feeds", "the hub holds no feed files of these days", exit: 1)
+            case .file(let error): throw error
+            case .refused(let refusal): throw refusal
+            }
         }
-        // The manifest follows its dataset; a build that stopped in between is completed by the next one.
-        let manifest = documents.manifest(datasetName: "\(stem).json", sha256: sha256)
-        _ = try AtomicFile.place(manifest, at: "\(datasets)/\(stem).manifest.json", replaces: true)
+        let saved = try DatasetFolder(path: datasets).save(documents, forms: forms, replaces: replaces)
+        guard saved.status != .refused else {
+            throw Refusal("exists", "dataset '\(saved.name)' exists and has other bytes; --replace overwrites it", exit: 1)
+        }
         return try Self.object { json in
-            json.field("name", string: "\(stem).json")
-            json.field("sha256", string: sha256)
-            json.field("status", string: status.rawValue)
+            json.field("name", string: saved.name)
+            json.field("names", strings: saved.names)
+            json.field("sha256", string: saved.sha256)
+            json.field("status", string: saved.status.rawValue)
             json.field("kept_intervals", integer: documents.keptIntervals)
             json.field("filtered_intervals", integer: documents.filteredIntervals)
             json.field("rejected_lines", integer: documents.rejectedLines)
-            json.field("manifest", string: "\(stem).manifest.json")
+            json.field("manifest", string: saved.manifest)
         }
     }
 
@@ -135,10 +141,17 @@ final class Documents: @unchecked Sendable {
                 Feed.parse(fileName: name).flatMap { $0.feed == .snapshots ? $0 : nil }
             }
             var build = ABReportBuild(run)
-            var meter = Meter(job, files)
+            let meter = Meter(job)
+            let total = files.reduce(0) { $0 + $1.byteCount }
+            var done: Int64 = 0
             for file in files {
                 build.open(feed: file.feed, host: file.host)
-                try FeedDirectory.read(file, in: feeds, consume: { build.consume($0, isEnd: $1) }, progress: { meter.add($0) })
+                try FeedDirectory.read(
+                    file, in: feeds, consume: { build.consume($0, isEnd: $1) },
+                    progress: { bytes in
+                        done += bytes
+                        meter.tell(done, of: total)
+                    })
             }
             do {
                 let report = try build.finish()
@@ -152,7 +165,8 @@ final class Documents: @unchecked Sendable {
             let stem = String(name.dropLast(5))
             do {
                 let report = try bytes.withUnsafeBytes { raw throws(Summary.Failure) in try Summary.markdown(of: raw, stem: stem) }
-                made = [("calib_summary_\(stem).md", report)]
+                let page = try bytes.withUnsafeBytes { raw throws(Summary.Failure) in try Summary.html(of: raw, stem: stem) }
+                made = [("calib_summary_\(stem).md", report), ("calib_summary_\(stem).html", page)]
             } catch { throw Refusal("no_dataset", "'\(name)' is no dataset", exit: 2) }
         case (nil, nil), (_?, _?): throw Refusal("usage", "a report is about either an experiment or a dataset", exit: 64)
         }
@@ -187,7 +201,8 @@ final class Documents: @unchecked Sendable {
     }
 
     private func pull(_ given: String, from directory: String, suffix: String) throws -> Outcome {
-        let name = given.hasSuffix(".json") || given.hasSuffix(".md") ? given : given + suffix
+        let hasSuffix = [".json", ".md", ".parquet", ".csv", ".html"].contains { given.hasSuffix($0) }
+        let name = hasSuffix ? given : given + suffix
         let bytes = try read(name, from: directory)
         return .document(
             bytes: bytes,
@@ -221,23 +236,16 @@ final class Documents: @unchecked Sendable {
         return try JSONValue.parse(json.take())
     }
 
-    /// Tells of each whole percent.
-    private struct Meter {
+    /// Tells of each whole percent. Of several threads, whichever is there first.
+    private final class Meter: Sendable {
         private let report: @Sendable (Int64, Int64, String) -> Void
-        private let total: Int64
-        private var done: Int64 = 0
-        private var told: Int64 = -1
+        private let told = Atomic<Int64>(-1)
 
-        init(_ job: Job, _ files: [FeedFile]) {
-            report = job.progress
-            total = max(1, files.reduce(0) { $0 + $1.byteCount })
-        }
+        init(_ job: Job) { report = job.progress }
 
-        mutating func add(_ bytes: Int64) {
-            done += bytes
-            let percent = min(100, done * 100 / total)
-            guard percent != told else { return }
-            told = percent
+        @Sendable func tell(_ done: Int64, of total: Int64) {
+            let percent = min(100, done * 100 / max(1, total))
+            guard told.exchange(percent, ordering: .relaxed) != percent else { return }
             report(done, max(total, done), "reading feeds")
         }
     }

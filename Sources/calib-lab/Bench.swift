@@ -8,8 +8,8 @@ import Wire
 /// `calib-lab bench`: how fast.
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measures the edge on recorded frames in memory, and a real hub under load.",
-        subcommands: [Edge.self, Soak.self, JSON.self, Profile.self, Ingest.self, Fleet.self])
+        abstract: "Measures the edge on recorded frames in memory, a real hub under load, and the building of datasets.",
+        subcommands: [Edge.self, Soak.self, JSON.self, Profile.self, Ingest.self, Fleet.self, Aggregate.self])
 
     struct Input: ParsableArguments {
         @Option(

@@ -6,12 +6,13 @@ import Wire
 /// `calib-lab fuzz`: damaged input to everything that reads a venue or a peer.
 struct Fuzz: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Gives the readers of venue data and the link's sessions damaged input, from a seed.",
+        abstract: "Gives the readers of venue data and feeds, and the link's sessions, damaged input, from a seed.",
         discussion: """
             Targets: decimal (numbers, against arithmetic digit by digit), json (the reader, against a recognizer of RFC 8259), binance (the fast \
             reader against the one of any form, and members in any order), bybit (members in any order), node (a whole node: each frame counted, a \
             refused one changes no book), message (lines of the link, written and read again), session (a hub with an edge and an edge with a hub, \
-            messages in any order with any values). The inputs are shared out evenly. The same seed and number give the same inputs.
+            messages in any order with any values), row (lines of feeds, against a slow reader of the written rules). The inputs are shared out \
+            evenly. The same seed and number give the same inputs.
 
             A disagreement is printed with its input. A trap ends the process with a signal; the newest line on stderr names the target and the seed \
             of the chunk it was in.

@@ -79,8 +79,7 @@ final class FeedKeeper: @unchecked Sendable {
     // MARK: The keeper's thread
 
     func run() {
-        // Of this thread alone, on Linux. Without it things work as well.
-        _ = setpriority(__priority_which_t(PRIO_PROCESS.rawValue), 0, 19)
+        ThreadTeam.yieldToOthers()
         var isLast = false
         while !isLast {
             isLast = isStopping.load(ordering: .acquiring)

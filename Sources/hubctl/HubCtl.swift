@@ -11,8 +11,7 @@ import ArgumentParser
         version: "0.1.0",
         subcommands: [
             HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, ParametersCommand.self, DatasetCommand.self,
-            ReportCommand.self,
-            PerfGateCommand.self,
+            ReportCommand.self, ReadinessCommand.self, DoctorCommand.self, PerfGateCommand.self,
         ])
 }
 

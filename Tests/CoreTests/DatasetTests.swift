@@ -15,25 +15,43 @@ struct MemoryFile {
     var bytes: [UInt8] { Array((lines.map { $0 + ending }.joined() + tail).utf8) }
 }
 
-/// Builds as the shell does, in chunks.
-func buildDataset(_ files: [MemoryFile], _ arguments: DatasetArguments, chunk: Int = 1 << 20) throws -> DatasetDocuments {
-    var build = DatasetBuild(arguments)
-    for file in files {
-        build.open(path: file.path, feed: file.feed, host: file.host)
-        let bytes = file.bytes
-        var pending: [UInt8] = []
+/// Builds as the shell does: pieces shared out among `parts`, read in chunks.
+func buildDataset(_ files: [MemoryFile], _ arguments: DatasetArguments, chunk: Int = 1 << 20, parts count: Int = 1, piece: Int? = nil)
+    throws
+    -> DatasetDocuments
+{
+    func read(isExact: Bool) -> DatasetBuild {
+        let parts = (0..<(isExact ? 1 : count)).map { _ in DatasetPart(arguments, isExact: isExact) }
         var next = 0
-        var isEnd = false
-        while !isEnd {
-            let piece = bytes[next..<min(bytes.count, next + chunk)]
-            next += piece.count
-            isEnd = piece.isEmpty
-            pending += piece
-            let taken = pending.withUnsafeBytes { build.consume($0, isEnd: isEnd) }
+        for file in files {
+            let bytes = file.bytes
+            let length = piece ?? max(1, bytes.count)
+            let number = max(1, (bytes.count + length - 1) / length)
+            for index in 0..<number {
+                let to = index == number - 1 ? Int64.max : Int64((index + 1) * length)
+                let piece = FeedPiece(
+                    path: file.path, feed: file.feed, host: file.host, number: index, from: Int64(index * length), to: to)
+                read(piece, of: bytes, into: parts[next % parts.count])
+                next += 1
+            }
+        }
+        return DatasetBuild(arguments, parts: parts)
+    }
+    func read(_ piece: FeedPiece, of bytes: [UInt8], into part: DatasetPart) {
+        part.begin(piece)
+        var pending: [UInt8] = []
+        var next = Int(piece.readFrom)
+        while !part.isDone {
+            let more = bytes[next..<min(bytes.count, next + chunk)]
+            next += more.count
+            pending += more
+            let taken = pending.withUnsafeBytes { part.consume($0, isEnd: more.isEmpty) }
             pending.removeFirst(taken)
         }
     }
-    return try build.finish()
+    var build = read(isExact: false)
+    if build.needsExactParts { build = read(isExact: true) }
+    return try build.finish { count, body in for number in 0..<count { body(number) } }
 }
 
 /// The parts of a dataset the tests look at; decimals stay decimals. Named like the JSON, so that no coding keys stand between.
@@ -310,9 +328,30 @@ struct FeedWorld {
         for round in 0..<4 {
             world.files.shuffle(using: &random)
             for index in world.files.indices where round > 1 { world.files[index].lines.shuffle(using: &random) }
-            let again = try buildDataset(world.files, Self.arguments, chunk: [64, 4096, 70_001, 1 << 20][round])
+            let again = try buildDataset(
+                world.files, Self.arguments, chunk: [64, 4096, 70_001, 1 << 20][round], parts: round + 1,
+                piece: [nil, 5000, 20_000, 100][round])
             #expect(again.dataset == first.dataset)
             if round < 2 { #expect(again.manifest(datasetName: "d", sha256: "s") == first.manifest(datasetName: "d", sha256: "s")) }
+        }
+    }
+
+    /// However the bytes are shared out, the documents are the same: with every identity once, so that several parts may stand.
+    @Test(arguments: 1...4) func documentsAreTheSame_whateverThePiecesAndParts(seed: UInt64) throws {
+        var files = FeedWorld(seed: seed).files
+        var seen: Set<String> = []
+        for index in files.indices {
+            let (feed, host) = (files[index].feed, files[index].host ?? "")
+            files[index].lines.removeAll { line in
+                guard let seq = line.firstRange(of: "\"seq\":") else { return false }
+                return !seen.insert("\(feed) \(host) \(line[seq.lowerBound...])").inserted
+            }
+        }
+        let whole = try buildDataset(files, Self.arguments)
+        for (parts, piece, chunk) in [(1, 9_000, 1 << 20), (3, 1_000, 1 << 20), (2, 40_000, 5_000), (4, 77_777, 70_001)] {
+            let pieces = try buildDataset(files, Self.arguments, chunk: chunk, parts: parts, piece: piece)
+            #expect(pieces.dataset == whole.dataset)
+            #expect(pieces.manifest(datasetName: "d", sha256: "s") == whole.manifest(datasetName: "d", sha256: "s"))
         }
     }
 

@@ -20,7 +20,7 @@ package struct Summary {
     private static let seedFeeds: [Feed] = [.fills, .ticks]
 
     /// Units of the columns; `proto-json/dataset.schema.json` defines each.
-    private static let units: [String: String] = [
+    static let units: [String: String] = [
         "net_bps": "bps", "slippage_bps": "bps", "fill_rate": "ratio", "taker_share": "ratio", "latency_p95_ms": "ms",
         "cache_hit_ratio": "ratio", "cache_age_avg_ms": "ms", "deadline_miss_rate": "ratio", "stale_rate": "ratio",
         "vol_realized": "bps per sqrt s", "liq_top_depth": "base asset", "latency_p95": "ms", "pnl_dev": "bps",
@@ -28,7 +28,7 @@ package struct Summary {
     ]
 
     /// What each flag says of its interval.
-    private static let meanings: [String: String] = [
+    static let meanings: [String: String] = [
         "partial": "the range cuts the interval: it holds less than its length",
         "basis:ticks": "seed form: fill_rate is fills per tick row, as quotes are not recorded",
         "basis:mid_now": "seed form: net_bps is measured against the mid at the fill, as markouts are not recorded",
@@ -39,12 +39,12 @@ package struct Summary {
     ]
 
     /// One numeric column over the intervals that were kept.
-    private struct Column {
+    struct Column {
         var name: String
         var values: [Int64] = []
         var nulls = 0
     }
-    private struct Stream {
+    struct Stream {
         var host = ""
         var feed = ""
         var rows: Int64 = 0
@@ -52,15 +52,15 @@ package struct Summary {
         var conflicts: Int64 = 0
     }
 
-    private var scalars: [String: String] = [:]
-    private var hosts: [String] = []
-    private var streams: [Stream] = []
-    private var removals: [(symbol: String, host: String, reason: String, intervals: Int64)] = []
-    private var intervalsBySymbol: [String: Int] = [:]
-    private var targets: [Column] = []
-    private var features: [Column] = []
-    private var flags: [String: Int] = [:]
-    private var kept = 0
+    private(set) var scalars: [String: String] = [:]
+    private(set) var hosts: [String] = []
+    private(set) var streams: [Stream] = []
+    private(set) var removals: [(symbol: String, host: String, reason: String, intervals: Int64)] = []
+    private(set) var intervalsBySymbol: [String: Int] = [:]
+    private(set) var targets: [Column] = []
+    private(set) var features: [Column] = []
+    private(set) var flags: [String: Int] = [:]
+    private(set) var kept = 0
     private var listed = 0
     /// Rows of each feed over all intervals listed, by the name in `sample_count`.
     private var samples: [String: Int64] = [:]
@@ -68,13 +68,17 @@ package struct Summary {
 
     /// `stem`: the dataset's file name without `.json`. Fails on text that is no dataset, never traps.
     package static func markdown(of dataset: UnsafeRawBufferPointer, stem: String) throws(Failure) -> [UInt8] {
+        Array(try read(dataset).text(stem: stem).utf8)
+    }
+
+    static func read(_ dataset: UnsafeRawBufferPointer) throws(Failure) -> Summary {
         var summary = Summary()
         do throws(JSONError) { try summary.read(dataset) } catch { throw .json(error) }
         for name in ["from_ts", "to_ts", "interval_sec", "total_intervals", "filtered_count"] where summary.scalars[name] == nil {
             throw .missing(name)
         }
         guard summary.hasIntervals else { throw .missing("intervals") }
-        return Array(summary.text(stem: stem).utf8)
+        return summary
     }
 
     // MARK: Reading
@@ -280,7 +284,7 @@ package struct Summary {
         lines.append("")
     }
 
-    private static let nothingKept = "No interval was kept."
+    static let nothingKept = "No interval was kept."
 
     private func quality(_ lines: inout [String]) {
         lines.append("## Data quality")
@@ -361,12 +365,12 @@ package struct Summary {
 
     // MARK: Numbers
 
-    private static func mean(_ values: [Int64]) -> Int64? {
+    static func mean(_ values: [Int64]) -> Int64? {
         FixedPoint.divide(values.reduce(Int128(0)) { $0 + Int128($1) }, by: Int128(values.count))
     }
 
     /// Sample standard deviation; nil for fewer than two values.
-    private static func deviation(_ values: [Int64]) -> Int64? {
+    static func deviation(_ values: [Int64]) -> Int64? {
         guard values.count > 1, let center = mean(values) else { return nil }
         var squares = 0.0
         for value in values {
@@ -376,14 +380,14 @@ package struct Summary {
         return FixedPoint.fixed((squares / Double(values.count - 1)).squareRoot(), scale: 1)
     }
 
-    private static func number(_ value: Int64?) -> String {
+    static func number(_ value: Int64?) -> String {
         guard let value else { return "-" }
         var json = JSONWriter()
         json.fixed(value, places: places)
         return String(decoding: json.take(), as: UTF8.self)
     }
 
-    private static func percent(_ part: Int, of whole: Int) -> String {
+    static func percent(_ part: Int, of whole: Int) -> String {
         guard whole > 0 else { return "-" }
         let tenths = FixedPoint.divide(Int128(part) * 1000, by: Int128(whole)) ?? 0
         return "\(tenths / 10).\(tenths % 10) %"

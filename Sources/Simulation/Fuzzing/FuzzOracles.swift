@@ -2,18 +2,22 @@ import CalibModel
 
 /// Whether bytes are one JSON text, by the grammar of RFC 8259 alone; nothing is read out of it. Bytes above 0x7f are taken as they are.
 enum JSONRecognizer {
-    static func accepts(_ text: [UInt8], depthMax: Int) -> Bool {
-        var scan = Scan(text: text, depthMax: depthMax)
+    /// - Parameter allowingNonFinite: `NaN`, `Infinity` and `-Infinity` are numbers, too.
+    static func accepts(_ text: [UInt8], depthMax: Int, allowingNonFinite: Bool = false) -> Bool {
+        var scan = Scan(text: text, depthMax: depthMax, allowsNonFinite: allowingNonFinite)
         return scan.value() && scan.atEnd()
     }
 
     private struct Scan {
         let text: [UInt8]
         let depthMax: Int
+        let allowsNonFinite: Bool
         var place = 0
         var depth = 0
 
-        init(text: [UInt8], depthMax: Int) { (self.text, self.depthMax) = (text, depthMax) }
+        init(text: [UInt8], depthMax: Int, allowsNonFinite: Bool) {
+            (self.text, self.depthMax, self.allowsNonFinite) = (text, depthMax, allowsNonFinite)
+        }
 
         var next: UInt8? { place < text.count ? text[place] : nil }
 
@@ -106,7 +110,9 @@ enum JSONRecognizer {
         }
 
         mutating func number() -> Bool {
+            if allowsNonFinite, next == UInt8(ascii: "N") { return word("NaN") }
             _ = take("-")
+            if allowsNonFinite, next == UInt8(ascii: "I") { return word("Infinity") }
             if !take("0"), !digits() { return false }
             if take("."), !digits() { return false }
             if take("e") || take("E") {

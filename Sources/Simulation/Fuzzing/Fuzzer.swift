@@ -19,6 +19,8 @@ package enum FuzzTarget: String, CaseIterable, Sendable {
     /// A hub's session with an edge, and an edge's with a hub, each given messages in any order with any values: the hub stores nothing it should
     /// not and acknowledges nothing too early, the edge ships nothing that is not durable.
     case session
+    /// Lines of feeds: the strict reader and the one that knows a row's form, against a slow one that has the rules and nothing else.
+    case row
 }
 
 /// What came of the inputs. Nothing but a trap or a disagreement is a failure: damaged input is meant to be refused.
@@ -78,6 +80,10 @@ package struct Fuzzer: ~Copyable {
             tally.add(try FuzzedSession.run(inputs: inputs, &random))
             return
         }
+        if target == .row {
+            tally.add(try FuzzedRow.run(inputs: inputs, &random))
+            return
+        }
         for _ in 0..<inputs {
             switch target {
             case .decimal: try decimal()
@@ -85,7 +91,7 @@ package struct Fuzzer: ~Copyable {
             case .binance: try binanceFrame()
             case .bybit: try bybitFrame()
             case .message: try FuzzedSession.message(&random, &tally)
-            case .node, .session: break
+            case .node, .session, .row: break
             }
         }
     }

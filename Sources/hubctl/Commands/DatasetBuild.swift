@@ -1,5 +1,6 @@
 import ArgumentParser
 import CalibModel
+import DatasetFiles
 import HubCore
 import NodeShell
 import Wire
@@ -11,6 +12,8 @@ extension RowSource: ExpressibleByArgument {
     }
     public static var allValueStrings: [String] { allCases.map(\.name) }
 }
+
+extension DatasetFolder.Form: ExpressibleByArgument {}
 
 enum ArmChoice: String, ExpressibleByArgument, CaseIterable {
     case a = "A"
@@ -53,6 +56,8 @@ struct DatasetBuildCommand: ParsableCommand {
     @Flag(help: "Keep filtered intervals, flagged.") var keepFiltered = false
     @Flag(help: "One row per host instead of hosts merged.") var perHost = false
     @Flag(help: "Replace a dataset of the same name that has other bytes.") var replace = false
+    @Option(help: "Another form to write beside the JSON: parquet or csv; may be given twice.") var form: [DatasetFolder.Form] = []
+    @Option(help: "Threads that read and compute. (default: one for each processor)") var threads: Int?
     @Flag(help: "Read files instead of asking a hub.") var offline = false
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
@@ -76,6 +81,9 @@ struct DatasetBuildCommand: ParsableCommand {
             throw ValidationError("--interval-sec is a multiple of 10 from 10 to 86400")
         }
         guard missMax != nil else { throw ValidationError("--max-deadline-miss is a ratio from 0 to 1, such as 0.05") }
+        if let threads {
+            guard (1...64).contains(threads) else { throw ValidationError("--threads is from 1 to 64") }
+        }
         guard minSamplesPerInterval >= 0 else { throw ValidationError("--min-samples-per-interval is 0 or more") }
     }
 
@@ -90,14 +98,7 @@ struct DatasetBuildCommand: ParsableCommand {
             from: from.milliseconds, to: to.milliseconds, intervalSeconds: intervalSec, symbols: symbols, source: source,
             arm: DatasetArguments.Arm(rawValue: arm.rawValue), deadlineMissMax: missMax, ticksMin: minSamplesPerInterval,
             keepsFiltered: keepFiltered, isPerHost: perHost)
-        do {
-            let documents = try build(arguments)
-            try save(documents, stem: DatasetFormat.stem(from: arguments.from, to: arguments.to))
-        } catch let error as FileError {
-            throw Console.failure(error.description, Exit.failed, output)
-        } catch let refusal as DatasetRefusal {
-            throw explain(refusal)
-        }
+        try save(try build(arguments))
     }
 
     private func buildAtHub(from: Int64, to: Int64) throws {
@@ -105,6 +106,7 @@ struct DatasetBuildCommand: ParsableCommand {
             "from_ms": "\(from)", "to_ms": "\(to)", "interval_sec": "\(intervalSec)", "arm": arm.rawValue,
             "max_deadline_miss": maxDeadlineMiss, "min_samples": "\(minSamplesPerInterval)",
         ]
+        if !form.isEmpty { arguments["forms"] = form.map(\.rawValue).joined(separator: ",") }
         if !symbols.isEmpty { arguments["symbols"] = symbols.joined(separator: ",") }
         arguments["source"] = source?.name
         for (name, isOn) in [("per_host", perHost), ("keep_filtered", keepFiltered), ("replace", replace)] where isOn {
@@ -129,81 +131,72 @@ struct DatasetBuildCommand: ParsableCommand {
     }
 
     private func build(_ arguments: DatasetArguments) throws -> DatasetDocuments {
-        let files = try FeedDirectory.find(
-            in: feedsDir, from: arguments.from, to: arguments.to + DatasetArguments.markoutGrace, parse: Feed.parse)
-        if files.isEmpty {
-            throw Console.failure(
-                "no feed files of these days in '\(feedsDir)'",
-                hint: "feeds are named like fills_20250101.jsonl, flat or in host=<host> folders",
-                Exit.failed, output)
+        let meter = Console.meter("reading feeds")
+        defer { Console.meterDone() }
+        let reading = DatasetReading(directory: feedsDir, threads: threads ?? ThreadTeam.processors) {
+            meter($0 >> 20, $1 >> 20, "of \($1 >> 20) MiB")
         }
-        let isShown = Console.isErrorTerminal
-        let total = max(1, files.reduce(0) { $0 + $1.byteCount })
-        var done: Int64 = 0
-        var shown: Int64 = -1
-        var build = DatasetBuild(arguments)
-        func progress(_ count: Int64) {
-            done += count
-            let percent = min(100, done * 100 / total)
-            guard isShown, percent != shown, total > 1 << 24 else { return }
-            shown = percent
-            Console.progress("reading feeds: \(percent) % of \(total >> 20) MiB")
-        }
-        for file in files {
-            build.open(path: file.path, feed: file.feed, host: file.host)
-            try FeedDirectory.read(file, in: feedsDir, consume: { build.consume($0, isEnd: $1) }, progress: progress)
-        }
-        if shown >= 0 { Console.progress("") }
-        return try build.finish()
-    }
-
-    private func save(_ documents: DatasetDocuments, stem: String) throws {
-        let name = "\(stem).json"
-        let path = "\(outputDir)/\(name)"
-        let sha256 = Digest.sha256(documents.dataset)
-        try AtomicFile.makeDirectory(outputDir)
-        var status = "written"
-        if let old = try AtomicFile.read(path) {
-            if old == documents.dataset {
-                status = "unchanged"
-            } else if replace {
-                status = "replaced"
-            } else {
+        do throws(DatasetReading.Failure) { return try reading.build(arguments) } catch {
+            switch error {
+            case .noFiles:
                 throw Console.failure(
-                    "'\(path)' exists and has other bytes",
-                    hint: "the feeds or the options are others than then, or the feeds hold a replay twice; --replace overwrites it",
+                    "no feed files of these days in '\(feedsDir)'",
+                    hint: "feeds are named like fills_20250101.jsonl, flat or in host=<host> folders",
                     Exit.failed, output)
+            case .file(let error): throw Console.failure(error.description, Exit.failed, output)
+            case .refused(let refusal): throw explain(refusal)
             }
         }
-        if status != "unchanged" { try AtomicFile.write(documents.dataset, to: path) }
-        // The manifest follows its dataset; a build that stopped in between is completed by the next one.
-        let manifest = documents.manifest(datasetName: name, sha256: sha256)
-        let manifestPath = "\(outputDir)/\(stem).manifest.json"
-        if try AtomicFile.read(manifestPath) != manifest { try AtomicFile.write(manifest, to: manifestPath) }
-        if documents.keptIntervals == 0 { Console.note("note: every interval was filtered; see --keep-filtered") }
-        if documents.rejectedLines > 0 { Console.note("note: \(documents.rejectedLines) lines are no rows; the manifest lists them") }
-        report(status, path, manifestPath, sha256, documents)
     }
 
-    private func report(_ status: String, _ path: String, _ manifestPath: String, _ sha256: String, _ documents: DatasetDocuments) {
+    private func save(_ documents: DatasetDocuments) throws {
+        let saved: DatasetFolder.Saved
+        do throws(FileError) {
+            saved = try DatasetFolder(path: outputDir).save(documents, forms: Set(form), replaces: replace)
+        } catch { throw Console.failure(error.description, Exit.failed, output) }
+        guard saved.status != .refused else {
+            throw Console.failure(
+                "'\(outputDir)/\(saved.name)' exists and has other bytes",
+                hint: "the feeds or the options are others than then, or the feeds hold a replay twice; --replace overwrites it",
+                Exit.failed, output)
+        }
+        if documents.keptIntervals == 0 { Console.note("note: every interval was filtered; see --keep-filtered") }
+        if documents.rejectedLines > 0 {
+            let reasons = documents.rejectedByReason.map { "\($0.lines) \($0.reason)" }.joined(separator: ", ")
+            Console.note("warning: \(documents.rejectedLines) lines are no rows (\(reasons)); the manifest lists them")
+        }
+        report(saved, documents)
+    }
+
+    private func report(_ saved: DatasetFolder.Saved, _ documents: DatasetDocuments) {
+        let paths = saved.names.map { "\(outputDir)/\($0)" }
         switch output {
         case .table:
-            let lines = [
-                ("status", status), ("dataset", path), ("manifest", manifestPath), ("sha256", sha256),
-                ("kept", "\(documents.keptIntervals)"),
-                ("filtered", "\(documents.filteredIntervals)"), ("rejected lines", "\(documents.rejectedLines)"),
-            ]
-            Console.fields(lines)
+            Console.fields(
+                [("status", saved.status.rawValue), ("dataset", paths[0])]
+                    + paths[1..<paths.count - 1].map { ("", $0) }
+                    + [
+                        ("manifest", paths[paths.count - 1]), ("sha256", saved.sha256), ("kept", "\(documents.keptIntervals)"),
+                        ("filtered", "\(documents.filteredIntervals)"), ("rejected lines", "\(documents.rejectedLines)"),
+                    ])
         case .json:
             var json = JSONWriter()
             json.beginObject()
-            json.field("status", string: status)
-            json.field("dataset", string: path)
-            json.field("manifest", string: manifestPath)
-            json.field("sha256", string: sha256)
+            json.field("status", string: saved.status.rawValue)
+            json.field("dataset", string: paths[0])
+            json.field("forms", strings: Array(paths[1..<paths.count - 1]))
+            json.field("manifest", string: paths[paths.count - 1])
+            json.field("sha256", string: saved.sha256)
             json.field("kept_intervals", integer: documents.keptIntervals)
             json.field("filtered_intervals", integer: documents.filteredIntervals)
             json.field("rejected_lines", integer: documents.rejectedLines)
+            json.key("rejected")
+            json.beginObject()
+            for (reason, lines) in documents.rejectedByReason {
+                json.key(data: reason)
+                json.integer(lines)
+            }
+            json.endObject()
             json.endObject()
             json.newline()
             Console.data(json.take())

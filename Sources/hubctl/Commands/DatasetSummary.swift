@@ -4,7 +4,8 @@ import NodeShell
 import Wire
 
 struct DatasetSummaryCommand: ParsableCommand {
-    static let configuration = CommandConfiguration(commandName: "summary", abstract: "Writes calib_summary_{dataset}.md about a dataset.")
+    static let configuration = CommandConfiguration(
+        commandName: "summary", abstract: "Writes calib_summary_{dataset}.md and .html about a dataset.")
 
     @Argument(help: "A dataset file (calib_*.json).") var file: String
     @Option(help: "Directory the report is written to, relative to the working directory.") var reportsDir = "artifacts/edge/reports"
@@ -16,15 +17,19 @@ struct DatasetSummaryCommand: ParsableCommand {
             let name = file.split(separator: "/").last.map(String.init) ?? file
             let stem = name.hasSuffix(".json") ? String(name.dropLast(5)) : name
             let report = try bytes.withUnsafeBytes { raw throws(Summary.Failure) in try Summary.markdown(of: raw, stem: stem) }
+            let page = try bytes.withUnsafeBytes { raw throws(Summary.Failure) in try Summary.html(of: raw, stem: stem) }
             try AtomicFile.makeDirectory(reportsDir)
             let path = "\(reportsDir)/calib_summary_\(stem).md"
+            let pagePath = "\(reportsDir)/calib_summary_\(stem).html"
             try AtomicFile.write(report, to: path)
+            try AtomicFile.write(page, to: pagePath)
             switch output {
             case .table: Console.data(Array("\(path)\n".utf8))
             case .json:
                 var json = JSONWriter()
                 json.beginObject()
                 json.field("report", string: path)
+                json.field("page", string: pagePath)
                 json.endObject()
                 json.newline()
                 Console.data(json.take())

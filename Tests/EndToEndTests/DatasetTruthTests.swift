@@ -1,0 +1,129 @@
+import Foundation
+import TestSupport
+import Testing
+
+/// Feeds from a seed, built by the real `hubctl`, and what programs that share nothing with it make of the same feeds.
+@Suite struct DatasetTruthTests {
+    /// Builds from `feeds` in a folder of its own and hands both to `body`.
+    private static func withFeeds(_ arguments: [String], _ body: (_ root: String) throws -> Void) throws {
+        let root = try Binaries.temporaryDirectory()
+        defer { try? FileManager.default.removeItem(atPath: root) }
+        let made = try Binaries.run("calib-lab", ["gen", "feeds", "--output", "feeds"] + arguments, in: root, deadline: 120)
+        #expect(made.status == 0, "\(made.standardError)")
+        try body(root)
+    }
+
+    private static func build(_ root: String, to: String = "2025-01-02T00:00:00Z", _ more: [String] = []) throws -> Binaries.Outcome {
+        try Binaries.run(
+            "hubctl",
+            [
+                "dataset", "build", "--feeds-dir", "feeds", "--output-dir", "datasets", "--from-ts", "2025-01-01T00:00:00Z", "--to-ts", to,
+            ] + more, in: root, deadline: 120)
+    }
+
+    private static let stem = "datasets/calib_20250101_000000_20250102_000000"
+    private static let python = "/usr/bin/python3"
+    private static let others = Repository.path("deploy/bench/aggregate.py")
+
+    /// Values to the last digit and rejects by reason, of the first program's form, clean and with 23 kinds of faults.
+    @Test(arguments: [[], ["--dirty"], ["--dirty", "--spaced"], ["--dirty", "--digits", "15", "--seed", "9"]])
+    func equalsTheReferenceInPython(_ arguments: [String]) throws {
+        try Self.withFeeds(["--seed-form", "--hosts", "2", "--symbols", "2", "--hours", "1"] + arguments) { root in
+            let built = try Self.build(root, ["-o", "json"])
+            #expect(built.status == 0, "\(built.standardError)")
+            #expect(built.standardError.contains("warning: ") == arguments.contains("--dirty"))
+            let reference = try Binaries.run(
+                Self.python, [Self.others, "reference", "feeds", "1735689600000", "1735776000000", "300"], in: root, deadline: 300)
+            #expect(reference.status == 0, "\(reference.standardError)")
+            try Data(reference.standardOutput.utf8).write(to: URL(fileURLWithPath: root + "/reference.json"))
+            let compared = try Binaries.run(
+                Self.python, [Self.others, "diff", Self.stem + ".json", Self.stem + ".manifest.json", "reference.json"], in: root)
+            #expect(compared.status == 0, "\(compared.standardOutput)\(compared.standardError)")
+            #expect(compared.standardOutput.hasPrefix("24 intervals, "))
+            if arguments.contains("--dirty") {
+                let rejects = compared.standardOutput.split(separator: " ").compactMap { Int($0) }
+                #expect(rejects[1] > 30, "\(compared.standardOutput)")
+            }
+        }
+    }
+
+    /// One sha256 of dataset, Parquet and CSV, however many threads read the files; our form, whose rows go to several parts.
+    @Test func threadsLeaveNoTrace() throws {
+        try Self.withFeeds(["--hosts", "2", "--symbols", "6", "--hours", "1", "--dirty"]) { root in
+            var results: Set<String> = []
+            for threads in ["1", "2", "5"] {
+                let built = try Self.build(root, ["--threads", threads, "--form", "parquet", "--form", "csv", "--replace"])
+                #expect(built.status == 0, "\(built.standardError)")
+                let hashes = try Binaries.run(
+                    "/usr/bin/env", ["sha256sum"] + [".json", ".parquet", ".csv", ".manifest.json"].map { Self.stem + $0 }, in: root)
+                results.insert(hashes.standardOutput)
+            }
+            #expect(results.count == 1)
+        }
+    }
+
+    /// A Python with pandas, pyarrow, Polars and DuckDB; `deploy/test --full` makes one.
+    private static let readers = ProcessInfo.processInfo.environment["CALIBRANT_READERS"]
+
+    /// The one-liners of the README, and what they give: every value of the JSON, unknown ones unknown.
+    @Test(
+        .enabled(
+            if: readers != nil,
+            "SKIPPED: no pandas, pyarrow, Polars and DuckDB to read Parquet with; deploy/test --full installs them"))
+    func othersOpenEveryForm_inTheReadmesOneLine() throws {
+        let lines = try String(contentsOfFile: Repository.path("README.md"), encoding: .utf8).split(separator: "\n")
+        let code = lines.filter { $0.hasPrefix("| ") && ($0.contains("(path)") || $0.contains("{path}")) }.compactMap { line in
+            line.split(separator: "`").dropFirst().first.map(String.init)
+        }
+        #expect(code.count == 4)
+        try Self.withFeeds(["--hosts", "2", "--symbols", "3", "--hours", "1"]) { root in
+            let built = try Self.build(root, ["--form", "parquet", "--form", "csv", "--per-host"])
+            #expect(built.status == 0, "\(built.standardError)")
+            let script = """
+                import datetime, json, math, sys
+                import duckdb, pandas as pd, polars as pl, pyarrow.parquet as pq
+                stem, code = sys.argv[1], sys.argv[2:]
+                rows = json.load(open(stem + ".json"))["intervals"]
+                groups = [("targets", "target_"), ("features", "feature_"), ("actions", "action_"), ("sample_count", "count_")]
+                values = nulls = 0
+                def check(name, column, flat):
+                    global values, nulls
+                    for place, row in enumerate(rows):
+                        start = datetime.datetime.fromisoformat(row["interval_start"].replace("Z", "+00:00"))
+                        for group, prefix in groups:
+                            for key, expected in row[group].items():
+                                got = column((prefix if flat else group + ".") + key)[place]
+                                if expected is None:
+                                    assert got is None or math.isnan(got), (name, key, place, got)
+                                    nulls += 1
+                                else:
+                                    assert got == expected, (name, key, place, got, expected)
+                                    values += 1
+                        for key in ("symbol", "host"):
+                            assert column(key)[place] == row[key], (name, key)
+                        if flat:
+                            got = pd.Timestamp(column("interval_start")[place])
+                            got = got.tz_localize("UTC") if got.tzinfo is None else got
+                            assert got == start and column("interval_start_ms")[place] == start.timestamp() * 1000, (name, got, start)
+                            flags = column("flags")[place]
+                            assert ("" if isinstance(flags, float) or flags is None else flags).split() == row["flags"], (name, flags)
+                for text in code:
+                    path = stem + (".json" if "json" in text else ".parquet")
+                    frame = eval(text)
+                    check(text, lambda key: frame[key].to_list() if hasattr(frame[key], "to_list") else list(frame[key]), "json" not in text)
+                table = pq.read_table(stem + ".parquet")
+                check("pyarrow", lambda key: table[key].to_pylist(), True)
+                assert str(table.schema.field("interval_start").type) == "timestamp[ms, tz=UTC]"
+                frame = pd.read_csv(stem + ".csv", parse_dates=["interval_start", "interval_end"])
+                check("csv, pandas", lambda key: frame[key].to_list(), True)
+                other = pl.read_csv(stem + ".csv", infer_schema_length=None)
+                check("csv, polars", lambda key: other[key].to_list(), True)
+                print(len(rows), values, nulls)
+                """
+            let outcome = try Binaries.run(Self.readers!, ["-c", script, Self.stem] + code, in: root, deadline: 300)
+            #expect(outcome.status == 0, "\(outcome.standardError.suffix(900))")
+            let counts = outcome.standardOutput.split(whereSeparator: \.isWhitespace).compactMap { Int($0) }
+            #expect(counts.count == 3 && counts[0] == 72 && counts[1] > 10_000 && counts[2] >= 0)
+        }
+    }
+}
