@@ -9,7 +9,7 @@ import Wire
 // 2. Equal bytes under one identity (host, epoch, feed, seq) count once; different bytes under one identity both count and flag every
 //    interval they fall in. The 64-bit keyed hash of a row's bytes stands for the bytes.
 // 3. Every row read with an identity is noted, also outside the range: gaps and conflicts do not depend on the range's
-//    edge. Nothing else of such a row is kept.
+//    edge. Beside it, such a row is only counted, in the summary of its piece.
 // 4. A fill meets its markout at the end, when both are in.
 
 struct CellKey: Hashable {
@@ -27,18 +27,6 @@ package enum DatasetRefusal: Error, Equatable, Sendable {
     case noRows
 }
 
-/// Where a row stood: a piece of a file, and the line within it.
-struct RowPlace: Comparable {
-    var path: String
-    var piece: Int
-    var line: Int
-
-    static func < (left: RowPlace, right: RowPlace) -> Bool {
-        if left.path != right.path { return left.path.utf8.lexicographicallyPrecedes(right.path.utf8) }
-        return (left.piece, left.line) < (right.piece, right.line)
-    }
-}
-
 /// What one thread gathers.
 struct Aggregator {
     let arguments: DatasetArguments
@@ -46,30 +34,23 @@ struct Aggregator {
     private(set) var hosts = NameTable()
     private(set) var cells: [CellKey: Int32] = [:]
     var statistics: [IntervalStatistics] = []
-    private(set) var streams: [StreamKey: Int] = [:]
-    private(set) var streamRows: [StreamRows] = []
+    /// Of the pieces that were read to their end.
+    private(set) var summaries: [PieceSummary] = []
+    /// Of exact builds: every row's hash, and how many rows of the range came again.
+    private(set) var identities: [StreamKey: (table: IdentityTable, duplicates: Int64)] = [:]
     private(set) var fills: [Fill] = []
     private(set) var markouts: [JoinKey: Markout] = [:]
-    /// Rows that had no identity and so were never de-duplicated.
-    private(set) var unidentifiedRows: Int64 = 0
-    private(set) var rowsUsed: Int64 = 0
-    /// Bit masks by raw value.
-    private var sourceMask: UInt64 = 0
-    /// Hosts that gave a row to the dataset.
-    private(set) var hostsUsed: Set<Int32> = []
-    /// A row of each form inside the range, for the message that refuses both.
-    private(set) var exampleOfOurs: RowPlace?
-    private(set) var exampleOfSeed: RowPlace?
     private let wanted: Set<Int32>
     /// Every row's hash is kept: some seq was seen twice.
     private let isExact: Bool
     private let milliseconds: Int64
     /// The last cell of each symbol, for rows of one file are in order.
     private var recent: [(interval: Int64, host: Int32, cell: Int32)] = []
-    private var lastStream: (key: StreamKey, index: Int)?
-    private var piece = FeedPiece(path: "", feed: .fills, host: nil, number: 0, from: 0, to: 0)
+    /// Of the piece whose rows come in.
+    var tally: PieceTally
     private var folderHost: Int32 = -1
-    private var lastHostUsed: Int32 = -1
+    /// Rows outside the range are tallied, too: in hours of their own.
+    private let talliesAll: Bool
 
     struct JoinKey: Hashable {
         var host: Int32
@@ -110,15 +91,17 @@ struct Aggregator {
         wanted = Set(arguments.symbols.map { symbols.id(of: $0) })
         self.symbols = symbols
         milliseconds = arguments.intervalSeconds * 1000
+        talliesAll = arguments.hasWholeHours
+        tally = PieceTally(FeedPiece(path: "", feed: .fills, host: nil, from: 0, to: 0), hourLength: arguments.hourMilliseconds)
     }
-
-    var sources: Set<Int64> { Set(RowSource.allCases.map(\.rawValue).filter { sourceMask & (1 << UInt64($0)) != 0 }) }
 
     /// Its rows follow; the folder's host stands in for one that a row does not name.
     mutating func open(_ piece: FeedPiece) {
-        self.piece = piece
+        tally = PieceTally(piece, hourLength: arguments.hourMilliseconds)
         folderHost = hosts.id(of: piece.host ?? "local")
     }
+
+    mutating func close() { summaries.append(tally.summary) }
 
     /// Takes one row. `line` is its text without the line end.
     @inline(__always)
@@ -126,41 +109,39 @@ struct Aggregator {
         let isMarkout = row.feed == .markouts
         // A snapshot belongs to where its span began; a markout is read by its own time and joined later.
         let time = row.feed == .snapshots ? row.value(.fromTs) : row.value(.ts)
-        let end = isMarkout ? arguments.to + DatasetArguments.markoutGrace : arguments.to
-        var isInside = time >= arguments.from && time < end
+        let isInRange = time >= arguments.from && time < arguments.to
+        // Counted for this range, or for another one.
+        let isTallied = talliesAll || isInRange
         let isOurs = row.isOurs
-        if isInside, !isMarkout { noteForm(isOurs: isOurs, lineNumber) }
+        tally.move(to: time)
+        if isTallied, !isMarkout { tally.noteForm(isOurs: isOurs, line: lineNumber) }
 
         let symbol = symbols.id(of: row.symbol)
         let host = row.host.isEmpty ? folderHost : hosts.id(of: row.host)
         let source = isOurs ? row[.source] ?? RowSource.unknown.rawValue : RowSource.seed.rawValue
-        if !wanted.isEmpty && !wanted.contains(symbol) { isInside = false }
-        if let wantedArm = arguments.arm, (row[.arm] == 1) != (wantedArm == .b) { isInside = false }
-        if isInside, !isMarkout { sourceMask |= 1 << UInt64(truncatingIfNeeded: source) }
-        if let wantedSource = arguments.source, source != wantedSource.rawValue { isInside = false }
+        var isWanted = wanted.isEmpty || wanted.contains(symbol)
+        if let wantedArm = arguments.arm, (row[.arm] == 1) != (wantedArm == .b) { isWanted = false }
+        if isWanted, isTallied, !isMarkout { tally.note(source: source) }
+        if let wantedSource = arguments.source, source != wantedSource.rawValue { isWanted = false }
 
+        // A markout past `to` is read for its fill's sake.
+        let isInside = isWanted && (isInRange || isMarkout && time >= arguments.from && time < arguments.to + DatasetArguments.markoutGrace)
         var cell = isInside ? IdentityTable.inRange : IdentityTable.outside
         if isInside, !isMarkout { cell = index(of: time, symbol: symbol, host: arguments.isPerHost ? host : -1) }
         var epoch: UInt64?
         if isOurs, !row.host.isEmpty, let value = row[.epoch], let seq = row[.seq] {
             epoch = UInt64(bitPattern: value)
-            let stream = index(of: StreamKey(host: host, epoch: UInt64(bitPattern: value), feed: row.feed))
-            if isExact, !isNew(seq, of: stream, line, cell: cell, isInside: isInside) { return }
-            streamRows[stream].see(seq)
-            // A markout past `to` is read for its fill's sake and leaves no mark on the watermark.
-            if isInside, time < arguments.to { streamRows[stream].count(seq) }
-        } else if isInside {
-            unidentifiedRows += 1
+            let key = StreamKey(host: host, epoch: UInt64(bitPattern: value), feed: row.feed)
+            if isExact, !isNew(seq, of: key, line, cell: cell, isInside: isInside) { return }
+            tally.see(seq, of: key, counts: isWanted && isTallied, fill: isMarkout || row.feed == .fills ? row[.fillID] ?? seq : nil)
+        } else if isWanted, isTallied {
+            tally.countUnidentified()
         }
+        if isWanted, isTallied, !isMarkout { tally.use(host: host) }
         guard isInside else { return }
         if isMarkout {
             if let epoch { addMarkout(row, JoinKey(host: host, epoch: epoch, fillID: row.value(.fillID))) }
             return
-        }
-        rowsUsed &+= 1
-        if host != lastHostUsed {
-            hostsUsed.insert(host)
-            lastHostUsed = host
         }
         let position = Int(truncatingIfNeeded: cell)
         if !isOurs { statistics[position].isSeedForm = true }
@@ -190,12 +171,11 @@ struct Aggregator {
 
     // MARK: Leaves
 
-    private mutating func isNew(_ seq: Int64, of stream: Int, _ line: UnsafeRawBufferPointer, cell: Int32, isInside: Bool) -> Bool {
-        if streamRows[stream].table == nil { streamRows[stream].table = IdentityTable() }
-        switch streamRows[stream].table!.see(seq: seq, hash: IdentityTable.hash(line), cell: cell) {
+    private mutating func isNew(_ seq: Int64, of key: StreamKey, _ line: UnsafeRawBufferPointer, cell: Int32, isInside: Bool) -> Bool {
+        switch identities[key, default: (IdentityTable(), 0)].table.see(seq: seq, hash: IdentityTable.hash(line), cell: cell) {
         case .new: return true
         case .duplicate:
-            if isInside { streamRows[stream].duplicates += 1 }
+            if isInside { identities[key]!.duplicates += 1 }
             return false
         case .conflict(let others):
             for other in others + [cell] where other >= 0 { statistics[Int(other)].hasConflict = true }
@@ -207,13 +187,6 @@ struct Aggregator {
         let new = Markout(mid: row[.mid5s], seq: row.value(.seq))
         if let old = markouts[key], !new.precedes(old) { return }
         markouts[key] = new
-    }
-
-    @inline(__always) private mutating func noteForm(isOurs: Bool, _ lineNumber: Int) {
-        if isOurs ? exampleOfOurs == nil : exampleOfSeed == nil {
-            let place = RowPlace(path: piece.path, piece: piece.number, line: lineNumber)
-            if isOurs { exampleOfOurs = place } else { exampleOfSeed = place }
-        }
     }
 
     @inline(__always) private mutating func index(of time: Int64, symbol: Int32, host: Int32) -> Int32 {
@@ -237,20 +210,6 @@ struct Aggregator {
         }
         while recent.count <= Int(key.symbol) { recent.append((.min / 1_000_000_000, -2, -1)) }
         recent[Int(key.symbol)] = (key.interval, key.host, index)
-        return index
-    }
-
-    private mutating func index(of key: StreamKey) -> Int {
-        if let lastStream, lastStream.key == key { return lastStream.index }
-        let index: Int
-        if let found = streams[key] {
-            index = found
-        } else {
-            index = streamRows.count
-            streams[key] = index
-            streamRows.append(StreamRows())
-        }
-        lastStream = (key, index)
         return index
     }
 }

@@ -126,6 +126,8 @@ package struct DatasetDocuments: Sendable {
     package let rejectedByReason: [(reason: String, lines: Int64)]
     fileprivate let manifestHead: [UInt8]
     fileprivate let manifestTail: [UInt8]
+    /// The hours that were computed, for the next build; none of an exact one.
+    package let hours: [StoredHour]
 
     /// Another form of the same dataset, for the manifest.
     package struct Form: Sendable {
@@ -165,74 +167,239 @@ package struct DatasetDocuments: Sendable {
     }
 }
 
-/// Joins what threads gathered.
+/// Joins what threads gathered, and what an earlier build left.
 package struct DatasetBuild: Sendable {
     private let arguments: DatasetArguments
-    private let parts: [DatasetPart]
+    private var parts: [DatasetPart]
     private var symbols = NameTable()
     private var hosts = NameTable()
     /// Ids of the part -> ids here.
     private var symbolIDs: [[Int32]] = []
     private var hostIDs: [[Int32]] = []
+    /// Of all pieces, those that were read before among them; by path and place, with ids of here.
+    private var pieces: [PieceSummary] = []
     private var streams: [StreamKey: StreamRows] = [:]
+    package private(set) var isExact = false
+    /// Hours that need not be computed.
+    private var stored: [Int64: StoredHour] = [:]
 
-    /// `parts` have read every piece of every file, each piece by one of them.
-    package init(_ arguments: DatasetArguments, parts: [DatasetPart]) {
+    /// `parts` have read every piece of every file, each piece by one of them, but those that are `known`.
+    package init(_ arguments: DatasetArguments, parts: [DatasetPart], known: [StoredPieces] = []) {
         self.arguments = arguments
-        self.parts = parts
+        self.parts = []
+        for file in known {
+            let ids = hosts.ids(of: file.hosts)
+            pieces += file.summaries.map { Self.translated($0, hosts: ids) }
+        }
         for part in parts {
-            symbolIDs.append(symbols.ids(of: part.reader.aggregator.symbols))
-            hostIDs.append(hosts.ids(of: part.reader.aggregator.hosts))
+            add(part)
+            pieces += part.reader.aggregator.summaries.map { Self.translated($0, hosts: hostIDs[hostIDs.count - 1]) }
+        }
+        pieces.sort { $0.path == $1.path ? $0.from < $1.from : $0.path.utf8.lexicographicallyPrecedes($1.path.utf8) }
+        for piece in pieces {
+            for stream in piece.streams { streams[stream.key, default: StreamRows()].add(stream.runs) }
+            for tally in piece.sequences where isInRange(piece.hours[tally.hour].number) {
+                streams[piece.streams[tally.stream].key]?.add(tally)
+            }
         }
         for (part, ids) in zip(parts, hostIDs) {
-            for (key, index) in part.reader.aggregator.streams {
+            for (key, identities) in part.reader.aggregator.identities {
+                isExact = true
                 let key = StreamKey(host: ids[Int(key.host)], epoch: key.epoch, feed: key.feed)
-                let rows = part.reader.aggregator.streamRows[index]
-                if streams[key]?.add(rows) == nil { streams[key] = rows }
+                streams[key]?.duplicates = identities.duplicates
+                streams[key]?.conflicts = identities.table.conflicts
             }
         }
     }
 
+    /// Takes the intervals of a part; its pieces' summaries are known.
+    package mutating func add(_ part: DatasetPart) {
+        parts.append(part)
+        symbolIDs.append(symbols.ids(of: part.reader.aggregator.symbols))
+        hostIDs.append(hosts.ids(of: part.reader.aggregator.hosts))
+    }
+
+    private static func translated(_ piece: PieceSummary, hosts ids: [Int32]) -> PieceSummary {
+        var piece = piece
+        for place in piece.streams.indices { piece.streams[place].key.host = ids[Int(piece.streams[place].key.host)] }
+        for hour in piece.hours.indices { piece.hours[hour].hosts = piece.hours[hour].hosts.map { ids[Int($0)] } }
+        return piece
+    }
+
     /// Some identity was seen twice: read everything again, into one exact part.
-    package var needsExactParts: Bool { streams.values.contains { $0.table == nil && $0.hasOverlaps } }
+    package var needsExactParts: Bool { !isExact && streams.values.contains { $0.hasOverlaps } }
+
+    /// Whether an hour is the dataset's. One that the range cuts holds nothing but what is inside.
+    private func isInRange(_ hour: Int64) -> Bool {
+        let start = hour * arguments.hourMilliseconds
+        return start + arguments.hourMilliseconds > arguments.from && start < arguments.to
+    }
+
+    // MARK: Hours
+
+    /// The range's hours, each with what its intervals depend on; meaningless unless `DatasetArguments.hasWholeHours`.
+    package func keys() -> [Int64: UInt64] {
+        let fingerprint = arguments.fingerprint
+        var keys: [Int64: UInt64] = [:]
+        for (hour, dependencies) in dependencies() {
+            var key = BinaryWriter()
+            key.integer(Int64(bitPattern: fingerprint))
+            key.integer(hour)
+            for dependency in dependencies {
+                key.integer(Int64(bitPattern: pieces[dependency.piece].identity))
+                key.integer(dependency.markouts ?? .min)
+            }
+            keys[hour] = key.digest
+        }
+        return keys
+    }
+
+    /// A piece with rows of an hour, or with markouts of its fills: then in which hour those are, negated where the range cuts it.
+    private struct Dependency {
+        var piece: Int
+        var markouts: Int64?
+    }
+
+    private func dependencies() -> [Int64: [Dependency]] {
+        var found: [Int64: [Dependency]] = [:]
+        // (host, epoch) -> the fills of an hour, for the markouts.
+        var fills: [Int64: [StreamKey: (first: Int64, last: Int64)]] = [:]
+        for (number, piece) in pieces.enumerated() where piece.feed != .markouts {
+            for hour in piece.hours where isInRange(hour.number) { found[hour.number, default: []].append(Dependency(piece: number)) }
+            guard piece.feed == .fills else { continue }
+            for tally in piece.sequences where tally.fillFirst <= tally.fillLast && isInRange(piece.hours[tally.hour].number) {
+                let key = piece.streams[tally.stream].key
+                let known = fills[piece.hours[tally.hour].number]?[key] ?? (.max, .min)
+                fills[piece.hours[tally.hour].number, default: [:]][key] = (
+                    min(known.first, tally.fillFirst), max(known.last, tally.fillLast)
+                )
+            }
+        }
+        let begin = arguments.from / arguments.hourMilliseconds
+        let end = arguments.to / arguments.hourMilliseconds
+        for (number, piece) in pieces.enumerated() where piece.feed == .markouts {
+            for tally in piece.sequences where tally.fillFirst <= tally.fillLast {
+                let hour = piece.hours[tally.hour].number
+                guard hour >= begin, hour <= end else { continue }
+                var key = piece.streams[tally.stream].key
+                key.feed = .fills
+                for (of, fills) in fills {
+                    guard let fills = fills[key], fills.first <= tally.fillLast, fills.last >= tally.fillFirst else { continue }
+                    found[of, default: []].append(Dependency(piece: number, markouts: hour == end ? -1 - hour : hour))
+                }
+            }
+        }
+        return found
+    }
+
+    /// These hours are as they were: their intervals are not computed.
+    package mutating func use(_ hours: [StoredHour]) {
+        for hour in hours { stored[hour.number] = hour }
+    }
+
+    /// The known pieces that the other hours depend on: they must be read after all, and their parts be added.
+    package func missing(known: [StoredPieces]) -> [FeedPiece] {
+        var wanted: Set<Int> = []
+        for (hour, dependencies) in dependencies() where stored[hour] == nil { wanted.formUnion(dependencies.map(\.piece)) }
+        let identities = Set(wanted.map { pieces[$0].identity })
+        return known.flatMap { file in
+            file.summaries.filter { identities.contains($0.identity) }.map {
+                FeedPiece(path: $0.path, feed: $0.feed, host: file.host, from: $0.from, to: $0.to)
+            }
+        }
+    }
+
+    /// The pieces of one file, for the next build; only those at its beginning after which whatever is appended begins a new line.
+    package func pieces(of path: String, host: String?) -> StoredPieces {
+        var found: [PieceSummary] = []
+        for piece in pieces where piece.path == path {
+            guard piece.isWhole else { break }
+            found.append(piece)
+        }
+        var names = NameTable()
+        var ids: [Int32: Int32] = [:]
+        for place in found.indices {
+            func own(_ id: Int32) -> Int32 {
+                if let known = ids[id] { return known }
+                let new = names.id(of: hosts.text(id))
+                ids[id] = new
+                return new
+            }
+            for stream in found[place].streams.indices {
+                found[place].streams[stream].key.host = own(found[place].streams[stream].key.host)
+            }
+            for hour in found[place].hours.indices { found[place].hours[hour].hosts = found[place].hours[hour].hosts.map(own) }
+        }
+        return StoredPieces(host: host, hosts: names, summaries: found)
+    }
+
+    // MARK: Finish
 
     /// The documents, or why there are none.
     package func finish(_ concurrently: Concurrently) throws(DatasetRefusal) -> DatasetDocuments {
         try check()
         joinMarkouts()
         let cells = sortedCells()
-        // Slices of one length, whatever the threads: a slice's rows go from the statistics to text in one go.
-        let length = 64
-        let slices = Slices(count: (cells.count + length - 1) / length)
-        concurrently(slices.count) { number in
-            var slice = Slice()
-            for cell in cells[number * length..<min(cells.count, (number + 1) * length)] { add(cell, to: &slice) }
+        // Slices of one length or less, none of two hours, whatever the threads: a slice's rows go from the statistics to text in one go.
+        var ranges: [Range<Int>] = []
+        for place in cells.indices {
+            if let last = ranges.last, last.count < 64, hour(of: cells[last.lowerBound]) == hour(of: cells[place]) {
+                ranges[ranges.count - 1] = last.lowerBound..<place + 1
+            } else {
+                ranges.append(place..<place + 1)
+            }
+        }
+        let slices = Slices(count: ranges.count)
+        let bounds = ranges
+        concurrently(bounds.count) { number in
+            var slice = DatasetSlice()
+            for cell in cells[bounds[number]] { add(cell, to: &slice) }
             slices.set(number, slice)
         }
-        return documents(slices.take())
+        var hours = stored
+        let keys = arguments.hasWholeHours && !isExact ? keys() : [:]
+        for (range, slice) in zip(ranges, slices.take()) {
+            let number = hour(of: cells[range.lowerBound])
+            hours[number, default: StoredHour(number: number, key: keys[number] ?? 0, slice: DatasetSlice())].slice.add(slice)
+        }
+        // An hour whose rows are all of other symbols is known to be empty.
+        for (number, key) in keys where hours[number] == nil { hours[number] = StoredHour(number: number, key: key, slice: DatasetSlice()) }
+        return documents(hours.values.sorted { $0.number < $1.number })
+    }
+
+    private func hour(of cell: Cell) -> Int64 { hour(of: cell.key) }
+
+    private func hour(of key: CellKey) -> Int64 {
+        (key.interval * arguments.intervalSeconds * 1000).flooredDivision(by: arguments.hourMilliseconds)
     }
 
     // MARK: Joining
 
     private func check() throws(DatasetRefusal) {
-        let ours = parts.compactMap { $0.reader.aggregator.exampleOfOurs }.min()
-        let seed = parts.compactMap { $0.reader.aggregator.exampleOfSeed }.min()
-        if let ours, let seed { throw .mixedForms(ours: text(of: ours), seed: text(of: seed)) }
+        if let ours = example(\.firstOfOurs), let seed = example(\.firstOfSeed) { throw .mixedForms(ours: ours, seed: seed) }
         if arguments.source == nil, sources.count > 1 {
             throw .mixedSources(sources.sorted().compactMap { RowSource(rawValue: $0)?.name })
         }
         guard rowsUsed > 0 else { throw .noRows }
     }
 
-    private func text(of place: RowPlace) -> String {
-        let before = parts.flatMap { $0.reader.reports }.filter { $0.path == place.path && $0.number < place.piece }.reduce(0) {
-            $0 + $1.lines
-        }
-        return "\(place.path):\(before + place.line)"
+    private var hoursInRange: some Sequence<PieceSummary.HourTally> { pieces.lazy.flatMap { $0.hours }.filter { isInRange($0.number) } }
+
+    /// Path and line of the first row of a form.
+    private func example(_ line: KeyPath<PieceSummary.HourTally, Int>) -> String? {
+        guard
+            let place = pieces.firstIndex(where: { $0.hours.contains { isInRange($0.number) && $0[keyPath: line] > 0 } }),
+            let found = pieces[place].hours.filter({ isInRange($0.number) && $0[keyPath: line] > 0 }).map({ $0[keyPath: line] }).min()
+        else { return nil }
+        let path = pieces[place].path
+        return "\(path):\(pieces[..<place].reduce(found) { $1.path == path ? $0 + $1.lines : $0 })"
     }
 
-    private var sources: Set<Int64> { parts.reduce(into: []) { $0.formUnion($1.reader.aggregator.sources) } }
-    private var rowsUsed: Int64 { parts.reduce(0) { $0 + $1.reader.aggregator.rowsUsed } }
+    private var sources: [Int64] {
+        let mask = hoursInRange.reduce(0) { $0 | $1.sources }
+        return RowSource.allCases.map(\.rawValue).filter { mask & (1 << UInt64($0)) != 0 }
+    }
+    private var rowsUsed: Int64 { hoursInRange.reduce(0) { $0 + $1.rowsUsed } }
     /// The one source of a finished build.
     private var source: RowSource { arguments.source ?? sources.first.flatMap(RowSource.init) ?? .unknown }
 
@@ -274,7 +441,7 @@ package struct DatasetBuild: Sendable {
         var found: [CellKey: Int] = [:]
         var cells: [Cell] = []
         for (number, part) in parts.enumerated() {
-            for (local, index) in part.reader.aggregator.cells {
+            for (local, index) in part.reader.aggregator.cells where stored[hour(of: local)] == nil {
                 let key = CellKey(
                     interval: local.interval, symbol: symbolIDs[number][Int(local.symbol)],
                     host: local.host < 0 ? -1 : hostIDs[number][Int(local.host)])
@@ -301,34 +468,24 @@ package struct DatasetBuild: Sendable {
         var reason: FilterReason
     }
 
-    private struct Slice: Sendable {
-        var text: [UInt8] = []
-        var rows: [DatasetRow] = []
-        var kept = 0
-        var removed: [Removal: Int64] = [:]
-        var fills: Int64 = 0
-        var markedFills: Int64 = 0
-        var scratch: [UInt32] = []
-    }
-
     /// A place for each slice, written by whichever thread makes it.
     private final class Slices: @unchecked Sendable {
         let count: Int
-        private let slices: UnsafeMutableBufferPointer<Slice>
+        private let slices: UnsafeMutableBufferPointer<DatasetSlice>
         init(count: Int) {
             self.count = count
             slices = .allocate(capacity: count)
-            slices.initialize(repeating: Slice())
+            slices.initialize(repeating: DatasetSlice())
         }
         deinit {
             slices.deinitialize()
             slices.deallocate()
         }
-        func set(_ number: Int, _ slice: Slice) { slices[number] = slice }
-        func take() -> [Slice] { Array(slices) }
+        func set(_ number: Int, _ slice: DatasetSlice) { slices[number] = slice }
+        func take() -> [DatasetSlice] { Array(slices) }
     }
 
-    private func add(_ cell: Cell, to slice: inout Slice) {
+    private func add(_ cell: Cell, to slice: inout DatasetSlice) {
         let first = cell.places[0]
         var statistics = parts[first.part].reader.aggregator.statistics[first.index]
         for place in cell.places.dropFirst() { statistics.add(parts[place.part].reader.aggregator.statistics[place.index]) }
@@ -379,14 +536,13 @@ package struct DatasetBuild: Sendable {
     // MARK: Documents
 
     /// The seed's fields first, ours behind them, the intervals last and one a line.
-    private func documents(_ slices: [Slice]) -> DatasetDocuments {
+    private func documents(_ hours: [StoredHour]) -> DatasetDocuments {
+        let slices = hours.map(\.slice)
         let kept = slices.reduce(0) { $0 + $1.kept }
         var removed: [Removal: Int64] = [:]
         for slice in slices { removed.merge(slice.removed, uniquingKeysWith: +) }
         let filtered = Int(removed.values.reduce(0, +))
-        let hostsUsed = zip(parts, hostIDs).reduce(into: Set<Int32>()) { used, part in
-            used.formUnion(part.0.reader.aggregator.hostsUsed.map { part.1[Int($0)] })
-        }
+        let hostsUsed = hoursInRange.reduce(into: Set<Int32>()) { $0.formUnion($1.hosts) }
         let watermarks = watermarks()
         var json = JSONWriter()
         json.beginObject()
@@ -429,7 +585,8 @@ package struct DatasetBuild: Sendable {
             },
             manifestHead: manifestHead(
                 rows: arguments.keepsFiltered ? kept + filtered : kept, watermarks, fills: slices.reduce(0) { $0 + $1.fills },
-                marked: slices.reduce(0) { $0 + $1.markedFills }), manifestTail: manifestTail(reports))
+                marked: slices.reduce(0) { $0 + $1.markedFills }), manifestTail: manifestTail(reports),
+            hours: isExact || !arguments.hasWholeHours ? [] : hours.filter { stored[$0.number] == nil })
     }
 
     private func write(_ removed: [Removal: Int64], to json: inout JSONWriter) {
@@ -500,7 +657,7 @@ package struct DatasetBuild: Sendable {
         json.key("counts")
         json.beginObject()
         json.field("rows_used", integer: rowsUsed)
-        json.field("rows_without_identity", integer: parts.reduce(0) { $0 + $1.reader.aggregator.unidentifiedRows })
+        json.field("rows_without_identity", integer: hoursInRange.reduce(0) { $0 + $1.unidentified })
         json.field("duplicates", integer: streams.values.reduce(0) { $0 + $1.duplicates })
         json.field("seq_conflicts", integer: streams.values.reduce(0) { $0 + $1.conflicts })
         json.field("fills", integer: fills)
@@ -523,9 +680,6 @@ package struct DatasetBuild: Sendable {
     private func fileReports() -> [FileReport] {
         var files: [FileReport] = []
         var line = 0
-        let pieces = parts.flatMap { $0.reader.reports }.sorted {
-            $0.path == $1.path ? $0.number < $1.number : $0.path.utf8.lexicographicallyPrecedes($1.path.utf8)
-        }
         for piece in pieces {
             if files.last?.path != piece.path {
                 files.append(FileReport(path: piece.path, feed: piece.feed))
@@ -581,6 +735,28 @@ package struct DatasetBuild: Sendable {
         json.endArray()
         json.endObject()
         return json.take()
+    }
+}
+
+/// Consecutive intervals, finished.
+struct DatasetSlice: Sendable {
+    /// A comma and a newline behind each.
+    var text: [UInt8] = []
+    var rows: [DatasetRow] = []
+    var kept = 0
+    var removed: [DatasetBuild.Removal: Int64] = [:]
+    var fills: Int64 = 0
+    var markedFills: Int64 = 0
+    /// Of whoever makes it.
+    var scratch: [UInt32] = []
+
+    mutating func add(_ other: DatasetSlice) {
+        text += other.text
+        rows += other.rows
+        kept += other.kept
+        removed.merge(other.removed, uniquingKeysWith: +)
+        fills += other.fills
+        markedFills += other.markedFills
     }
 }
 

@@ -42,6 +42,25 @@ package struct DatasetArguments: Sendable, Equatable {
         self.isPerHost = isPerHost
     }
 
+    /// What is kept for the next build is kept by the hour, or by the interval where that is longer. In milliseconds.
+    package var hourMilliseconds: Int64 { max(3_600_000, intervalSeconds * 1000) }
+
+    /// No hour is cut, neither by the range nor by an interval: what was made of an hour is good for other ranges, too.
+    package var hasWholeHours: Bool {
+        let hour = hourMilliseconds
+        return hour.isMultiple(of: intervalSeconds * 1000) && from.isMultiple(of: hour) && to.isMultiple(of: hour)
+    }
+
+    /// Of everything but the range.
+    package var fingerprint: UInt64 {
+        var bytes = BinaryWriter()
+        bytes.text("\(DatasetFormat.schema) \(DatasetFormat.manifestSchema) \(DatasetFormat.generatorVersion)")
+        for number in [intervalSeconds, deadlineMissMax, ticksMin, keepsFiltered ? 1 : 0, isPerHost ? 1 : 0] { bytes.integer(number) }
+        bytes.text("\(source?.name ?? "") \(arm?.rawValue ?? "")")
+        for symbol in symbols { bytes.text(symbol) }
+        return bytes.digest
+    }
+
     /// A fill's markout is read up to this long after `to` (SPEC 6.3), in milliseconds.
     package static let markoutGrace: Int64 = 60_000
 }

@@ -8,31 +8,33 @@ package struct FeedPiece: Sendable {
     package var feed: Feed
     /// That of the `host=` folder.
     package var host: String?
-    /// 0 for the first of its file.
-    package var number: Int
     package var from: Int64
     /// The last piece of a file ends where the file does, however long it has become.
     package var to: Int64
+    /// Of the file as it is now: with other bytes before `to` it would be another. Matters only where something is kept for the next build.
+    package var fileIdentity: UInt64
 
-    package init(path: String, feed: Feed, host: String?, number: Int, from: Int64, to: Int64) {
+    package init(path: String, feed: Feed, host: String?, from: Int64, to: Int64, fileIdentity: UInt64 = 0) {
         self.path = path
         self.feed = feed
         self.host = host
-        self.number = number
         self.from = from
         self.to = to
+        self.fileIdentity = fileIdentity
     }
 
     /// A piece's length: long enough that its beginning costs nothing, short enough that threads end together.
     package static let bytesMax: Int64 = 4 << 20
 
-    /// A file of `byteCount` bytes, in order.
-    package static func cut(path: String, feed: Feed, host: String?, byteCount: Int64) -> [FeedPiece] {
-        let count = max(1, (byteCount + bytesMax - 1) / bytesMax)
+    /// A file of `byteCount` bytes from an offset on, in order.
+    package static func cut(
+        path: String, feed: Feed, host: String?, from: Int64 = 0, byteCount: Int64, fileIdentity: UInt64 = 0
+    ) -> [FeedPiece] {
+        let count = max(1, (byteCount - from + bytesMax - 1) / bytesMax)
         return (0..<count).map { number in
             FeedPiece(
-                path: path, feed: feed, host: host, number: Int(number), from: number * bytesMax,
-                to: number == count - 1 ? .max : (number + 1) * bytesMax)
+                path: path, feed: feed, host: host, from: from + number * bytesMax,
+                to: number == count - 1 ? .max : from + (number + 1) * bytesMax, fileIdentity: fileIdentity)
         }
     }
 
@@ -67,7 +69,7 @@ extension DatasetBuild {
         func read(isExact: Bool) -> DatasetBuild {
             let part = DatasetPart(arguments, isExact: isExact)
             for file in files {
-                part.begin(FeedPiece(path: file.path, feed: file.feed, host: file.host, number: 0, from: 0, to: .max))
+                part.begin(FeedPiece(path: file.path, feed: file.feed, host: file.host, from: 0, to: .max))
                 _ = file.bytes.withUnsafeBytes { part.consume($0, isEnd: true) }
             }
             return DatasetBuild(arguments, parts: [part])
@@ -82,31 +84,16 @@ extension DatasetBuild {
 struct PieceReader: ~Copyable {
     private var scanner = FeedScanner()
     var aggregator: Aggregator
-    private(set) var reports: [PieceReport] = []
     private var cutter = LineCutter()
     private var piece: FeedPiece?
     private var offset: Int64 = 0
     private var isBeforeFirstLine = false
     private(set) var isDone = true
 
-    struct PieceReport {
-        var path: String
-        var feed: Feed
-        var number: Int
-        var bytes: Int64 = 0
-        var lines = 0
-        var rows: Int64 = 0
-        var reasons = [Int64](repeating: 0, count: RejectReason.allCases.count)
-        /// The first of them, with their line inside the piece.
-        var rejects: [(line: Int, reason: RejectReason)] = []
-        var rejected: Int64 { reasons.reduce(0, +) }
-    }
-
     init(_ arguments: DatasetArguments, isExact: Bool) { aggregator = Aggregator(arguments, isExact: isExact) }
 
     mutating func begin(_ piece: FeedPiece) {
         self.piece = piece
-        reports.append(PieceReport(path: piece.path, feed: piece.feed, number: piece.number))
         cutter = LineCutter()
         offset = piece.readFrom
         isBeforeFirstLine = piece.from > 0
@@ -120,7 +107,7 @@ struct PieceReader: ~Copyable {
         if isBeforeFirstLine {
             guard let newline = LineCutter.newline(in: bytes, from: 0) else {
                 offset += Int64(bytes.count)
-                if isEnd { isDone = true }
+                if isEnd { finish(piece) }
                 return bytes.count
             }
             start = newline + 1
@@ -129,7 +116,6 @@ struct PieceReader: ~Copyable {
         let counted = start
         let limit = Int(min(Int64(bytes.count), max(0, piece.to - offset)))
         let usual = Self.lastNewline(in: bytes, before: bytes.count - RowPlan.overrun)
-        let current = reports.count - 1
         var rows: Int64 = 0
         while start < limit || cutter.isSkipping {
             if start <= usual, !cutter.isSkipping, let base = bytes.baseAddress,
@@ -149,28 +135,27 @@ struct PieceReader: ~Copyable {
             switch next {
             case .line(let line, let number, let isTerminated):
                 if let reason = scanner.scan(line, feed: piece.feed, isTerminated: isTerminated) {
-                    reject(line: number, reason)
+                    aggregator.tally.reject(line: number, reason)
                 } else {
                     rows += 1
                     aggregator.add(scanner.row, line: line, at: number)
                     scanner.learn(from: line, feed: piece.feed)
                 }
-            case .tooLong(let number, let isTerminated): reject(line: number, isTerminated ? .tooLong : .tornTail)
+            case .tooLong(let number, let isTerminated): aggregator.tally.reject(line: number, isTerminated ? .tooLong : .tornTail)
             }
         }
-        reports[current].rows += rows
-        reports[current].bytes += Int64(start - counted)
-        reports[current].lines = cutter.lineNumber - 1
+        aggregator.tally.advance(
+            rows: rows, bytes: Int64(start - counted), lines: cutter.lineNumber - 1,
+            isWhole: start == counted ? aggregator.tally.summary.isWhole : bytes[start - 1] == 0x0a)
         offset += Int64(start)
-        if isEnd || (offset >= piece.to && !cutter.isSkipping) { isDone = true }
+        if isEnd || (offset >= piece.to && !cutter.isSkipping) { finish(piece) }
         return start
     }
 
-    private mutating func reject(line: Int, _ reason: RejectReason) {
-        let current = reports.count - 1
-        reports[current].reasons[reason.rawValue] += 1
-        // Lines ascend inside a piece, so the first ones are the smallest, whatever the order of the pieces.
-        if reports[current].rejects.count < DatasetFormat.rejectsListedMax { reports[current].rejects.append((line, reason)) }
+    private mutating func finish(_ piece: FeedPiece) {
+        isDone = true
+        aggregator.tally.finish(end: offset, fileIdentity: piece.fileIdentity)
+        aggregator.close()
     }
 
     /// -1 when there is none.

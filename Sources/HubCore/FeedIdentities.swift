@@ -9,47 +9,25 @@ struct StreamKey: Hashable {
 
 /// Which rows of one stream were read, by seq.
 ///
-/// Feeds are written in the order of their seqs, so almost always a run of them is all there is to keep: 16 bytes for a piece of a file. Only where two
-/// runs share a seq can a row be a duplicate or a conflict; then the build is made once more, and `IdentityTable` holds every row's hash.
-struct StreamRows {
+/// Only where two runs share a seq can a row be a duplicate or a conflict; then the build is made once more, and `IdentityTable` holds every row's hash.
+struct StreamRows: Sendable {
     /// Rows of the range, and their least and greatest seq: what the dataset's watermark says.
     private(set) var rows: Int64 = 0
     private(set) var first = Int64.max
     private(set) var last = Int64.min
+    /// Known to exact builds alone.
     var duplicates: Int64 = 0
-    /// Seqs that were read, whatever their row's time; the open one is not among them.
-    private var closed: [ClosedRange<Int64>] = []
-    private var openFirst: Int64 = 0
-    private var openLast: Int64 = -1
-    /// Nil while runs are enough.
-    var table: IdentityTable?
+    var conflicts: Int64 = 0
+    /// Seqs that were read, whatever their row's time.
+    private var runs: [ClosedRange<Int64>] = []
 
-    @inline(__always) mutating func see(_ seq: Int64) {
-        if seq == openLast &+ 1, openLast >= openFirst {
-            openLast = seq
-        } else {
-            if openLast >= openFirst { closed.append(openFirst...openLast) }
-            openFirst = seq
-            openLast = seq
-        }
+    mutating func add(_ runs: SeqRuns) { self.runs += runs.all }
+
+    mutating func add(_ tally: PieceSummary.SequenceTally) {
+        rows += tally.rows
+        first = min(first, tally.first)
+        last = max(last, tally.last)
     }
-
-    @inline(__always) mutating func count(_ seq: Int64) {
-        rows &+= 1
-        first = min(first, seq)
-        last = max(last, seq)
-    }
-
-    mutating func add(_ other: StreamRows) {
-        rows += other.rows
-        first = min(first, other.first)
-        last = max(last, other.last)
-        duplicates += other.duplicates
-        closed += other.runs
-        if let table = other.table { self.table = table }  // A build with tables has one part.
-    }
-
-    private var runs: [ClosedRange<Int64>] { openLast >= openFirst ? closed + [openFirst...openLast] : closed }
 
     /// Whether a seq was seen twice.
     var hasOverlaps: Bool {
@@ -65,12 +43,12 @@ struct StreamRows {
         for run in runs.sorted(by: { $0.lowerBound < $1.lowerBound }) where run.upperBound >= next {
             if run.lowerBound > last { break }
             missing += max(0, run.lowerBound - next)
-            next = max(next, run.upperBound + 1)
+            // Beyond the greatest seq there is nothing to miss.
+            if run.upperBound >= last { break }
+            next = run.upperBound + 1
         }
         return missing
     }
-
-    var conflicts: Int64 { table?.conflicts ?? 0 }
 }
 
 /// The rows of one stream by seq, with what tells their bytes apart.

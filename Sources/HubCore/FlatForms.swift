@@ -29,6 +29,40 @@ enum FlatColumn {
     }
 }
 
+extension DatasetFormat {
+    /// A column of the flat forms: its name, its place in the JSON, and what it holds.
+    package struct Column: Sendable {
+        package var name: String
+        package var member: String
+        package var type: String
+        package var unit: String
+        package var isNullable: Bool
+    }
+
+    /// In the order of the flat forms.
+    package static var columns: [Column] {
+        let measured = Dictionary(DatasetColumn.all.map { ($0.flatName, $0) }) { first, _ in first }
+        return FlatColumn.columns(intervalSeconds: 0).map { column in
+            let name = column.name
+            if let measure = measured[name] {
+                return Column(
+                    name: name, member: "\(measure.group.member).\(measure.name)", type: "double",
+                    unit: Summary.units["\(measure.name)"] ?? "",
+                    isNullable: true)
+            }
+            switch column {
+            case .text(_, let isOptional, _): return Column(name: name, member: name, type: "text", unit: "", isNullable: isOptional)
+            case .time: return Column(name: name, member: name, type: "timestamp", unit: "ms UTC", isNullable: false)
+            case .integer, .decimal:
+                let isCount = name.hasPrefix("count_")
+                let member = isCount ? "sample_count.\(name.dropFirst(6))" : name == "interval_start_ms" ? "interval_start" : name
+                let unit = isCount ? "rows" : name == "interval_sec" ? "s" : "ms UTC"
+                return Column(name: name, member: member, type: "int64", unit: unit, isNullable: false)
+            }
+        }
+    }
+}
+
 extension DatasetDocuments {
     /// RFC 4180 with a header; times are RFC 3339, decimals as in the JSON, unknown is empty.
     package func csv() -> [UInt8] {

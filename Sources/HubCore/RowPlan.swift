@@ -250,6 +250,10 @@ struct RowPlan {
         if first == 0x22 { return string(&text) != nil }
         if first &- 0x30 < 10 || first == 0x2d {
             if first == 0x2d { text += 1 }
+            if let short = ShortDecimal(text) {
+                text += short.length
+                return true
+            }
             guard digits(&text, mayBeginWithZero: false) else { return false }
             if text.loadByte == 0x2e {
                 text += 1
@@ -276,15 +280,14 @@ struct RowPlan {
         return length > 0 && (mayBeginWithZero || length == 1 || begin.loadByte != 0x30)
     }
 
+    /// Which of the two it is no branch asks: nothing foretells it.
     @inline(__always) private static func boolean(_ text: inout UnsafeRawPointer) -> Int64? {
         let word = text.loadUnaligned(as: UInt64.self)
-        if word & 0xffff_ffff == 0x6575_7274 {
-            text += 4
-            return 1
-        }
-        guard word & 0xff_ffff_ffff == 0x65_736c_6166 else { return nil }
-        text += 5
-        return 0
+        let isTrue: UInt64 = word & 0xffff_ffff == 0x6575_7274 ? 1 : 0
+        let isFalse: UInt64 = word & 0xff_ffff_ffff == 0x65_736c_6166 ? 1 : 0
+        guard isTrue | isFalse != 0 else { return nil }
+        text += Int(truncatingIfNeeded: 4 &+ isFalse)
+        return Int64(truncatingIfNeeded: isTrue)
     }
 
     /// What stands between the quotes, when it is ASCII without escapes.
@@ -333,6 +336,13 @@ struct RowPlan {
     @inline(__always) private func fixed(_ text: inout UnsafeRawPointer, places: Int) -> Int64? {
         let isNegative = text.loadByte == 0x2d
         if isNegative { text += 1 }
+        if let short = ShortDecimal(text), short.places <= places {
+            // Six digits times 10^9 fit.
+            let value = Int64(truncatingIfNeeded: short.digits &* powers[unchecked: places &- short.places])
+            text += short.length
+            guard text.loadByte | 0x20 != 0x65 else { return nil }
+            return isNegative ? 0 &- value : value
+        }
         let word = DigitWord(text.loadUnaligned(as: UInt64.self))
         let whole = DigitWord.marks(word.value).trailingZeroBitCount &>> 3
         guard whole > 0, whole < 8, whole == 1 || word.value & 0xff != 0 else { return nil }
@@ -392,6 +402,31 @@ struct RowPlan {
             row.histogram.append((Int32(index), count))
         } while comma()
         return take(0x5d)
+    }
+}
+
+/// Digits with a point between them, all within seven bytes: read from one word, and no branch asks how many there are.
+private struct ShortDecimal {
+    var digits: UInt64
+    var places: Int
+    var length: Int
+
+    /// Nil for any other text, whether it is a number or not. What ends the number is the caller's business.
+    @inline(__always) init?(_ text: UnsafeRawPointer) {
+        let word = DigitWord(text.loadUnaligned(as: UInt64.self)).value
+        let marks = DigitWord.marks(word)
+        let point = marks.trailingZeroBitCount &>> 3
+        let end = (marks & (marks &- 1)).trailingZeroBitCount &>> 3
+        // A zero only begins a number when it is alone before the point; end is 8 when there is no second mark.
+        guard point > 0, end > point &+ 1, end < 8, (word &>> UInt64(truncatingIfNeeded: point &* 8)) & 0xff == 0x2e ^ 0x30,
+            (word & 0xff) | (marks & 0x8000) != 0
+        else { return nil }
+        // The point is taken out: what stands behind it moves up.
+        let before = (marks & (0 &- marks)) &>> 7 &- 1
+        let joined = word & before | (word &>> 8) & ~before
+        digits = DigitWord.eight(joined &<< UInt64(truncatingIfNeeded: 72 &- 8 &* end))
+        places = end &- point &- 1
+        length = end
     }
 }
 

@@ -67,7 +67,8 @@ package enum Verb: String, CaseIterable, Sendable {
                 "forms", "reason",
             ]
         case .reportBuild: ["experiment", "dataset", "reason"]
-        case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .datasetPull, .reportList, .reportPull: []
+        case .datasetPull, .reportPull: ["offset", "sha256"]
+        case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .reportList: []
         }
     }
 

@@ -4,7 +4,9 @@ import Glibc
 package enum AtomicFile {
     /// Replaces `path` by `bytes`: a temporary file in the same directory, synced, renamed over it, and the directory synced. After a
     /// crash the path holds the old bytes or the new ones. Mode 0644 under the umask, 0600 when private.
-    package static func write(_ bytes: [UInt8], to path: String, isPrivate: Bool = false) throws(FileError) {
+    ///
+    /// - Parameter isLasting: false for what can be made again: nothing is synced, and after a crash the path may hold anything.
+    package static func write(_ bytes: [UInt8], to path: String, isPrivate: Bool = false, isLasting: Bool = true) throws(FileError) {
         let directory = parent(of: path)
         let temporary = "\(directory)/.\(path.split(separator: "/").last ?? "file").\(getpid()).tmp"
         unlink(temporary)  // Left by a crashed process of the same id.
@@ -15,7 +17,7 @@ package enum AtomicFile {
         do throws(FileError) {
             do throws(FileError) {
                 try writeAll(bytes, to: file, path: temporary)
-                guard fsync(file) == 0 else {
+                guard !isLasting || fsync(file) == 0 else {
                     throw FileError(.sync, temporary, errorNumber: errno, remedy: "is the disk full or failing?")
                 }
             } catch {
@@ -30,7 +32,7 @@ package enum AtomicFile {
             unlink(temporary)
             throw error
         }
-        try syncDirectory(directory)
+        if isLasting { try syncDirectory(directory) }
     }
 
     package enum Placement: String, Sendable { case written, unchanged, replaced, refused }

@@ -10,6 +10,9 @@ package struct FeedFile: Sendable {
     /// That of the `host=` folder.
     package var host: String?
     package var byteCount: Int64
+    /// Its number in its file system, and when it was written to last, in nanoseconds since 1970.
+    package var inode: UInt64
+    package var modified: Int64
 }
 
 package enum FeedDirectory {
@@ -79,7 +82,9 @@ package enum FeedDirectory {
             guard let (feed, day) = parse(name) else { return nil }
             var status = stat()
             guard stat("\(directory)/\(name)", &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return nil }
-            return FeedFile(path: prefix + name, feed: feed, day: day, host: host, byteCount: Int64(status.st_size))
+            return FeedFile(
+                path: prefix + name, feed: feed, day: day, host: host, byteCount: Int64(status.st_size), inode: UInt64(status.st_ino),
+                modified: Int64(status.st_mtim.tv_sec) * 1_000_000_000 + Int64(status.st_mtim.tv_nsec))
         }
     }
 

@@ -21,7 +21,7 @@ final class Documents: @unchecked Sendable {
     enum Outcome: Sendable {
         case body(JSONValue)
         /// The bytes go first, as chunks.
-        case document(bytes: [UInt8], JSONValue)
+        case document(bytes: [UInt8], from: Int, JSONValue)
         case refused(Refusal)
     }
 
@@ -72,10 +72,10 @@ final class Documents: @unchecked Sendable {
             switch job.verb {
             case .datasetBuild: return .body(try buildDataset(job))
             case .datasetList: return .body(try list(datasets, "datasets") { $0.hasPrefix("calib_") && !$0.hasSuffix(".manifest.json") })
-            case .datasetPull: return try pull(job.arguments["name"] ?? "", from: datasets, suffix: ".json")
+            case .datasetPull: return try pull(job, from: datasets, suffix: ".json")
             case .reportBuild: return .body(try buildReport(job))
             case .reportList: return .body(try list(reports, "reports") { _ in true })
-            case .reportPull: return try pull(job.arguments["name"] ?? "", from: reports, suffix: ".md")
+            case .reportPull: return try pull(job, from: reports, suffix: ".md")
             case .hostList, .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
                 .parametersSet,
                 .commandList:
@@ -200,12 +200,19 @@ final class Documents: @unchecked Sendable {
         }
     }
 
-    private func pull(_ given: String, from directory: String, suffix: String) throws -> Outcome {
+    /// From the offset on that the asker has reached, when what it holds is this document's beginning; else the whole.
+    private func pull(_ job: Job, from directory: String, suffix: String) throws -> Outcome {
+        let given = job.arguments["name"] ?? ""
         let hasSuffix = [".json", ".md", ".parquet", ".csv", ".html"].contains { given.hasSuffix($0) }
         let name = hasSuffix ? given : given + suffix
         let bytes = try read(name, from: directory)
+        var offset = 0
+        if let text = job.arguments["offset"] {
+            guard let held = Int(text), held >= 0 else { throw Refusal("usage", "offset '\(text.prefix(64))' is no number", exit: 64) }
+            if held <= bytes.count, Digest.sha256(Array(bytes[..<held])) == job.arguments["sha256"] { offset = held }
+        }
         return .document(
-            bytes: bytes,
+            bytes: bytes, from: offset,
             try Self.object { json in
                 json.field("name", string: name)
                 json.field("bytes", integer: bytes.count)

@@ -304,7 +304,8 @@ final class Hub: @unchecked Sendable {
                         if verb == .datasetBuild, case .body = outcome { counts.built(nanoseconds: nanoseconds, at: now().wall) }
                         switch outcome {
                         case .body(let body): reply(id, requestID, .ok(body))
-                        case .document(let bytes, let body): transfer(Transfer(id: requestID, bytes: bytes, body: body), on: id)
+                        case .document(let bytes, let offset, let body):
+                            transfer(Transfer(id: requestID, bytes: bytes, offset: offset, body: body), on: id)
                         case .refused(let refusal): reply(id, requestID, refusal.outcome)
                         }
                         flush()

@@ -22,6 +22,7 @@ extension Bench {
         @Option(help: "End, milliseconds UTC. (default: a day later)") var to: Int64 = 1_735_776_000_000
         @Option(help: "Length of an interval in seconds.") var intervalSec: Int64 = 300
         @Option(help: "Threads.") var threads = 2
+        @Flag(help: "Take what earlier builds left beside the feeds, and leave what this one makes.") var cache = false
         @Option(help: "Where to write the dataset; nowhere when absent.") var write: String?
         @Option(name: .shortAndLong, help: "How the result is printed.") var output = OutputForm.table
 
@@ -36,7 +37,7 @@ extension Bench {
             let begun = SystemClock.monotonic()
             let documents: DatasetDocuments
             do throws(DatasetReading.Failure) {
-                documents = try DatasetReading(directory: data, threads: threads)
+                documents = try DatasetReading(directory: data, threads: threads, usesCache: cache)
                     .build(DatasetArguments(from: from, to: to, intervalSeconds: intervalSec))
             } catch {
                 note("calib-lab: no dataset: \(error)")

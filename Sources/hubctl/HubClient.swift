@@ -20,8 +20,13 @@ enum HubClient {
 
     /// Asks and waits. `seconds`: until the reply, from the moment the connection is there; before, `Limits.helloNanoseconds` applies.
     /// Progress is called on another thread, while this one waits.
+    ///
+    /// - Parameters:
+    ///   - held: the beginning of the answer's bytes, from an earlier try. The hub goes on behind it, or begins anew.
+    ///   - keep: called with each chunk and its offset as it comes, on another thread.
     static func ask(
-        _ verb: String, _ arguments: [String: String], of target: HubTarget, seconds: Int,
+        _ verb: String, _ arguments: [String: String], of target: HubTarget, seconds: Int, held: [UInt8] = [],
+        keep: @escaping @Sendable (_ payload: [UInt8], _ offset: Int64) -> Void = { _, _ in },
         progress: @escaping @Sendable (_ done: Int64, _ total: Int64, _ text: String) -> Void = { _, _, _ in }
     ) throws(HubFailure) -> HubAnswer {
         let context: TLSContext
@@ -29,7 +34,8 @@ enum HubClient {
         let loop = MultiThreadedEventLoopGroup.singleton.next()
         let promise = loop.makePromise(of: HubAnswer.self)
         let conversation = Conversation(
-            request: Message.Request(id: 1, verb: verb, arguments: arguments), seconds: seconds, promise: promise, progress: progress)
+            request: Message.Request(id: 1, verb: verb, arguments: arguments), seconds: seconds, held: held, keep: keep, promise: promise,
+            progress: progress)
         LineClient.connect(
             host: target.host, port: target.port, serverName: target.serverName, context: context, on: loop, delegate: conversation
         ).whenFailure { error in
@@ -54,17 +60,22 @@ private final class Conversation: LineLinkDelegate {
     private let promise: EventLoopPromise<HubAnswer>
     private let progress: @Sendable (Int64, Int64, String) -> Void
     private var state = State.greeting
-    private var bytes: [UInt8] = []
+    private var bytes: [UInt8]
+    private var isFirstChunk = true
+    private let keep: @Sendable ([UInt8], Int64) -> Void
     private var deadline: Scheduled<Void>?
     private var pinging: Scheduled<Void>?
     private var pings: Int64 = 0
 
     init(
-        request: Message.Request, seconds: Int, promise: EventLoopPromise<HubAnswer>,
+        request: Message.Request, seconds: Int, held: [UInt8], keep: @escaping @Sendable ([UInt8], Int64) -> Void,
+        promise: EventLoopPromise<HubAnswer>,
         progress: @escaping @Sendable (Int64, Int64, String) -> Void
     ) {
         self.request = request
         self.seconds = seconds
+        bytes = held
+        self.keep = keep
         self.promise = promise
         self.progress = progress
     }
@@ -116,12 +127,15 @@ private final class Conversation: LineLinkDelegate {
     }
 
     private func take(_ chunk: Message.Chunk, _ payload: [UInt8], _ link: LineLink) {
+        if isFirstChunk, chunk.offset == 0 { bytes = [] }
+        isFirstChunk = false
         guard chunk.offset == bytes.count else {
             return finish(.failure(HubFailure("the hub's answer has a hole at byte \(bytes.count)", hint: "try again", Exit.failed)), link)
         }
         guard bytes.count + payload.count <= HubClient.answerBytesMax else {
             return finish(.failure(HubFailure("the hub's answer is longer than \(HubClient.answerBytesMax) bytes", Exit.failed)), link)
         }
+        keep(payload, Int64(bytes.count))
         bytes += payload
         progress(Int64(bytes.count), 0, "bytes received")
     }

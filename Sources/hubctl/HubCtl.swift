@@ -20,6 +20,6 @@ struct DatasetCommand: ParsableCommand {
         commandName: "dataset", abstract: "Calibration datasets.",
         subcommands: [
             DatasetBuildCommand.self, DocumentListCommand<DatasetDocument>.self, DocumentPullCommand<DatasetDocument>.self,
-            DatasetSummaryCommand.self,
+            DatasetSummaryCommand.self, DatasetVerifyCommand.self, DatasetDiffCommand.self, DatasetSchemaCommand.self,
         ])
 }

@@ -29,8 +29,7 @@ func buildDataset(_ files: [MemoryFile], _ arguments: DatasetArguments, chunk: I
             let number = max(1, (bytes.count + length - 1) / length)
             for index in 0..<number {
                 let to = index == number - 1 ? Int64.max : Int64((index + 1) * length)
-                let piece = FeedPiece(
-                    path: file.path, feed: file.feed, host: file.host, number: index, from: Int64(index * length), to: to)
+                let piece = FeedPiece(path: file.path, feed: file.feed, host: file.host, from: Int64(index * length), to: to)
                 read(piece, of: bytes, into: parts[next % parts.count])
                 next += 1
             }

@@ -156,6 +156,35 @@ import Testing
         #expect(taken > 100)
     }
 
+    /// What lies behind a row's newline and `overrun` bytes may not be there at all: a page that cannot be read follows.
+    @Test func rowsReadByTheirFormAreReadAtMemorysEdge() throws {
+        let page = Int(sysconf(Int32(_SC_PAGESIZE)))
+        let pages = try #require(mmap(nil, 2 * page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0))
+        defer { munmap(pages, 2 * page) }
+        #expect(mprotect(pages + page, page, PROT_NONE) == 0)
+        var taken = 0
+        for (feed, row) in [(Feed.fills, Self.fill), (.ticks, Self.tick)] {
+            for text in [row, row.replacing(",", with: ", ").replacing("36.0", with: "36.012345678901"), row + "\r"] {
+                var scanner = FeedScanner()
+                let whole = Array(text.utf8)
+                let bare = whole.filter { $0 != 0x0d }
+                #expect(bare.withUnsafeBytes { scanner.scan($0, feed: feed, isTerminated: true) } == nil)
+                bare.withUnsafeBytes { scanner.learn(from: $0, feed: feed) }
+                for length in 0...whole.count {
+                    let bytes = whole[..<length] + [0x0a] + [UInt8](repeating: UInt8(ascii: "7"), count: FeedScanner.overrun)
+                    let begin = pages + page - bytes.count
+                    begin.copyMemory(from: Array(bytes), byteCount: bytes.count)
+                    if let end = scanner.scanUsual(at: begin, feed: feed) {
+                        #expect(end == begin + length + 1)
+                        taken += 1
+                    }
+                }
+            }
+        }
+        // The whole rows; those that end in a return, with and without it.
+        #expect(taken == 8)
+    }
+
     @Test func fileNames() {
         #expect(Feed.parse(fileName: "fills_20250101.jsonl")?.day.number == 20_089)
         #expect(Feed.parse(fileName: "feature_snapshots_20250101.12.jsonl")?.feed == .snapshots)

@@ -70,6 +70,63 @@ import Testing
         #expect(try feeds.names.count == 2)
     }
 
+    @Test func verifyHoldsADatasetAgainstItsManifestAndItsFeeds() throws {
+        let feeds = try Feeds()
+        #expect(try feeds.build(["--form", "parquet", "--form", "csv", "--keep-filtered", "--symbols", "BTCUSDT"]).status == 0)
+        let path = "\(feeds.root)/artifacts/edge/datasets/\(Self.stem)"
+        func failing(_ more: [String] = []) throws -> [String] {
+            let outcome = try Binaries.run(
+                "hubctl", ["dataset", "verify", "artifacts/edge/datasets/\(Self.stem).json", "-o", "json"] + more, in: feeds.root)
+            let body = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+            let checks = body?["checks"] as? [[String: Any]] ?? []
+            #expect(checks.count >= 2, "\(outcome.standardError)")
+            let failing = checks.filter { $0["state"] as? String != "pass" }.compactMap { $0["check"] as? String }
+            #expect(outcome.status == (failing.isEmpty ? 0 : 2))
+            return failing
+        }
+        #expect(try failing() == [] && failing(["--rebuild"]) == [])
+        let csv = try Data(contentsOf: URL(fileURLWithPath: path + ".csv"))
+        try (csv + Data("x".utf8)).write(to: URL(fileURLWithPath: path + ".csv"))
+        try FileManager.default.removeItem(atPath: path + ".parquet")
+        #expect(try failing() == ["\(Self.stem).parquet", "\(Self.stem).csv"])
+        // A feed that lost a line: the dataset is still what its manifest says, and not what its feeds say.
+        try feeds.write("fills_20250101.jsonl", Self.fill + "\n")
+        #expect(try failing(["--rebuild"]) == ["\(Self.stem).parquet", "\(Self.stem).csv", "rebuild"])
+        try Data(feeds.read("datasets/\(Self.stem).json").replacing("\"fills\":2", with: "\"fills\":3").utf8).write(
+            to: URL(fileURLWithPath: path + ".json"))
+        #expect(try failing().first == "bytes")
+        try FileManager.default.removeItem(atPath: path + ".manifest.json")
+        #expect(try failing() == ["manifest"])
+        #expect(try Binaries.run("hubctl", ["dataset", "verify", "none.json"], in: feeds.root).status == 1)
+    }
+
+    @Test func diffNamesWhatIsDifferent() throws {
+        let feeds = try Feeds()
+        #expect(try feeds.build().status == 0)
+        let dataset = "artifacts/edge/datasets/\(Self.stem).json"
+        let text = try feeds.read("datasets/\(Self.stem).json")
+        func differences(_ other: String) throws -> [String] {
+            try Data(other.utf8).write(to: URL(fileURLWithPath: "\(feeds.root)/other.json"))
+            let outcome = try Binaries.run("hubctl", ["dataset", "diff", dataset, "other.json", "-o", "csv"], in: feeds.root)
+            #expect(outcome.status == (other == text ? 0 : other.hasPrefix("{") ? 2 : 1))
+            return outcome.standardOutput.split(whereSeparator: \.isNewline).dropFirst().map(String.init)
+        }
+        #expect(try differences(text) == [])
+        let start = "BTCUSDT 2025-01-01T00:00:00Z"
+        #expect(
+            try differences(
+                text.replacing("\"taker_share\":0.0", with: "\"taker_share\":0.5").replacing("\"arm\":\"A\"", with: "\"arm\":\"all\""))
+                == [",arm,\"\"\"A\"\"\",\"\"\"all\"\"\"", "\(start),targets.taker_share,0.0,0.5"])
+        #expect(
+            try differences(text.replacing("\"interval_start\":\"2025-01-01T00:00", with: "\"interval_start\":\"2025-01-01T00:05"))
+                == ["\(start),,there,", "BTCUSDT 2025-01-01T00:05:00Z,,,there"])
+        #expect(try differences("nothing") == [])
+        let schema = try Binaries.run("hubctl", ["dataset", "schema", "-o", "csv"])
+        #expect(
+            schema.status == 0
+                && schema.standardOutput.contains("feature_vol_realized,features.vol_realized,double,bps per sqrt s,true\r\n"))
+    }
+
     @Test func hostFoldersAndPartsAreRead() throws {
         let feeds = try Feeds()
         try feeds.write("host=tokyo/fills_20250101.1.jsonl", Self.fill + "\n")

@@ -28,6 +28,9 @@ struct DatasetBuildCommand: ParsableCommand {
             Writes calib_{from}_{to}.json and calib_{from}_{to}.manifest.json, each at once or not at all. Building again gives the same \
             bytes from the same rows ('unchanged'); other bytes are refused unless --replace is given.
 
+            What is made of whole hours is kept beside the feeds, in .partials/, so that a build after one more hour reads that hour alone. It can be \
+            thrown away at any time.
+
             With a hub (--context, CALIBRANT_CONTEXT or --hub) and neither --feeds-dir nor --offline the hub builds it from what it holds; \
             'dataset pull' brings it here.
             """)
@@ -58,6 +61,7 @@ struct DatasetBuildCommand: ParsableCommand {
     @Flag(help: "Replace a dataset of the same name that has other bytes.") var replace = false
     @Option(help: "Another form to write beside the JSON: parquet or csv; may be given twice.") var form: [DatasetFolder.Form] = []
     @Option(help: "Threads that read and compute. (default: one for each processor)") var threads: Int?
+    @Flag(help: "Read every feed file anew, and leave nothing for later builds: slower, never other bytes.") var noCache = false
     @Flag(help: "Read files instead of asking a hub.") var offline = false
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: OutputForm = .table
@@ -133,7 +137,7 @@ struct DatasetBuildCommand: ParsableCommand {
     private func build(_ arguments: DatasetArguments) throws -> DatasetDocuments {
         let meter = Console.meter("reading feeds")
         defer { Console.meterDone() }
-        let reading = DatasetReading(directory: feedsDir, threads: threads ?? ThreadTeam.processors) {
+        let reading = DatasetReading(directory: feedsDir, threads: threads ?? ThreadTeam.processors, usesCache: !noCache) {
             meter($0 >> 20, $1 >> 20, "of \($1 >> 20) MiB")
         }
         do throws(DatasetReading.Failure) { return try reading.build(arguments) } catch {

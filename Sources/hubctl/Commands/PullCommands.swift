@@ -1,23 +1,42 @@
 import ArgumentParser
+import Glibc
 import NodeShell
 import Wire
 
 /// A document of the hub, brought here whole or not at all.
 struct PulledDocument {
-    enum Status: String { case written, unchanged, replaced, refused }
     var name: String
     var path: String
     var bytes: Int
     var sha256: String
-    var status: Status
+    var status: AtomicFile.Placement
 
-    /// Asks, checks the bytes against the hub's digest, and writes them at once.
+    /// Asks, checks the bytes against the hub's digest, and writes them at once. What came before a try failed is kept in `.NAME.part`, and the next one
+    /// goes on behind it.
     static func pull(_ verb: String, _ name: String, to directory: String, replaces: Bool, _ hub: HubOptions) throws(HubFailure)
         -> PulledDocument
     {
         defer { Console.meterDone() }
-        let answer = try HubClient.ask(
-            verb, ["name": name], of: try hub.target(), seconds: hub.timeout ?? 600, progress: Console.meter(verb))
+        let part = PartFile(path: "\(directory)/.\(name).part")
+        let held = part.bytes
+        var arguments = ["name": name]
+        if !held.isEmpty {
+            arguments["offset"] = "\(held.count)"
+            arguments["sha256"] = Digest.sha256(held)
+        }
+        let answer: HubAnswer
+        do throws(HubFailure) {
+            answer = try HubClient.ask(
+                verb, arguments, of: try hub.target(), seconds: hub.timeout ?? 600, held: held, keep: { part.keep($0, at: $1) },
+                progress: Console.meter(verb))
+        } catch {
+            // A hub of an earlier version knows nothing of going on.
+            guard !held.isEmpty, error.exit == ExitCode.validationFailure else { throw error }
+            part.remove()
+            return try pull(verb, name, to: directory, replaces: replaces, hub)
+        }
+        // Whatever comes of it, it came whole.
+        part.remove()
         guard let given = answer.body["name"]?.string, let count = answer.body["bytes"]?.integer, let sha256 = answer.body["sha256"]?.string
         else { throw HubFailure("the hub's answer to '\(verb)' lacks name, bytes or sha256", Exit.failed) }
         // The name becomes a file here: it is the one asked for, and no path.
@@ -31,22 +50,14 @@ struct PulledDocument {
         }
         var document = PulledDocument(
             name: given, path: "\(directory)/\(given)", bytes: answer.bytes.count, sha256: sha256, status: .written)
-        do throws(FileError) { document.status = try place(answer.bytes, at: document.path, in: directory, replaces: replaces) } catch {
-            throw HubFailure(error.description, Exit.failed)
-        }
+        do throws(FileError) {
+            try AtomicFile.makeDirectory(directory)
+            document.status = try AtomicFile.place(answer.bytes, at: document.path, replaces: replaces)
+        } catch { throw HubFailure(error.description, Exit.failed) }
         guard document.status != .refused else {
             throw HubFailure("'\(document.path)' exists and has other bytes", hint: "--replace overwrites it", Exit.failed)
         }
         return document
-    }
-
-    private static func place(_ bytes: [UInt8], at path: String, in directory: String, replaces: Bool) throws(FileError) -> Status {
-        try AtomicFile.makeDirectory(directory)
-        let old = try AtomicFile.read(path)
-        if old == bytes { return .unchanged }
-        if old != nil, !replaces { return .refused }
-        try AtomicFile.write(bytes, to: path)
-        return old == nil ? .written : .replaced
     }
 
     func print(_ form: OutputForm) {
@@ -71,6 +82,27 @@ struct PulledDocument {
             throw ValidationError("'\(name)' is no name of a document; see the list command")
         }
     }
+}
+
+/// The beginning of a document on its way. Without a place to write to, nothing is kept.
+private struct PartFile: Sendable {
+    var path: String
+
+    var bytes: [UInt8] { ((try? AtomicFile.read(path)) ?? nil) ?? [] }
+
+    func keep(_ payload: [UInt8], at offset: Int64) {
+        if offset == 0 {
+            try? AtomicFile.makeDirectory(path.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/"))
+        }
+        let file = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0o644)
+        guard file >= 0 else { return }
+        defer { close(file) }
+        // What is left behind by a longer document that came before must not stay.
+        guard ftruncate(file, off_t(offset)) == 0 else { return }
+        _ = payload.withUnsafeBytes { pwrite(file, $0.baseAddress, $0.count, off_t(offset)) }
+    }
+
+    func remove() { unlink(path) }
 }
 
 extension Console {
@@ -113,7 +145,10 @@ struct DocumentPullCommand<Kind: DocumentKind>: ParsableCommand {
     static var configuration: CommandConfiguration {
         CommandConfiguration(
             commandName: "pull", abstract: "Brings a \(Kind.noun) from the hub, checked by its sha256.",
-            discussion: "The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace.")
+            discussion: """
+                The file appears whole or not at all. Equal bytes are left alone ('unchanged'), other bytes need --replace. When the hub is lost on the \
+                way, the same command goes on where it stopped.
+                """)
     }
 
     @Argument(help: "Its name, as '\(Kind.noun) list' shows it.") var name: String
