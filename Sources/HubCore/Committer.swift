@@ -127,12 +127,8 @@ package struct Committer<Disk: FeedDisk> {
     }
 
     /// The host's files, and per feed the highest seq of the epoch in the ends of its files of the newest two days that have any.
-    ///
-    /// The ends of files that no edge found complete are checked first: nobody may ever ask for one whose edge has lost its disk, and a crash of
-    /// the hub's machine may have left anything there.
     package mutating func survey(_ link: LinkID, host: String, epoch: String) {
         do throws(Disk.Failure) {
-            try checkEnds(host)
             let files = try held(host)
             var highest: [Message.Welcome.FeedSeq] = []
             for feed in Feed.allCases {
@@ -405,21 +401,6 @@ package struct Committer<Disk: FeedDisk> {
         let page = copy.receipts.page(from: Int(clamping: fromBlock), count: bounds.pageBlocks)
         return Ingest.Inspection(
             length: copy.length, epoch: copy.length == 0 ? nil : copy.receipts.epoch, blocks: page.map { CRC32C.text($0) })
-    }
-
-    private mutating func checkEnds(_ host: String) throws(Disk.Failure) {
-        for held in try held(host) {
-            let path = Self.path(host, held.file)
-            guard copies[path] == nil, try disk.length(of: SealBook<Disk>.path(host, held.file)) == nil else { continue }
-            do throws(Failure) {
-                copies[path] = try find(path, host, held.file, newOf: nil)
-            } catch {
-                switch error {
-                case .disk(let failure): throw failure
-                case .misplaced: continue  // Nothing is written here.
-                }
-            }
-        }
     }
 
     private mutating func held(_ host: String) throws(Disk.Failure) -> [Ingest.HeldFile] {

@@ -53,11 +53,9 @@ package final class World {
         let end = Int64(options.hours) * 3_600_000_000_000
         pass(until: end) { false }
         heal()
-        // Whatever is on its way is heard: a file found to be complete may turn out to differ, and is sent again.
-        for _ in 0..<2 {
-            pass(until: end + Self.settleNanoseconds) { self.isSettled }
-            pass(until: now + 5_000_000_000) { false }
-        }
+        // Whatever is on its way is heard, whoever was cut off has noticed it, and a file that was complete and turned out to differ is sent again.
+        pass(until: now + 120_000_000_000) { false }
+        pass(until: end + Self.settleNanoseconds) { self.isSettled }
         if broken.isEmpty { checkWhole() }
         return outcome()
     }
