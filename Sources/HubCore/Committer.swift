@@ -12,8 +12,9 @@ import Wire
 /// 2. After an error a file is in doubt: its length is what was synced last, nothing more is written to it, and it is cut back to that, by
 ///    `inspect`, before it is written to again. A sync that failed is not repeated and believed: the kernel may have dropped the pages. The
 ///    bytes come again from the edge.
-/// 3. Every byte of a file that is open here is as it was received: checked against its receipts when the file is first touched, and again when
-///    `verify` asks. What is not goes to `quarantine/`, and the file is cut there.
+/// 3. Bytes of a file that is open here are as they were received: its end, as far back as a crash can reach, is checked against its receipts when
+///    the file is first touched, all of it when `verify` asks. What is not goes to `quarantine/`, and the file is cut there. A copy that no edge
+///    asks for, because the edge has lost its disk, is not checked.
 /// 4. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
 package struct Committer<Disk: FeedDisk> {
     package enum Result {
