@@ -13,8 +13,8 @@ import Wire
 ///    `inspect`, before it is written to again. A sync that failed is not repeated and believed: the kernel may have dropped the pages. The
 ///    bytes come again from the edge.
 /// 3. Bytes of a file that is open here are as they were received: its end, as far back as a crash can reach, is checked against its receipts when
-///    the file is first touched, all of it when `verify` asks. What is not goes to `quarantine/`, and the file is cut there. A copy that no edge
-///    asks for, because the edge has lost its disk, is not checked.
+///    the file is first touched, all of it when `verify` asks. What is not goes to `quarantine/`, and the file is cut there. Of a copy that no edge
+///    asks for, because the edge has lost its disk, only what no sync covered is cut, when the host comes back.
 /// 4. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
 package struct Committer<Disk: FeedDisk> {
     package enum Result {
@@ -62,6 +62,8 @@ package struct Committer<Disk: FeedDisk> {
     private var dirty: [String] = []
     private var results: [Result] = []
     private let scanner = RowScanner()
+    /// Paths of copies of former epochs whose ends were seen to.
+    private var left: Set<String> = []
     /// So many bytes of rows may still be looked at; what is written beyond it is stored and counted as unchecked. The owner fills it up with time
     /// (`Limits.rowCheckBytesPerSecond`).
     package var checkableBytes = Int.max
@@ -130,6 +132,10 @@ package struct Committer<Disk: FeedDisk> {
     /// The host's files, and per feed the highest seq of the epoch in the ends of its files of the newest two days that have any.
     package mutating func survey(_ link: LinkID, host: String, epoch: String) {
         do throws(Disk.Failure) {
+            for held in try held(host) {
+                let path = Self.path(host, held.file)
+                do throws(Failure) { try cutUnsynced(path, host, held, epoch) } catch { doubt(path, error, host, held.file) }
+            }
             let files = try held(host)
             var highest: [Message.Welcome.FeedSeq] = []
             for feed in Feed.allCases {
@@ -290,16 +296,22 @@ package struct Committer<Disk: FeedDisk> {
         }
     }
 
+    /// Nil: there are none, or none that can be read.
+    private mutating func storedReceipts(_ host: String, _ file: String) throws(Failure) -> (epoch: String, blocks: [[Receipts.Entry]])? {
+        let beside = Self.receiptsPath(host, file)
+        return try attempt { (disk) throws(Disk.Failure) in
+            let bytes = try disk.length(of: beside).map { count throws(Disk.Failure) in try disk.read(beside, at: 0, count: Int(count)) }
+            return bytes.flatMap { Receipts.read($0) }
+        }
+    }
+
     /// Compares the file's bytes from one on with their receipts, and keeps what comes before the first difference. A file without receipts is from
     /// before there were any, or was being made in a crash: whole valid rows count.
     private mutating func check(_ path: String, _ host: String, _ file: String, _ length: Int64, fromByte: Int64, epoch: String?)
         throws(Failure)
     {
         let beside = Self.receiptsPath(host, file)
-        let stored = try attempt { (disk) throws(Disk.Failure) in
-            let bytes = try disk.length(of: beside).map { count throws(Disk.Failure) in try disk.read(beside, at: 0, count: Int(count)) }
-            return bytes.flatMap { Receipts.read($0) }
-        }
+        let stored = try storedReceipts(host, file)
         var receipts: Receipts
         if let stored {
             receipts = Receipts(blockBytes: bounds.blockBytes, epoch: stored.epoch)
@@ -326,6 +338,27 @@ package struct Committer<Disk: FeedDisk> {
             try sync(path)
             copies[path]!.receipts.settle()
         }
+    }
+
+    /// The end of a copy of a former epoch, which its edge may not have any more: what a crash of the hub's machine left there, and no sync covered,
+    /// is cut. What a sync did cover stays even where it has changed since, for nobody would send it again; views reject such rows one by one.
+    private mutating func cutUnsynced(_ path: String, _ host: String, _ held: Ingest.HeldFile, _ epoch: String) throws(Failure) {
+        guard copies[path] == nil, !left.contains(path) else { return }
+        let stored = try storedReceipts(host, held.file)
+        let note = try attempt { (disk) throws(Disk.Failure) in try disk.length(of: SealBook<Disk>.path(host, held.file)) }
+        guard stored?.epoch != epoch, note == nil else { return }
+        left.insert(path)
+        guard let stored else {
+            copies[path] = try find(path, host, held.file, newOf: nil)
+            return
+        }
+        var receipts = Receipts(blockBytes: bounds.blockBytes, epoch: stored.epoch)
+        try compare(path, stored.blocks, held.length, held.length - bounds.poolBytes, &receipts)
+        let block = Int(receipts.length / Int64(bounds.blockBytes))
+        let matches = receipts.length % Int64(bounds.blockBytes) > 0
+        // Of a block's two slots, the shorter one was synced before the other was written.
+        let wasChanged = !matches && block < stored.blocks.count && stored.blocks[block].count > 1
+        if receipts.length < held.length, !wasChanged { try quarantine(path, host, held.file, from: receipts.length, to: held.length) }
     }
 
     private mutating func compare(

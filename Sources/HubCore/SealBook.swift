@@ -24,12 +24,15 @@ package struct SealBook<Disk: FeedDisk> {
         self.digest = digest
     }
 
+    /// Where it is noted that a file is complete.
+    static func path(_ host: String, _ file: String) -> String { "host=\(host)/.receipts/\(file).sealed" }
+
     /// Whether these bytes, one span behind the other, are the edge's complete file. Once they are, it is known without reading them again.
     package mutating func holds(_ sealed: Message.Sealed, host: String, file: String, _ spans: [Ingest.FileSpan]) throws(Disk.Failure)
         -> Bool
     {
         let folder = "host=\(host)/.receipts"
-        let path = "\(folder)/\(file).sealed"
+        let path = Self.path(host, file)
         let note = Array("\(sealed.sha256) \(sealed.bytes)\n".utf8)
         let length = try disk.length(of: path)
         if length == Int64(note.count), try disk.read(path, at: 0, count: note.count) == note { return true }

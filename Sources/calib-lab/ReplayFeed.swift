@@ -11,7 +11,8 @@ enum ReplaySpeed: Sendable, Equatable {
     case max
 }
 
-/// Serves a recording: every subscription is a pass of its own over the file, from its first line, for the topics in it.
+/// Serves a recording: every subscription is a pass of its own over the file, from its first line, for the topics in it. Requests that follow each
+/// other at once, as a client sends them for many topics, are one subscription.
 ///
 /// Frames are sent byte for byte in the recorded order, at the recorded pace or a multiple of it, never faster than the client reads, and
 /// none is left out. When a client's passes are through and it asks for nothing more for a second, it gets a goodbye.
@@ -23,6 +24,9 @@ final class ReplayFeed: BybitFeed, @unchecked Sendable {
 
     /// A client that asks for its topics in several messages may still be writing the second when the first is through.
     fileprivate static let grace = TimeAmount.seconds(1)
+
+    /// A pass begins this long after the last request that added topics to it.
+    fileprivate static let gathering = TimeAmount.milliseconds(20)
 
     let symbols: [String]
     fileprivate let path: String
@@ -140,12 +144,15 @@ private final class ReplayClient: WebSocketDelegate {
         case .nothing: break
         case .subscribed(let topics):
             guard !topics.isEmpty else { break }
-            do throws(FileError) {
-                passes.append(try Pass(path: feed.path, topics: Set(topics), category: category, now: .now()))
-            } catch {
-                feed.failed(error)
+            if let pass = passes.last, pass.start > .now() {
+                pass.add(topics)
+            } else {
+                do throws(FileError) {
+                    passes.append(try Pass(path: feed.path, topics: topics, category: category))
+                } catch {
+                    feed.failed(error)
+                }
             }
-            // Later: the subscriptions that came in the same read belong to the beginning.
             scheduleTurn()
         case .unsubscribed(let topics):
             for pass in passes { pass.topics.subtract(topics) }
@@ -221,28 +228,34 @@ private final class Pass {
         case through
     }
 
-    var topics: Set<String>
+    var topics: Set<String> = []
+    /// When the file's first frame is due.
+    private(set) var start = NIODeadline.now()
     private(set) var isThrough = false
     private let category: BybitCategory
-    private let started: NIODeadline
     private var input: LineInput
     private var recording = BybitRecording()
     /// Read, but not due yet.
     private var next: (microseconds: Int64, bytes: [UInt8])?
 
-    init(path: String, topics: Set<String>, category: BybitCategory, now: NIODeadline) throws(FileError) {
-        self.topics = topics
+    init(path: String, topics: [String], category: BybitCategory) throws(FileError) {
         self.category = category
-        started = now
         input = try LineInput(path: path)
+        add(topics)
+    }
+
+    func add(_ names: [String]) {
+        topics.formUnion(names)
+        start = .now() + ReplayFeed.gathering
     }
 
     func send(to socket: WebSocket, speed: ReplaySpeed, first: Int64, count: inout Int) throws(FileError) -> Progress {
+        guard start <= .now() else { return .due(start) }
         for _ in 0..<ReplayFeed.turnLinesMax {
             guard socket.isWritable else { return .heldUp }
             if let frame = next {
                 if case .thousandths(let thousandths) = speed {
-                    let due = started + delay(from: first, to: frame.microseconds, thousandths)
+                    let due = start + delay(from: first, to: frame.microseconds, thousandths)
                     if due > .now() { return .due(due) }
                 }
                 socket.send(text: ByteBuffer(bytes: frame.bytes), isFlushed: false)

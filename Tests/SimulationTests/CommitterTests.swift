@@ -36,4 +36,75 @@ import Wire
         let again = try #require(inspect(&next))
         #expect(again.length == Int64(row.utf8.count) && again.epoch == "00000000000000aa")
     }
+
+    // MARK: Copies of an edge that has lost its disk
+
+    private static let former = "00000000000000aa"
+    private static let current = "00000000000000bb"
+
+    private static func row(_ seq: Int) -> String { #"{"ts":1,"epoch":"\#(former)","seq":\#(seq)}"# + "\n" }
+
+    /// A hub's process that starts on this disk and to which the host comes back: what is left of the file.
+    private func survey(_ disk: SimDisk, epoch: String) throws -> (bytes: [UInt8], isQuarantined: Bool) {
+        var committer = Committer(disk: disk)
+        committer.survey(LinkID(1), host: "tokyo", epoch: epoch)
+        var isQuarantined = false
+        for result in committer.endRound().results {
+            switch result {
+            case .quarantined: isQuarantined = true
+            case .failed(_, _, let failure): Issue.record("\(failure)")
+            default: break
+            }
+        }
+        return (disk.bytes(of: Self.path), isQuarantined)
+    }
+
+    /// Two rows, each synced in a round of its own.
+    private func twoRows() -> SimDisk {
+        let disk = SimDisk(seed: 1)
+        var committer = Committer(disk: disk)
+        _ = write(Self.row(1), Self.former, at: 0, &committer)
+        _ = write(Self.row(2), Self.former, at: Int64(Self.row(1).utf8.count), &committer)
+        return disk
+    }
+
+    /// What a crash left there, and no sync covered, is no row of the edge's; nobody would ever take it away.
+    @Test(arguments: [[UInt8](repeating: 0, count: 40), Array(#"{"ts":1,"ep"#.utf8)])
+    func theUnsyncedEndOfAnAbandonedCopy_isCut(end: [UInt8]) throws {
+        let disk = twoRows()
+        let whole = disk.bytes(of: Self.path)
+        try disk.write(end, to: Self.path, at: Int64(whole.count))
+        try disk.sync(Self.path)
+        let found = try survey(disk, epoch: Self.current)
+        #expect(found.bytes == whole && found.isQuarantined)
+    }
+
+    /// The round under way in a crash has its receipt on the disk, but not its bytes.
+    @Test func theRoundUnderWayInACrash_isCutFromAnAbandonedCopy() throws {
+        let disk = twoRows()
+        try disk.write([0], to: Self.path, at: Int64(Self.row(1).utf8.count) + 3)
+        try disk.sync(Self.path)
+        let found = try survey(disk, epoch: Self.current)
+        #expect(found.bytes == Array(Self.row(1).utf8) && found.isQuarantined)
+    }
+
+    /// What a sync did cover stays, for nobody would send it again: views reject the row that has changed and take the others.
+    @Test func aChangedBitInAnAbandonedCopy_takesNoRowAlong() throws {
+        let disk = twoRows()
+        try disk.write([0x23], to: Self.path, at: 3)
+        try disk.sync(Self.path)
+        let changed = disk.bytes(of: Self.path)
+        let found = try survey(disk, epoch: Self.current)
+        #expect(found.bytes == changed && !found.isQuarantined)
+    }
+
+    /// The edge that has the file asks for it, and sends again what is cut: then, not before.
+    @Test func aCopyOfTheCurrentEpoch_waitsForItsEdge() throws {
+        let disk = twoRows()
+        try disk.write([0], to: Self.path, at: Int64(disk.bytes(of: Self.path).count))
+        try disk.sync(Self.path)
+        let before = disk.bytes(of: Self.path)
+        let found = try survey(disk, epoch: Self.former)
+        #expect(found.bytes == before && !found.isQuarantined)
+    }
 }
