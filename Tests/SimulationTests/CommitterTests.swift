@@ -71,7 +71,7 @@ import Wire
     /// What a crash left there, and no sync covered, is no row of the edge's; nobody would ever take it away.
     @Test(arguments: [[UInt8](repeating: 0, count: 40), Array(#"{"ts":1,"ep"#.utf8)])
     func theUnsyncedEndOfAnAbandonedCopy_isCut(end: [UInt8]) throws {
-        let disk = twoRows()
+        var disk = twoRows()
         let whole = disk.bytes(of: Self.path)
         try disk.write(end, to: Self.path, at: Int64(whole.count))
         try disk.sync(Self.path)
@@ -81,7 +81,7 @@ import Wire
 
     /// The round under way in a crash has its receipt on the disk, but not its bytes.
     @Test func theRoundUnderWayInACrash_isCutFromAnAbandonedCopy() throws {
-        let disk = twoRows()
+        var disk = twoRows()
         try disk.write([0], to: Self.path, at: Int64(Self.row(1).utf8.count) + 3)
         try disk.sync(Self.path)
         let found = try survey(disk, epoch: Self.current)
@@ -90,7 +90,7 @@ import Wire
 
     /// What a sync did cover stays, for nobody would send it again: views reject the row that has changed and take the others.
     @Test func aChangedBitInAnAbandonedCopy_takesNoRowAlong() throws {
-        let disk = twoRows()
+        var disk = twoRows()
         try disk.write([0x23], to: Self.path, at: 3)
         try disk.sync(Self.path)
         let changed = disk.bytes(of: Self.path)
@@ -100,7 +100,7 @@ import Wire
 
     /// The edge that has the file asks for it, and sends again what is cut: then, not before.
     @Test func aCopyOfTheCurrentEpoch_waitsForItsEdge() throws {
-        let disk = twoRows()
+        var disk = twoRows()
         try disk.write([0], to: Self.path, at: Int64(disk.bytes(of: Self.path).count))
         try disk.sync(Self.path)
         let before = disk.bytes(of: Self.path)
