@@ -74,6 +74,7 @@ extension Control {
         json.key("revision")
         if let revision = host?.reportedRevision { json.string("\(revision.term).\(revision.number)") } else { json.null() }
         json.field("backlog_bytes", integer: host?.backlogBytes)
+        json.field("clock_offset_ms", integer: host?.link == nil ? nil : host?.clockOffsetMilliseconds)
         json.key("killed")
         if let isKilled = host?.isKilled { json.boolean(isKilled) } else { json.null() }
         json.field("experiment", string: experiment?.spec.id)

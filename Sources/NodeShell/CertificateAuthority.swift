@@ -116,7 +116,7 @@ private final class Certificate {
         self.pointer = pointer
     }
 
-    /// An unsigned one. It is valid from five minutes ago, for clocks that are behind.
+    /// An unsigned one. It is valid from a day ago, for clocks that are behind.
     init(commonName: String, days: Int, key: PrivateKey) throws(TLSError) {
         guard let pointer = X509_new() else { throw failure("make a certificate") }
         self.pointer = pointer
@@ -126,8 +126,7 @@ private final class Certificate {
         guard (-36_500...36_500).contains(days) else {
             throw TLSError(.file, "\(days) days are no lifetime of a certificate; give 1 to 36500")
         }
-        let begins = days > 0 ? (day: Int32(0), second: -300) : (day: Int32(days) - 1, second: 0)
-        guard X509_time_adj_ex(X509_getm_notBefore(pointer), begins.day, begins.second, nil) != nil,
+        guard X509_time_adj_ex(X509_getm_notBefore(pointer), min(0, Int32(days)) - 1, 0, nil) != nil,
             X509_time_adj_ex(X509_getm_notAfter(pointer), Int32(days), 0, nil) != nil
         else { throw failure("date a certificate") }
         let name = Array(commonName.utf8)

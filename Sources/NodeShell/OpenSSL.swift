@@ -358,7 +358,7 @@ final class TLSSession {
             case SSL_AD_CERTIFICATE_REVOKED: "\(peer) refused our certificate: certificate revoked"
             // A wrong name and a wrong identity go by the same alert.
             case SSL_AD_BAD_CERTIFICATE where isServer: "\(peer) refused our certificate: not for the name it asked for, or no hub's"
-            case SSL_AD_BAD_CERTIFICATE: "\(peer) refused our certificate: no valid identity in it"
+            case SSL_AD_BAD_CERTIFICATE: "\(peer) refused our certificate: no valid identity in it, or not valid yet by its clock"
             case SSL_AD_UNSUPPORTED_CERTIFICATE: "\(peer) refused our certificate: it is meant for another purpose"
             case SSL_AD_CERTIFICATE_UNKNOWN, SSL_AD_ACCESS_DENIED: "\(peer) refused our certificate"
             case Int32(SSL_AD_CERTIFICATE_REQUIRED): "\(peer) wants a certificate and we sent none"

@@ -42,13 +42,13 @@ struct DamageTests {
             ]
         }
 
-        /// `disk`: what surrounds the hub then, instead of what writes down what it sends.
-        func start(disk: [String: String]? = nil) throws {
+        /// `disk`: what surrounds the hub then, instead of what writes down what it sends. `clocks`: one for each, in place of the machine's.
+        func start(disk: [String: String]? = nil, clocks: (hub: Clock, edge: Clock)? = nil) throws {
             let hub = try LiveProcess(
                 "calib-hub",
                 [
                     "run", "--config", root + "/pki/hub.yaml", "--set", "artifacts_dir=\(root)/hub", "--set", "metrics.listen=127.0.0.1:0",
-                ], environment: try disk ?? journal())
+                ], environment: try (disk ?? journal()).merging(clocks?.hub.environment ?? [:]) { $1 })
             self.hub = hub
             let port = try EdgeRig.member("listening", of: hub.firstLine).split(separator: ":")[1]
             let pki = root + "/pki/edges/e1"
@@ -61,7 +61,7 @@ struct DamageTests {
             ]
             edge = try LiveProcess(
                 "edge-node", ["run", "--config", Repository.path("config/edge.yaml")] + settings.flatMap { ["--set", $0] },
-                environment: try journal())
+                environment: try journal().merging(clocks?.edge.environment ?? [:]) { $1 })
         }
 
         /// What the two said on stderr. The edge ships what it has before it ends.
@@ -119,6 +119,68 @@ struct DamageTests {
                 }
             }
         }
+    }
+
+    /// A wall clock that somebody sets while the program runs.
+    private final class Clock {
+        let environment: [String: String]
+        private let file: FileHandle
+        var aheadSeconds: Int64 = 0 {
+            didSet {
+                file.seek(toFileOffset: 0)
+                file.write(withUnsafeBytes(of: aheadSeconds * 1_000_000_000) { Data($0) })
+            }
+        }
+
+        init(_ path: String) throws {
+            try Data(count: 8).write(to: URL(fileURLWithPath: path))
+            file = try #require(FileHandle(forWritingAtPath: path))
+            environment = ["FORGETFUL_CLOCK": path]
+        }
+    }
+
+    /// Somebody sets both clocks an hour ahead, one behind the other, and back, and the two meet anew in between.
+    @Test func bothClocksAreSetAnHourAheadAndBack() throws {
+        let site = try Site()
+        let (hub, edge) = (try Clock(site.root + "/hub.clock"), try Clock(site.root + "/edge.clock"))
+        func moreOfEach(_ fact: String) throws {
+            let before = Site.files(site.held)
+            func bytes(_ files: [String: Data], _ feed: String) -> Int {
+                files.reduce(0) { $1.key.hasPrefix(feed) ? $0 + $1.value.count : $0 }
+            }
+            try site.wait(fact) {
+                let now = Site.files(site.held)
+                return ["pipeline_ticks", "quotes"].allSatisfy { bytes(now, $0) > bytes(before, $0) + 2000 }
+            }
+        }
+        try site.start(clocks: (hub, edge))
+        try moreOfEach("rows at the beginning")
+        for (clock, hours) in [(edge, 1), (hub, 1), (edge, 0), (hub, -1)] as [(Clock, Int64)] {
+            clock.aheadSeconds = hours * 3600
+            let offset = (edge.aheadSeconds - hub.aheadSeconds) * 1000
+            try moreOfEach("rows with the clock set to \(hours) h")
+            try site.wait("the operator sees \(offset) ms") {
+                abs((try site.host()["clock_offset_ms"] as? Int ?? 1 << 40) - Int(offset)) < 1000
+            }
+        }
+        let (first, firstEdge) = try site.stop()
+        // The hub's clock is behind now: a new connection, and rows of an hour ago behind those of the hour ahead.
+        try site.start(clocks: (hub, edge))
+        edge.aheadSeconds = -3600
+        try moreOfEach("rows on a new connection")
+        #expect(try site.host()["quarantined_bytes"] as? Int == 0 && (try site.host()["forks"] as? [Any])?.isEmpty == true)
+        let (second, secondEdge) = try site.stop()
+
+        let said = [first, second, firstEdge, secondEdge].joined()
+        #expect(!said.contains("\"level\":\"error\""), "\(said.suffix(3000))")
+        #expect(Site.files(site.held) == Site.files(site.own), "every byte is there, once")
+        let rows = try FeedRows(directory: site.own)
+        for feed in rows.feeds {
+            let numbers = rows[feed].map { $0.integer("seq") }
+            #expect(numbers.sorted() == Array(1...max(1, numbers.count)), "\(feed): every number once")
+        }
+        let times = rows["pipeline_ticks"].map { $0.integer("ts") }
+        #expect((times.max() ?? 0) - (times.min() ?? 0) > 7_000_000)
     }
 
     @Test func aHubFileCutShort_aByteTurned_anEdgeSetUpAnew_andAnEdgeRestored() throws {

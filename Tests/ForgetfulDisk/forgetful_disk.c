@@ -12,9 +12,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/time.h>
 #include <sys/uio.h>
+#include <time.h>
 #include <unistd.h>
 
 // Everything below goes to the kernel by `syscall`: the C library's own names are the ones replaced here.
@@ -44,6 +47,8 @@ static struct file files[FILES_MAX];
 static int file_count;
 static struct descriptor descriptors[DESCRIPTORS_MAX];
 static long points, kill_at = -1, syncs, fail_sync = -1, full_after = -1, full_failures;
+// Nanoseconds by which the wall clock is wrong; whoever started the program changes them in the file.
+static const volatile long *clock_error;
 static int (*real_ssl_write)(void *, const void *, size_t, size_t *);
 static void (*real_ssl_free)(void *);
 
@@ -60,6 +65,14 @@ static long number(const char *name) {
 __attribute__((constructor)) static void begin(void) {
     real_ssl_write = (int (*)(void *, const void *, size_t, size_t *))dlsym(RTLD_NEXT, "SSL_write_ex");
     real_ssl_free = (void (*)(void *))dlsym(RTLD_NEXT, "SSL_free");
+    const char *clock = getenv("FORGETFUL_CLOCK");
+    if (clock) {
+        int descriptor = (int)syscall(SYS_openat, AT_FDCWD, clock, O_RDONLY | O_CLOEXEC, 0);
+        void *page = mmap(NULL, sizeof *clock_error, PROT_READ, MAP_SHARED, descriptor, 0);
+        if (page == MAP_FAILED) fail(clock);
+        clock_error = page;
+        syscall(SYS_close, descriptor);
+    }
     const char *given = getenv("FORGETFUL_ROOT"), *kept = getenv("FORGETFUL_PLATTER"), *alone = getenv("FORGETFUL_JOURNAL");
     char path[PATH_MAX + 16];
     if (given && kept) {
@@ -166,6 +179,7 @@ static bool is_file(int descriptor) {
     return descriptor >= 0 && descriptor < DESCRIPTORS_MAX && descriptors[descriptor].file > 0;
 }
 
+// Before the change itself: a kill from outside may come between any two instructions, and what differs from the platter has to be known.
 static void change(struct file *file, off_t from, off_t to) {
     if (!file->is_dirty) {
         record("dirty %lu\n", (unsigned long)file->inode);
@@ -215,6 +229,9 @@ static int open_at(int directory, const char *path, int flags, mode_t mode) {
     bool existed = fstatat(directory, path, &before, 0) == 0;
     bool creates = !existed && (flags & O_CREAT);
     if (creates) point();
+    if (existed && (flags & O_TRUNC) && S_ISREG(before.st_mode) && before.st_size > 0) {
+        change(file_of(before.st_ino, name), 0, before.st_size);
+    }
     int descriptor = (int)syscall(SYS_openat, directory, path, flags, mode);
     int code = errno;
     if (descriptor >= DESCRIPTORS_MAX) fail("too many descriptors");
@@ -231,7 +248,6 @@ static int open_at(int directory, const char *path, int flags, mode_t mode) {
                 point();
             }
             struct file *file = file_of(status.st_ino, name);
-            if (existed && (flags & O_TRUNC) && before.st_size > 0) change(file, 0, before.st_size);
             entry.file = (int)(file - files) + 1;
             entry.appends = flags & O_APPEND;
         }
@@ -298,15 +314,13 @@ static bool begin_write(struct writing *writing, int descriptor, off_t offset, s
         writing->room = (size_t)full_after;
         if (full_after == 0 && ++full_failures == FULL_FAILURES) full_after = -1;
     }
+    if (writing->room > 0) change(writing->file, writing->from, writing->from + (off_t)writing->room);
     return true;
 }
 
-static ssize_t end_write(struct writing *writing, ssize_t result) {
+static ssize_t end_write(ssize_t result) {
     int code = errno;
-    if (result > 0) {
-        change(writing->file, writing->from, writing->from + result);
-        if (full_after >= 0) full_after -= result < full_after ? result : full_after;
-    }
+    if (result > 0 && full_after >= 0) full_after -= result < full_after ? result : full_after;
     point();
     pthread_mutex_unlock(&lock);
     errno = code;
@@ -321,7 +335,7 @@ static ssize_t no_space(void) {
 ssize_t write(int descriptor, const void *bytes, size_t count) {
     struct writing writing;
     if (!is_file(descriptor) || !begin_write(&writing, descriptor, -1, count)) return syscall(SYS_write, descriptor, bytes, count);
-    return end_write(&writing, count > 0 && writing.room == 0 ? no_space() : syscall(SYS_write, descriptor, bytes, writing.room));
+    return end_write(count > 0 && writing.room == 0 ? no_space() : syscall(SYS_write, descriptor, bytes, writing.room));
 }
 
 ssize_t pwrite(int descriptor, const void *bytes, size_t count, off_t offset) {
@@ -330,7 +344,7 @@ ssize_t pwrite(int descriptor, const void *bytes, size_t count, off_t offset) {
         return syscall(SYS_pwrite64, descriptor, bytes, count, offset);
     }
     return end_write(
-        &writing, count > 0 && writing.room == 0 ? no_space() : syscall(SYS_pwrite64, descriptor, bytes, writing.room, offset));
+        count > 0 && writing.room == 0 ? no_space() : syscall(SYS_pwrite64, descriptor, bytes, writing.room, offset));
 }
 ssize_t pwrite64(int descriptor, const void *bytes, size_t count, off_t offset) __attribute__((alias("pwrite")));
 
@@ -345,7 +359,7 @@ ssize_t writev(int descriptor, const struct iovec *pieces, int count) {
     struct writing writing;
     size_t size = is_file(descriptor) ? size_of(pieces, count) : 0;
     if (!is_file(descriptor) || !begin_write(&writing, descriptor, -1, size)) return syscall(SYS_writev, descriptor, pieces, count);
-    return end_write(&writing, writing.room < size ? no_space() : syscall(SYS_writev, descriptor, pieces, count));
+    return end_write(writing.room < size ? no_space() : syscall(SYS_writev, descriptor, pieces, count));
 }
 
 ssize_t pwritev(int descriptor, const struct iovec *pieces, int count, off_t offset) {
@@ -354,7 +368,7 @@ ssize_t pwritev(int descriptor, const struct iovec *pieces, int count, off_t off
     if (!is_file(descriptor) || !begin_write(&writing, descriptor, offset, size)) {
         return syscall(SYS_pwritev, descriptor, pieces, count, offset, 0L);
     }
-    return end_write(&writing, writing.room < size ? no_space() : syscall(SYS_pwritev, descriptor, pieces, count, offset, 0L));
+    return end_write(writing.room < size ? no_space() : syscall(SYS_pwritev, descriptor, pieces, count, offset, 0L));
 }
 ssize_t pwritev64(int descriptor, const struct iovec *pieces, int count, off_t offset) __attribute__((alias("pwritev")));
 
@@ -364,7 +378,6 @@ ssize_t copy_file_range(int from, off64_t *from_offset, int to, off64_t *to_offs
         return syscall(SYS_copy_file_range, from, from_offset, to, to_offset, count, flags);
     }
     return end_write(
-        &writing,
         writing.room < count ? no_space() : syscall(SYS_copy_file_range, from, from_offset, to, to_offset, count, flags));
 }
 
@@ -375,12 +388,12 @@ int ftruncate(int descriptor, off_t length) {
     pthread_mutex_lock(&lock);
     file = open_file(descriptor, &status);
     if (file) point();
+    if (file && length != status.st_size) {
+        change(file, length < status.st_size ? length : status.st_size, length < status.st_size ? status.st_size : length);
+    }
     int result = (int)syscall(SYS_ftruncate, descriptor, length);
     int code = errno;
-    if (file && result == 0 && length != status.st_size) {
-        change(file, length < status.st_size ? length : status.st_size, length < status.st_size ? status.st_size : length);
-        point();
-    }
+    if (file && result == 0 && length != status.st_size) point();
     pthread_mutex_unlock(&lock);
     errno = code;
     return result;
@@ -390,16 +403,13 @@ int ftruncate64(int descriptor, off_t length) __attribute__((alias("ftruncate"))
 // With FALLOC_FL_KEEP_SIZE neither bytes nor length change.
 int fallocate(int descriptor, int mode, off_t offset, off_t length) {
     struct stat status;
-    int result = (int)syscall(SYS_fallocate, descriptor, mode, offset, length);
-    int code = errno;
-    if (result == 0 && is_file(descriptor) && !(mode & FALLOC_FL_KEEP_SIZE)) {
+    if (is_file(descriptor) && !(mode & FALLOC_FL_KEEP_SIZE)) {
         pthread_mutex_lock(&lock);
         struct file *file = open_file(descriptor, &status);
         if (file) change(file, offset, offset + length);
         pthread_mutex_unlock(&lock);
     }
-    errno = code;
-    return result;
+    return (int)syscall(SYS_fallocate, descriptor, mode, offset, length);
 }
 int fallocate64(int descriptor, int mode, off_t offset, off_t length) __attribute__((alias("fallocate")));
 int posix_fallocate(int descriptor, off_t offset, off_t length) { return fallocate(descriptor, 0, offset, length) == 0 ? 0 : errno; }
@@ -578,4 +588,32 @@ void SSL_free(void *connection) {
         pthread_mutex_unlock(&lock);
     }
     real_ssl_free(connection);
+}
+
+// MARK: The wall clock
+
+int clock_gettime(clockid_t kind, struct timespec *time) {
+    int result = (int)syscall(SYS_clock_gettime, kind, time);
+    bool isWall = kind == CLOCK_REALTIME || kind == CLOCK_REALTIME_COARSE;
+    if (result == 0 && isWall && clock_error) {
+        long whole = 1000000000, error = *clock_error, nanoseconds = time->tv_nsec + error % whole;
+        time->tv_sec += error / whole + (nanoseconds >= whole) - (nanoseconds < 0);
+        time->tv_nsec = nanoseconds < 0 ? nanoseconds + whole : nanoseconds % whole;
+    }
+    return result;
+}
+
+int gettimeofday(struct timeval *restrict time, void *restrict zone) {
+    (void)zone;
+    struct timespec precise;
+    int result = clock_gettime(CLOCK_REALTIME, &precise);
+    *time = (struct timeval){.tv_sec = precise.tv_sec, .tv_usec = precise.tv_nsec / 1000};
+    return result;
+}
+
+time_t time(time_t *seconds) {
+    struct timespec precise;
+    clock_gettime(CLOCK_REALTIME, &precise);
+    if (seconds) *seconds = precise.tv_sec;
+    return precise.tv_sec;
 }

@@ -98,7 +98,7 @@ import Wire
     }
 
     private static let hosts = #"""
-        {"hosts":[{"host":"edge-1","state":"connected","first_seen_ms":1,"last_seen_ms":1735689600000,"epoch":"00c0ffee00c0ffee","source":"sim","venue":"bybit","symbols":["BTCUSDT","ETHUSDT"],"revision":"1.12","backlog_bytes":0,"killed":false,"experiment":"exp-2","lease_expires_ms":1735689615000,"files":[{"file":"fills_20250101.jsonl","length":12}],"forks":[]},{"host":"edge,\"2\"\u001b[2J","state":"lost","first_seen_ms":null,"last_seen_ms":null,"epoch":null,"source":null,"venue":null,"symbols":[],"revision":null,"backlog_bytes":null,"killed":null,"experiment":null,"lease_expires_ms":null,"files":[],"forks":[]}]}
+        {"hosts":[{"host":"edge-1","state":"connected","first_seen_ms":1,"last_seen_ms":1735689600000,"epoch":"00c0ffee00c0ffee","source":"sim","venue":"bybit","symbols":["BTCUSDT","ETHUSDT"],"revision":"1.12","backlog_bytes":0,"clock_offset_ms":-3,"killed":false,"experiment":"exp-2","lease_expires_ms":1735689615000,"files":[{"file":"fills_20250101.jsonl","length":12}],"forks":[]},{"host":"edge,\"2\"\u001b[2J","state":"lost","first_seen_ms":null,"last_seen_ms":null,"epoch":null,"source":null,"venue":null,"symbols":[],"revision":null,"backlog_bytes":null,"clock_offset_ms":null,"killed":null,"experiment":null,"lease_expires_ms":null,"files":[],"forks":[]}]}
         """#
 
     private static let rollback = #"""
@@ -114,9 +114,9 @@ import Wire
         #expect(
             table.standardOutput
                 == """
-                HOST          STATE      LAST SEEN                 SOURCE  VENUE  SYMBOLS          REVISION  BACKLOG  KILLED  EXPERIMENT  LEASE UNTIL               FILES  FORKS
-                edge-1        connected  2025-01-01T00:00:00.000Z  sim     bybit  BTCUSDT,ETHUSDT  1.12            0  no      exp-2       2025-01-01T00:00:15.000Z      1      0
-                edge,"2"?[2J  lost       -                         -       -      -                -               -  -       -           -                             0      0
+                HOST          STATE      LAST SEEN                 SOURCE  VENUE  SYMBOLS          REVISION  BACKLOG  CLOCK OFF MS  KILLED  EXPERIMENT  LEASE UNTIL               FILES  FORKS
+                edge-1        connected  2025-01-01T00:00:00.000Z  sim     bybit  BTCUSDT,ETHUSDT  1.12            0            -3  no      exp-2       2025-01-01T00:00:15.000Z      1      0
+                edge,"2"?[2J  lost       -                         -       -      -                -               -             -  -       -           -                             0      0
 
                 """, "\(table.standardOutput)")
         #expect(try hub.hubctl("host", "list", "-o", "json").standardOutput == Self.hosts + "\n")
@@ -124,9 +124,10 @@ import Wire
         #expect(lines.count == 2 && lines[0].hasPrefix(#"{"host":"edge-1","state":"connected""#) && lines[1].hasSuffix(#""forks":[]}"#))
         let csv = try hub.hubctl("host", "list", "-o", "csv").standardOutput
         #expect(
-            csv == "host,state,last_seen_ms,source,venue,symbols,revision,backlog_bytes,killed,experiment,lease_expires_ms,files,forks\r\n"
-                + "edge-1,connected,1735689600000,sim,bybit,BTCUSDT ETHUSDT,1.12,0,false,exp-2,1735689615000,1,0\r\n"
-                + "\"edge,\"\"2\"\"\u{1b}[2J\",lost,,,,,,,,,,0,0\r\n", "\(csv)")
+            csv == "host,state,last_seen_ms,source,venue,symbols,revision,backlog_bytes,clock_offset_ms,killed,experiment,"
+                + "lease_expires_ms,files,forks\r\n"
+                + "edge-1,connected,1735689600000,sim,bybit,BTCUSDT ETHUSDT,1.12,0,-3,false,exp-2,1735689615000,1,0\r\n"
+                + "\"edge,\"\"2\"\"\u{1b}[2J\",lost,,,,,,,,,,,0,0\r\n", "\(csv)")
         #expect(hub.requests.allSatisfy { $0 == Message.Request(id: 1, verb: "host list", arguments: [:]) })
         await hub.hub.close()
     }

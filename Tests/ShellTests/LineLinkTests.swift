@@ -65,29 +65,29 @@ struct LineLinkTests {
             case .twoIdentities:
                 (
                     try .client(fleet.files(uri, "spiffe://test/edge/e2")), "certificate carries more than one identity URI",
-                    "hub refused our certificate: no valid identity in it"
+                    "hub refused our certificate: no valid identity in it, or not valid yet by its clock"
                 )
             case .noIdentity:
                 (
                     try .client(fleet.files(dnsNames: ["edge"])), "certificate carries no identity URI",
-                    "hub refused our certificate: no valid identity in it"
+                    "hub refused our certificate: no valid identity in it, or not valid yet by its clock"
                 )
             case .malformedIdentity:
                 (
                     try .client(fleet.files("spiffe://test/edge/E%31")),
                     "certificate's identity URI is not spiffe://<domain>/<role>/<name>",
-                    "hub refused our certificate: no valid identity in it"
+                    "hub refused our certificate: no valid identity in it, or not valid yet by its clock"
                 )
             case .nulInIdentity:
                 (
                     try .client(fleet.files("spiffe://test/edge/e1\0.test")),
                     "certificate's identity URI is not spiffe://<domain>/<role>/<name>",
-                    "hub refused our certificate: no valid identity in it"
+                    "hub refused our certificate: no valid identity in it, or not valid yet by its clock"
                 )
             case .hubAsClient:
                 (
                     try .client(fleet.files("spiffe://test/hub/h2")), "certificate is for another role",
-                    "hub refused our certificate: no valid identity in it"
+                    "hub refused our certificate: no valid identity in it, or not valid yet by its clock"
                 )
             case .serverUsage:
                 (

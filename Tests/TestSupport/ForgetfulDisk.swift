@@ -7,6 +7,8 @@ import Foundation
 package final class ForgetfulDisk {
     package let root: String
     private let platter: String
+    /// Programs that ran on it and ended. Their journals stay in the platter, for when something was lost.
+    private var lives = 0
     /// The durable names below the root.
     private var names: [String: Name]
 
@@ -61,7 +63,8 @@ package final class ForgetfulDisk {
     /// For after the program's end. Everything durable stays, everything else may go.
     package func losePower(_ random: inout SeededRandom) throws -> (journal: DiskJournal, loss: Loss) {
         let journal = DiskJournal(try? Data(contentsOf: URL(fileURLWithPath: platter + "/journal")))
-        try? FileManager.default.removeItem(atPath: platter + "/journal")
+        lives += 1
+        try? FileManager.default.moveItem(atPath: platter + "/journal", toPath: platter + "/journal.\(lives)")
         var loss = Loss()
         names = survivingNames(journal, &random, &loss)
         for (path, name) in names.sorted(by: { $0.key < $1.key }) {

@@ -15,7 +15,8 @@ struct HostListCommand: ParsableCommand {
     private static let columns: [Listing.Column] = [
         .init("HOST", "host"), .init("STATE", "state"), .init("LAST SEEN", "last_seen_ms", .time), .init("SOURCE", "source"),
         .init("VENUE", "venue"), .init("SYMBOLS", "symbols", .names), .init("REVISION", "revision"),
-        .init("BACKLOG", "backlog_bytes", .number), .init("KILLED", "killed", .flag), .init("EXPERIMENT", "experiment"),
+        .init("BACKLOG", "backlog_bytes", .number), .init("CLOCK OFF MS", "clock_offset_ms", .number), .init("KILLED", "killed", .flag),
+        .init("EXPERIMENT", "experiment"),
         .init("LEASE UNTIL", "lease_expires_ms", .time), .init("FILES", "files", .count), .init("FORKS", "forks", .count),
     ]
 

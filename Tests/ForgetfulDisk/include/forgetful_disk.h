@@ -14,6 +14,7 @@
 //   FORGETFUL_FULL_AFTER n: after n bytes were written no space is left, until 32 writes have failed.
 //   FORGETFUL_FAIL_SYNC  n: the n-th sync of a file fails with EIO, and as with Linux what it was to write is clean from then on: the next sync
 //                        of the file succeeds without it.
+//   FORGETFUL_CLOCK      A file of one native 64-bit number: so many nanoseconds the wall clock is ahead, at any time; may change meanwhile.
 //   FORGETFUL_JOURNAL    Instead of root and platter: record what is sent into this file, and leave the disk alone.
 //
 // Journal, paths relative to the root:
