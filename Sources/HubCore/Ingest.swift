@@ -403,8 +403,13 @@ package struct Ingest {
     /// The file is not taken, the connection goes on.
     private mutating func refuse(_ file: String, _ copy: Copy, _ edge: Message.Hello.Edge, _ link: LinkID, _ text: String) -> [Effect] {
         links[link]?.files[file] = .refused
-        let resume = Message.Resume(file: file, length: copy.base, base: copy.base, prefixCRC32C: copy.prefixCRC32C, isStalled: true)
-        return [.send(link, .resume(resume)), .alarm(host: edge.host, code: "files", text: "\(file) is refused: \(text)")]
+        return [stalled(file, copy, link), .alarm(host: edge.host, code: "files", text: "\(file) is refused: \(text)")]
+    }
+
+    /// The hub answers for nothing of it: what its disk holds of the file may never have been compared with what was received.
+    private func stalled(_ file: String, _ copy: Copy, _ link: LinkID) -> Effect {
+        .send(
+            link, .resume(Message.Resume(file: file, length: copy.base, base: copy.base, prefixCRC32C: copy.prefixCRC32C, isStalled: true)))
     }
 
     private func answer(_ link: LinkID, _ copy: Copy, _ length: Int64, _ fromBlock: Int64, _ blocks: [String]) -> Effect {
@@ -509,12 +514,7 @@ package struct Ingest {
             return []
         }
         links[link]?.files[file] = .stalled(copy, retryAt: retryAt)
-        let length = copy.base + (hosts[host]?.files[name]?.synced ?? 0)
-        var effects: [Effect] = [
-            .send(
-                link, .resume(Message.Resume(file: file, length: length, base: copy.base, prefixCRC32C: copy.prefixCRC32C, isStalled: true))
-            )
-        ]
+        var effects = [stalled(file, copy, link)]
         if hosts[host]?.isStalled == false {
             hosts[host]?.isStalled = true
             effects.append(.alarm(host: host, code: "disk", text: "\(file) cannot be stored; it is tried again each second"))

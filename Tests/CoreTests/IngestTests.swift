@@ -274,6 +274,19 @@ struct IngestTests {
         #expect(again == [.write(host: "tokyo", file: Self.file, epoch: Self.epoch, offset: 0)])
     }
 
+    /// What a process before this one left on the disk was never compared with what was received: the hub does not say that it holds it.
+    @Test func aFileThatCannotBeLookedAt_isAnsweredForWithNothing() {
+        var ingest = Ingest()
+        ingest.found(host: "tokyo", files: [Ingest.HeldFile(file: Self.file, length: 9)], parts: [])
+        _ = ingest.opened(Self.a, peer: Self.tokyo)
+        _ = ingest.received(Self.hello(), on: Self.a, at: Self.start)
+        _ = ingest.surveyed(Self.a, files: [Ingest.HeldFile(file: Self.file, length: 9)], highestSeq: [])
+        let asked = ingest.received(Self.resume(9), on: Self.a, at: Self.start)
+        #expect(asked == [.inspect(Self.a, host: "tokyo", file: Self.file, fromBlock: 0)])
+        let failed = ingest.failed(host: "tokyo", file: Self.file)
+        #expect(failed.first == .send(Self.a, .resume(Message.Resume(file: Self.file, length: 0, isStalled: true))))
+    }
+
     @Test func fullPoolPausesEverybody_untilHalfIsSynced() {
         var bounds = ReplicationBounds()
         bounds.poolBytes = 1_000
