@@ -39,7 +39,8 @@ let package = Package(
         .target(name: "CAllocationCount", cSettings: checksThreads ? [.define("CALIBRANT_CHECK_THREADS")] : []),
 
         // Cores: pure, deterministic.
-        .target(name: "CalibModel", swiftSettings: strict),
+        .target(name: "CCRC32C"),
+        .target(name: "CalibModel", dependencies: ["CCRC32C"], swiftSettings: strict),
         .target(name: "Wire", dependencies: ["CalibModel"], swiftSettings: strict),
         .target(name: "EdgeCore", dependencies: ["CalibModel", "Wire"], swiftSettings: strict),
         .target(name: "HubCore", dependencies: ["CalibModel", "Wire"], swiftSettings: strict),

@@ -1,3 +1,5 @@
+internal import CCRC32C
+
 /// CRC-32C (Castagnoli; RFC 3720 appendix B.4): what edge and hub compare their copies of a file by.
 package struct CRC32C: Sendable {
     /// One byte's remainder under the reflected polynomial.
@@ -17,8 +19,18 @@ package struct CRC32C: Sendable {
         state = rest
     }
 
-    /// Eight bytes a step ("slicing-by-8", Kounavis and Berry 2005): table k is the remainder of a byte that k more follow.
     package mutating func combine(_ bytes: UnsafeRawBufferPointer) {
+        if Self.isInHardware {
+            state = crc32c_update(state, bytes.baseAddress, bytes.count)
+        } else {
+            combineInSlices(bytes)
+        }
+    }
+
+    private static let isInHardware = crc32c_is_in_hardware() != 0
+
+    /// Eight bytes a step ("slicing-by-8", Kounavis and Berry 2005): table k is the remainder of a byte that k more follow.
+    mutating func combineInSlices(_ bytes: UnsafeRawBufferPointer) {
         var rest = state
         var place = 0
         Self.slices.withUnsafeBufferPointer { slices in

@@ -79,12 +79,11 @@ struct RowCheck {
     mutating func take(_ bytes: UnsafeRawBufferPointer, at offset: Int64, _ scanner: RowScanner) {
         var start = 0
         while let end = RowCheck.newline(in: bytes, from: start) {
-            let row = UnsafeRawBufferPointer(rebasing: bytes[start..<end])
             switch state {
-            case .within(let begun) where begun.isEmpty: note(scanner.scan(row, feed), at: offset + Int64(start))
+            case .within(let begun) where begun.isEmpty: note(scanner.scan(bytes, start..<end, feed), at: offset + Int64(start))
             case .within(let begun):
-                let whole = begun + row
-                note(whole.withUnsafeBytes { scanner.scan($0, feed) }, at: offset + Int64(start - begun.count))
+                let whole = begun + bytes[start..<end]
+                note(whole.withUnsafeBytes { scanner.scan($0, 0..<whole.count, feed) }, at: offset + Int64(start - begun.count))
             case .unknown: faults.unchecked += 1
             case .tooLong: break
             }
@@ -115,9 +114,26 @@ struct RowCheck {
     }
 }
 
-/// The scanner of views, held where it can be shared by the files of one committer. A class because a scanner owns memory.
+/// The scanners of views, one for each feed because each learns the form of its rows, held where the files of one committer share them.
 final class RowScanner {
-    private var scanner = FeedScanner()
+    /// A class because a scanner owns memory.
+    private final class Scanner {
+        var scanner = FeedScanner()
+    }
 
-    func scan(_ row: UnsafeRawBufferPointer, _ feed: Feed) -> RejectReason? { scanner.scan(row, feed: feed, isTerminated: true) }
+    private let scanners = Feed.allCases.map { _ in Scanner() }
+
+    /// The row at `place` of `bytes`, without its newline, which follows it there or anywhere.
+    func scan(_ bytes: UnsafeRawBufferPointer, _ place: Range<Int>, _ feed: Feed) -> RejectReason? {
+        let held = scanners[feed.index]
+        guard let base = bytes.baseAddress else { return held.scanner.scan(bytes, feed: feed, isTerminated: true) }
+        if place.upperBound + 1 + FeedScanner.overrun <= bytes.count, held.scanner.scanUsual(at: base + place.lowerBound, feed: feed) != nil
+        {
+            return nil
+        }
+        let row = UnsafeRawBufferPointer(rebasing: bytes[place])
+        let reason = held.scanner.scan(row, feed: feed, isTerminated: true)
+        if reason == nil { held.scanner.learn(from: row, feed: feed) }
+        return reason
+    }
 }

@@ -22,11 +22,11 @@ struct LoadRows: ~Copyable {
         self.rowBytes = rowBytes
         self.rowsMax = rowsMax
         bytes = .allocate(byteCount: Self.lineBytesMax + rowsMax * rowBytes, alignment: 16)
-        let head = #"{"ts":1735689600123,"ts_iso":"2025-01-01T00:00:00.123Z","symbol":"BTCUSDT","fill_id":""#
-        let tail =
-            #"","fill_ts":1735689570123,"mid_1s":50000.55,"mid_5s":50000.65,"mid_30s":null,"net_bps":0.159999,"arm":"A","arm_why":"none","#
-            + #""experiment":null,"block":null,"config_hash":"feed000000000002","v":1,"source":"sim","venue":"sim","host":"\#(host)","#
-            + #""epoch":"\#(epoch)","seq":0000000000}"# + "\n"
+        let head =
+            #"{"ts":1735689600123,"ts_iso":"2025-01-01T00:00:00.123Z","symbol":"BTCUSDT","fill_id":1,"fill_ts":1735689570123,"#
+            + #""mid_1s":50000.55,"mid_5s":50000.65,"mid_30s":null,"net_bps":0.159999,"arm":"A","arm_why":"none","experiment":null,"#
+            + #""block":null,"config_hash":"feed000000000002","v":1,"source":"sim","venue":"sim"#
+        let tail = #"","host":"\#(host)","epoch":"\#(epoch)","seq":0000000000}"# + "\n"
         let filling = rowBytes - head.utf8.count - tail.utf8.count
         precondition(filling >= 0, "BUG: a row of \(rowBytes) bytes has no room for host '\(host)'")
         let row = Array((head + String(repeating: "0", count: filling) + tail).utf8)
