@@ -29,8 +29,8 @@ package struct CRC32C: Sendable {
 
     private static let isInHardware = crc32c_is_in_hardware() != 0
 
-    /// Eight bytes a step ("slicing-by-8", Kounavis and Berry 2005): table k is the remainder of a byte that k more follow.
-    mutating func combineInSlices(_ bytes: UnsafeRawBufferPointer) {
+    /// Without the instruction. Eight bytes a step ("slicing-by-8", Kounavis and Berry 2005): table k is the remainder of a byte that k more follow.
+    package mutating func combineInSlices(_ bytes: UnsafeRawBufferPointer) {
         var rest = state
         var place = 0
         Self.slices.withUnsafeBufferPointer { slices in

@@ -11,7 +11,8 @@ struct RowCheckTests {
     private static let good = Sample.row(.events, seq: 1)
 
     /// What is found in these bytes when they come in pieces; `stored` is the hub's file.
-    private static func take(_ pieces: [ArraySlice<UInt8>], budget: Int = .max) -> (faults: RowFaults, stored: [UInt8]) {
+    private static func take(_ pieces: [ArraySlice<UInt8>], budget: Int = .max, file: String = file) -> (faults: RowFaults, stored: [UInt8])
+    {
         let disk = SimDisk(seed: 1)
         var committer = Committer(disk: disk)
         committer.checkableBytes = budget
@@ -68,5 +69,36 @@ struct RowCheckTests {
         let found = Self.take([bytes[..<half], bytes[half...]], budget: half)
         #expect(found.faults.unchecked == 2 && Self.count(found.faults).isEmpty)
         #expect(found.stored == bytes)
+    }
+
+    /// Behind some rows alike, the next ones are read by their form: what is no such row is named as ever, however the bytes are cut.
+    @Test func aBadRowAmongManyAlikeIsNamed() {
+        let markouts = "markouts_20250101.jsonl"
+        let good = Sample.row(.markouts, seq: 1)
+        let bad = good.replacing("\"fill_id\":42", with: "\"fill_id\":\"42\"")
+        #expect(bad != good)
+        var bytes = Array(String(repeating: good, count: 9).utf8)
+        let place = Int64(bytes.count)
+        bytes += Array((bad + String(repeating: good, count: 5)).utf8)
+        for size in [1, 7, good.utf8.count, 1000, bytes.count] {
+            let pieces = stride(from: 0, to: bytes.count, by: size).map { bytes[$0..<min(bytes.count, $0 + size)] }
+            let found = Self.take(pieces, file: markouts)
+            #expect(found.faults.places == [.init(offset: place, reason: .wrongType)], "in pieces of \(size)")
+            #expect(found.stored == bytes && found.faults.unchecked == 0)
+        }
+    }
+
+    /// The hub says how many rows became durable: every newline, wherever it stands in a block.
+    @Test func newlinesAreCountedInAnyBytes() {
+        var random = SeededRandom(seed: 9)
+        for count in [0, 1, 63, 64, 65, 1000, 16_320, 16_321, 40_000] {
+            let bytes = (0..<count).map { _ in random.next(below: 4) == 0 ? UInt8(0x0a) : UInt8(random.next(below: 256)) }
+            var committer = Committer(disk: SimDisk(seed: 1))
+            committer.checkableBytes = 0
+            bytes.withUnsafeBytes { committer.write($0, host: "tokyo", file: Self.file, epoch: IngestTests.epoch, offset: 0) }
+            var rows: Int64 = 0
+            for case .committed(_, _, _, let more) in committer.endRound().results { rows += more }
+            #expect(rows == Int64(bytes.count { $0 == 0x0a }), "of \(count) bytes")
+        }
     }
 }
