@@ -67,7 +67,11 @@ struct DatasetVerifyCommand: ParsableCommand {
         } else {
             checks.append(Check(subject: "manifest", isGood: false, evidence: "'\(stem).manifest.json' is not there, or not JSON"))
         }
-        print(checks)
+        RecordList<Check>(
+            name: "checks",
+            columns: [.text("check", \.subject), .text("state") { $0.isGood ? "pass" : "fail" }, .text("evidence", \.evidence)],
+            nothing: "nothing to check"
+        ).print(checks, output)
         if checks.contains(where: { !$0.isGood }) { throw Exit.badSubject }
     }
 
@@ -100,25 +104,6 @@ struct DatasetVerifyCommand: ParsableCommand {
             }
         }
     }
-
-    private func print(_ checks: [Check]) {
-        var json = JSONWriter()
-        json.beginObject()
-        json.key("checks")
-        json.beginArray()
-        for check in checks {
-            json.beginObject()
-            json.field("check", string: check.subject)
-            json.field("state", string: check.isGood ? "pass" : "fail")
-            json.field("evidence", string: check.evidence)
-            json.endObject()
-        }
-        json.endArray()
-        json.endObject()
-        guard let body = try? JSONValue.parse(json.take()) else { return }
-        let columns = [Listing.Column("CHECK", "check"), .init("STATE", "state"), .init("EVIDENCE", "evidence")]
-        Console.list(body, Listing(columns: columns, rows: body["checks"]?.array ?? []), output, nothing: "nothing to check")
-    }
 }
 
 struct DatasetDiffCommand: ParsableCommand {
@@ -135,27 +120,11 @@ struct DatasetDiffCommand: ParsableCommand {
         guard let ours, let theirs, let differences = DatasetDifference.all(ours, theirs) else {
             throw Console.failure("'\(left)' and '\(right)' are not two datasets", Exit.failed, output.errors)
         }
-        var json = JSONWriter()
-        json.beginObject()
-        json.key("differences")
-        json.beginArray()
-        for difference in differences {
-            json.beginObject()
-            json.field("interval", string: difference.interval)
-            json.field("member", string: difference.member)
-            json.key("left")
-            if let text = difference.left { json.string(text) } else { json.null() }
-            json.key("right")
-            if let text = difference.right { json.string(text) } else { json.null() }
-            json.endObject()
-        }
-        json.endArray()
-        json.endObject()
-        let body = try JSONValue.parse(json.take())
-        let columns = [
-            Listing.Column("INTERVAL", "interval"), .init("MEMBER", "member"), .init("LEFT", "left"), .init("RIGHT", "right"),
-        ]
-        Console.list(body, Listing(columns: columns, rows: body["differences"]?.array ?? []), output, nothing: "no differences")
+        RecordList<DatasetDifference>(
+            name: "differences",
+            columns: [.text("interval", \.interval), .text("member", \.member), .text("left", \.left), .text("right", \.right)],
+            nothing: "no differences"
+        ).print(differences, output)
         if !differences.isEmpty { throw Exit.badSubject }
     }
 }
@@ -166,28 +135,13 @@ struct DatasetSchemaCommand: ParsableCommand {
 
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
 
-    func run() throws {
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("schema", string: DatasetFormat.schema)
-        json.key("columns")
-        json.beginArray()
-        for column in DatasetFormat.columns {
-            json.beginObject()
-            json.field("column", string: column.name)
-            json.field("json", string: column.member)
-            json.field("type", string: column.type)
-            json.field("unit", string: column.unit)
-            json.field("nullable", boolean: column.isNullable)
-            json.endObject()
-        }
-        json.endArray()
-        json.endObject()
-        let body = try JSONValue.parse(json.take())
-        let columns = [
-            Listing.Column("COLUMN", "column"), .init("JSON", "json"), .init("TYPE", "type"), .init("UNIT", "unit"),
-            .init("NULLABLE", "nullable"),
-        ]
-        Console.list(body, Listing(columns: columns, rows: body["columns"]?.array ?? []), output, nothing: "no columns")
+    func run() {
+        RecordList<DatasetFormat.Column>(
+            name: "columns",
+            columns: [
+                .text("column", \.name), .text("json", \.member), .text("type", \.type), .text("unit", \.unit),
+                .flag("nullable", \.isNullable),
+            ], header: [.init(name: "schema", value: .string("\(DatasetFormat.schema)"))], nothing: "no columns"
+        ).print(DatasetFormat.columns, output)
     }
 }

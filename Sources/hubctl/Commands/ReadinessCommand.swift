@@ -109,25 +109,13 @@ struct ReadinessCommand: ParsableCommand {
             throw Console.failure(error.description, Exit.failed, options.output.errors)
         }
         let isReady = boxes.allSatisfy { $0.state == .pass || $0.state == .attested }
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("ready", boolean: isReady)
-        json.key("boxes")
-        json.beginArray()
-        for box in boxes {
-            json.beginObject()
-            json.field("box", string: box.id)
-            json.field("state", string: box.state.rawValue)
-            json.field("section", string: box.section)
-            json.field("text", string: box.text)
-            json.field("evidence", string: box.evidence)
-            json.endObject()
-        }
-        json.endArray()
-        json.endObject()
-        let body = try JSONValue.parse(json.take())
-        let columns = [Listing.Column("BOX", "box"), .init("STATE", "state"), .init("EVIDENCE", "evidence"), .init("SECTION", "section")]
-        Console.list(body, Listing(columns: columns, rows: body["boxes"]?.array ?? []), options.output, nothing: "no boxes")
+        RecordList<ReadinessBox>(
+            name: "boxes",
+            columns: [
+                .text("box", \.id), .text("state", \.state.rawValue), .text("section", \.section),
+                .text("text", isInTables: false, \.text), .text("evidence", \.evidence),
+            ], header: [.init(name: "ready", value: .boolean(isReady))], nothing: "no boxes"
+        ).print(boxes, options.output)
         if !isReady {
             Console.note(
                 "not ready: \(boxes.filter { $0.state == .fail }.count) fail, \(boxes.filter { $0.state == .unknown }.count) unknown")
@@ -148,22 +136,10 @@ struct DoctorCommand: ParsableCommand {
         do throws(FileError) { findings = Readiness.findings(try options.gather()) } catch {
             throw Console.failure(error.description, Exit.failed, options.output.errors)
         }
-        var json = JSONWriter()
-        json.beginObject()
-        json.key("findings")
-        json.beginArray()
-        for finding in findings {
-            json.beginObject()
-            json.field("trouble", string: finding.trouble)
-            json.field("cause", string: finding.cause)
-            json.field("fix", string: finding.fix)
-            json.endObject()
-        }
-        json.endArray()
-        json.endObject()
-        let body = try JSONValue.parse(json.take())
-        let columns = [Listing.Column("TROUBLE", "trouble"), .init("CAUSE", "cause"), .init("FIX", "fix")]
-        Console.list(body, Listing(columns: columns, rows: body["findings"]?.array ?? []), options.output, nothing: "nothing found")
+        RecordList<Readiness.Finding>(
+            name: "findings", columns: [.text("trouble", \.trouble), .text("cause", \.cause), .text("fix", \.fix)],
+            nothing: "nothing found"
+        ).print(findings, options.output)
         if !findings.isEmpty { throw Exit.badSubject }
     }
 }
