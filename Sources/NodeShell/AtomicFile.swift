@@ -7,32 +7,9 @@ package enum AtomicFile {
     ///
     /// - Parameter isLasting: false for what can be made again: nothing is synced, and after a crash the path may hold anything.
     package static func write(_ bytes: [UInt8], to path: String, isPrivate: Bool = false, isLasting: Bool = true) throws(FileError) {
-        let directory = parent(of: path)
-        let temporary = "\(directory)/.\(path.split(separator: "/").last ?? "file").\(getpid()).tmp"
-        unlink(temporary)  // Left by a crashed process of the same id.
-        let file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, isPrivate ? 0o600 : 0o644)
-        guard file >= 0 else {
-            throw FileError(.create, temporary, errorNumber: errno, remedy: "is the directory writable, and is there space?")
-        }
-        do throws(FileError) {
-            do throws(FileError) {
-                try writeAll(bytes, to: file, path: temporary)
-                guard !isLasting || fsync(file) == 0 else {
-                    throw FileError(.sync, temporary, errorNumber: errno, remedy: "is the disk full or failing?")
-                }
-            } catch {
-                close(file)
-                throw error
-            }
-            guard close(file) == 0 else { throw FileError(.write, temporary, errorNumber: errno, remedy: "is the disk full or failing?") }
-            guard rename(temporary, path) == 0 else {
-                throw FileError(.rename, path, errorNumber: errno, remedy: "is the directory writable?")
-            }
-        } catch {
-            unlink(temporary)
-            throw error
-        }
-        if isLasting { try syncDirectory(directory) }
+        var file = try AtomicFileWriter(path, isPrivate: isPrivate, isLasting: isLasting)
+        try file.append(bytes)
+        try file.commit()
     }
 
     package enum Placement: String, Sendable { case written, unchanged, replaced, refused }
@@ -85,18 +62,6 @@ package enum AtomicFile {
         return slash == path.startIndex ? "/" : String(path[..<slash])
     }
 
-    private static func writeAll(_ bytes: [UInt8], to file: Int32, path: String) throws(FileError) {
-        var start = 0
-        while start < bytes.count {
-            let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress! + start, bytes.count - start) }
-            if count < 0 {
-                if errno == EINTR { continue }
-                throw FileError(.write, path, errorNumber: errno, remedy: "is there space on the disk?")
-            }
-            start += count
-        }
-    }
-
     /// Removes a file for good; nothing happens when there is none.
     package static func remove(_ path: String) throws(FileError) {
         if unlink(path) == 0 { return try syncDirectory(parent(of: path)) }
@@ -108,5 +73,60 @@ package enum AtomicFile {
         guard directory >= 0 else { throw FileError(.open, path, errorNumber: errno, remedy: "is it a readable directory?") }
         defer { close(directory) }
         guard fsync(directory) == 0 else { throw FileError(.sync, path, errorNumber: errno, remedy: "is the disk failing?") }
+    }
+}
+
+/// A file that is written piece by piece and appears at once, when all of it is there; until then, and without `commit`, there is nothing.
+package struct AtomicFileWriter: ~Copyable {
+    private let path: String
+    private let temporary: String
+    private let isLasting: Bool
+    /// -1 once it is closed.
+    private var file: Int32
+
+    package init(_ path: String, isPrivate: Bool = false, isLasting: Bool = true) throws(FileError) {
+        self.path = path
+        self.isLasting = isLasting
+        temporary = "\(AtomicFile.parent(of: path))/.\(path.split(separator: "/").last ?? "file").\(getpid()).tmp"
+        unlink(temporary)  // Left by a crashed process of the same id.
+        file = open(temporary, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, isPrivate ? 0o600 : 0o644)
+        guard file >= 0 else {
+            throw FileError(.create, temporary, errorNumber: errno, remedy: "is the directory writable, and is there space?")
+        }
+    }
+
+    deinit {
+        guard file >= 0 else { return }
+        close(file)
+        unlink(temporary)
+    }
+
+    package mutating func append(_ bytes: [UInt8]) throws(FileError) {
+        var start = 0
+        while start < bytes.count {
+            let count = bytes.withUnsafeBytes { Glibc.write(file, $0.baseAddress! + start, bytes.count - start) }
+            if count < 0 {
+                if errno == EINTR { continue }
+                throw FileError(.write, temporary, errorNumber: errno, remedy: "is there space on the disk?")
+            }
+            start += count
+        }
+    }
+
+    /// Nothing is appended afterwards.
+    package mutating func commit() throws(FileError) {
+        guard !isLasting || fsync(file) == 0 else {
+            throw FileError(.sync, temporary, errorNumber: errno, remedy: "is the disk full or failing?")
+        }
+        let isClosed = close(file) == 0
+        file = -1
+        guard isClosed, rename(temporary, path) == 0 else {
+            let error = FileError(
+                isClosed ? .rename : .write, isClosed ? path : temporary, errorNumber: errno,
+                remedy: "is the directory writable, and is there space?")
+            unlink(temporary)
+            throw error
+        }
+        if isLasting { try AtomicFile.syncDirectory(AtomicFile.parent(of: path)) }
     }
 }

@@ -11,7 +11,7 @@ import ArgumentParser
         version: "0.1.0",
         subcommands: [
             HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, ParametersCommand.self, DatasetCommand.self,
-            ReportCommand.self, ReadinessCommand.self, DoctorCommand.self, PerfGateCommand.self,
+            FeedCommand.self, ReportCommand.self, ReadinessCommand.self, DoctorCommand.self, PerfGateCommand.self,
         ])
 }
 

@@ -126,4 +126,92 @@ import Testing
             #expect(counts.count == 3 && counts[0] == 72 && counts[1] > 10_000 && counts[2] >= 0)
         }
     }
+
+    /// Every field of every row, as Python's own JSON reader has it.
+    @Test(.enabled(if: readers != nil, "SKIPPED: no pyarrow to read Parquet with; deploy/test --full installs it"))
+    func feedsAreExportedWhole() throws {
+        try Self.withFeeds(["--hosts", "2", "--symbols", "10", "--hours", "1"]) { root in
+            let exported = try Binaries.run(
+                "hubctl", ["feed", "export", "--format", "parquet", "--feeds-dir", "feeds", "--output-dir", "exports"], in: root)
+            #expect(exported.status == 0 && exported.standardError.isEmpty, "\(exported.standardError)")
+            let script = """
+                import glob, json, sys
+                import pyarrow.parquet as pq
+                cells = 0
+                def flat(row, prefix=""):
+                    out = {}
+                    for key, value in row.items():
+                        if isinstance(value, dict): out.update(flat(value, prefix + key + "_"))
+                        else: out[prefix + key] = value
+                    return out
+                for feed in ["fills", "pipeline_ticks", "feature_snapshots", "markouts", "quotes"]:
+                    table = pq.read_table("exports/" + feed + ".parquet")
+                    lines = [line for path in sorted(glob.glob("feeds/host=*/" + feed + "_*.jsonl")) for line in open(path)]
+                    assert table.num_rows == len(lines) > 0, (feed, table.num_rows, len(lines))
+                    assert str(table.schema.field("ts").type) == "timestamp[ms, tz=UTC]"
+                    rows = [flat(json.loads(line)) for line in lines]
+                    columns = {name: table[name].to_pylist() for name in table.column_names}
+                    # What an edge writes, and nothing else; rows of a seed have less.
+                    example = flat(json.load(open(sys.argv[1] + "/" + feed + ".json")))
+                    assert set(example) - {"ts_iso"} == set(columns), (feed, set(example) ^ set(columns))
+                    assert {name for row in rows for name in row} <= set(example), (feed, set(rows[0]) - set(example))
+                    for name, column in columns.items():
+                        for row, got in zip(rows, column):
+                            expected = row.get(name)
+                            if name == "ts": got = round(got.timestamp() * 1000)
+                            if name == "tick_ns_histogram": got = json.loads(got)
+                            assert got == expected and type(got) in (type(expected), float), (feed, name, got, expected)
+                            cells += 1
+                print(cells)
+                """
+            let compared = try Binaries.run(
+                Self.readers!, ["-c", script, Repository.path("proto-json/examples")], in: root, deadline: 300)
+            #expect(compared.status == 0, "\(compared.standardError.suffix(900))")
+            #expect((Int(compared.standardOutput.filter(\.isNumber)) ?? 0) > 1_000_000)
+        }
+    }
+
+    /// Of each feed every line comes to a row or to a reject; those are the ones that a dataset's manifest tells of.
+    @Test func exportTellsOfLinesThatAreNoRows_andOfNothingToExport() throws {
+        try Self.withFeeds(["--seed-form", "--hosts", "1", "--symbols", "1", "--hours", "1", "--dirty"]) { root in
+            func export(_ more: [String]) throws -> (Binaries.Outcome, [[String: Any]]) {
+                let outcome = try Binaries.run("hubctl", ["feed", "export", "--feeds-dir", "feeds", "-o", "json"] + more, in: root)
+                let body = try? JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+                return (outcome, body?["exports"] as? [[String: Any]] ?? [])
+            }
+            let (outcome, exports) = try export(["--output-dir", "exports"])
+            #expect(outcome.status == 0 && outcome.standardError.contains(" are no rows ("), "\(outcome.standardError)")
+            _ = try Self.build(root)
+            let manifest =
+                try JSONSerialization.jsonObject(
+                    with: Data(contentsOf: URL(fileURLWithPath: root + "/" + Self.stem + ".manifest.json"))) as? [String: Any]
+            let files = manifest?["files"] as? [[String: Any]] ?? []
+            for feed in ["fills", "pipeline_ticks"] {
+                let file = try #require(files.first { $0["feed"] as? String == feed })
+                let export = try #require(exports.first { $0["feed"] as? String == feed })
+                #expect(export["rows"] as? Int == file["rows"] as? Int && export["rejected_lines"] as? Int == file["rejected"] as? Int)
+                #expect((export["rejected_lines"] as? Int ?? 0) > 0)
+                let parquet = try Data(contentsOf: URL(fileURLWithPath: "\(root)/\(export["file"] as? String ?? "-")"))
+                #expect(parquet.prefix(4) == Data("PAR1".utf8) && parquet.suffix(4) == Data("PAR1".utf8))
+            }
+            #expect(exports.count == 5 && exports.count { $0["file"] is NSNull } == 3)
+
+            // Of a range, the rows of its minutes only.
+            let (_, half) = try export(
+                [
+                    "--output-dir", "half", "--feed", "pipeline_ticks", "--from-ts", "2025-01-01T00:30:00Z", "--to-ts",
+                    "2025-01-01T01:00:00Z",
+                ])
+            let (_, rest) = try export(["--output-dir", "rest", "--feed", "pipeline_ticks", "--to-ts", "2025-01-01T00:30:00Z"])
+            let counts = [half, rest].map { $0.first?["rows"] as? Int ?? 0 }
+            let all = exports.first { $0["feed"] as? String == "pipeline_ticks" }?["rows"] as? Int ?? 0
+            #expect(counts.min()! > 0 && counts[0] + counts[1] <= all && counts.max()! < all, "\(counts) of \(all)")
+
+            let (nothing, _) = try export(["--output-dir", "none", "--feed", "quotes"])
+            #expect(nothing.status == 1 && nothing.standardError.contains("no row to export"))
+            #expect(try FileManager.default.contentsOfDirectory(atPath: root + "/none").isEmpty)
+            #expect(try export(["--feed", "events"]).0.status == 64)
+            #expect(try export(["--from-ts", "2025-01-02T00:00:00Z", "--to-ts", "2025-01-01T00:00:00Z"]).0.status == 64)
+        }
+    }
 }
