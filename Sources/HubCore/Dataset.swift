@@ -65,38 +65,38 @@ package struct DatasetColumn: Sendable {
 
     /// In the order of the JSON.
     package static let all: [DatasetColumn] = [
-        .init(.target, "net_bps") { s, _ in Ratio.nano(s.netXNotional, 1000, over: s.markedNotional) },
-        .init(.target, "slippage_bps") { s, _ in Ratio.nano(s.slipXNotional, 1000, over: s.notional) },
+        .init(.target, "net_bps") { s, _ in Ratio.nano(s[.netXNotional], 1000, over: s[.markedNotional]) },
+        .init(.target, "slippage_bps") { s, _ in Ratio.nano(s[.slipXNotional], 1000, over: s[.notional]) },
         .init(.target, "fill_rate") { s, _ in
             s.isSeedForm
-                ? Ratio.nano(Int128(s.fillRows), one, over: Int128(s.tickRows))
-                : Ratio.nano(s.snapshots.filledOrders, one, over: s.snapshots.quotes)
+                ? Ratio.nano(Int128(s[.fillRows]), one, over: Int128(s[.tickRows]))
+                : Ratio.nano(s[.filledOrders], one, over: s[.quotes])
         },
-        .init(.target, "taker_share") { s, _ in Ratio.nano(Int128(s.takerFills), one, over: Int128(s.fillRows)) },
+        .init(.target, "taker_share") { s, _ in Ratio.nano(Int128(s[.takerFills]), one, over: Int128(s[.fillRows])) },
         .init(.feature, "latency_p95_ms") { _, p95 in p95.map { Int128($0) * 1000 } },
-        .init(.feature, "cache_hit_ratio") { s, _ in Ratio.nano(Int128(s.hitWeight), one, over: Int128(s.tickWeight)) },
-        .init(.feature, "cache_age_avg_ms") { s, _ in s.cacheAge.mean(places: Places.milliseconds) },
-        .init(.feature, "deadline_miss_rate") { s, _ in Ratio.nano(Int128(s.missWeight), one, over: Int128(s.tickWeight)) },
-        .init(.feature, "stale_rate") { s, _ in Ratio.nano(Int128(s.staleWeight), one, over: Int128(s.tickWeight)) },
-        .init(.feature, "vol_realized") { s, _ in s.snapshots.volRealized.mean(places: Places.bps) },
-        .init(.feature, "liq_top_depth") { s, _ in s.snapshots.liqTopDepth.mean(places: Places.quantity) },
+        .init(.feature, "cache_hit_ratio") { s, _ in Ratio.nano(Int128(s[.hitWeight]), one, over: Int128(s[.tickWeight])) },
+        .init(.feature, "cache_age_avg_ms") { s, _ in s[.cacheAge].mean(places: Places.milliseconds) },
+        .init(.feature, "deadline_miss_rate") { s, _ in Ratio.nano(Int128(s[.missWeight]), one, over: Int128(s[.tickWeight])) },
+        .init(.feature, "stale_rate") { s, _ in Ratio.nano(Int128(s[.staleWeight]), one, over: Int128(s[.tickWeight])) },
+        .init(.feature, "vol_realized") { s, _ in s[.volRealized].mean(places: Places.bps) },
+        .init(.feature, "liq_top_depth") { s, _ in s[.liqTopDepth].mean(places: Places.quantity) },
         .init(.feature, "latency_p95") { s, _ in
             let histogram = s.tickHistogram.sorted { $0.key < $1.key }.map { (index: Int($0.key), count: $0.value) }
             return LatencyBuckets.quantile(of: histogram, percent: 95).map { Int128($0) * 1000 }
         },
-        .init(.feature, "pnl_dev") { s, _ in s.snapshots.pnlDev.mean(places: Places.bps) },
-        .init(.feature, "fill_rate") { s, _ in Ratio.nano(s.snapshots.filledOrders, one, over: s.snapshots.quotes) },
-        .init(.feature, "taker_share") { s, _ in Ratio.nano(s.snapshots.takerFills, one, over: s.snapshots.fills) },
-        .init(.feature, "queue_absorb_rate") { s, _ in s.snapshots.queueAbsorbRate.mean(places: Places.quantity) },
-        .init(.feature, "queue_eta_ms") { s, _ in s.snapshots.queueEta.mean(places: Places.milliseconds) },
+        .init(.feature, "pnl_dev") { s, _ in s[.pnlDev].mean(places: Places.bps) },
+        .init(.feature, "fill_rate") { s, _ in Ratio.nano(s[.filledOrders], one, over: s[.quotes]) },
+        .init(.feature, "taker_share") { s, _ in Ratio.nano(s[.snapshotTakerFills], one, over: s[.snapshotFills]) },
+        .init(.feature, "queue_absorb_rate") { s, _ in s[.queueAbsorbRate].mean(places: Places.quantity) },
+        .init(.feature, "queue_eta_ms") { s, _ in s[.queueEta].mean(places: Places.milliseconds) },
         // 1e-9 bps * quote currency over 1e-8 quote currency.
-        .init(.feature, "slippage_bps") { s, _ in Ratio.nano(s.snapshots.slip, 100_000_000, over: s.snapshots.notional) },
-        .init(.feature, "adverse_move_bps") { s, _ in Ratio.nano(s.snapshots.adverse, 100_000_000, over: s.snapshots.markoutNotional) },
+        .init(.feature, "slippage_bps") { s, _ in Ratio.nano(s[.snapshotSlip], 100_000_000, over: s[.snapshotNotional]) },
+        .init(.feature, "adverse_move_bps") { s, _ in Ratio.nano(s[.adverse], 100_000_000, over: s[.markoutNotional]) },
         // Means over quote rows, each weighted by how many quotes it was sampled for: what a typical order asked for.
-        .init(.action, "half_spread_bps") { s, _ in s.halfSpread.mean(places: Places.bps) },
-        .init(.action, "skew_bps") { s, _ in s.skew.mean(places: Places.bps) },
-        .init(.action, "nudge_bps") { s, _ in s.nudge.mean(places: Places.bps) },
-        .init(.action, "resting_ms") { s, _ in s.resting.mean(places: Places.milliseconds) },
+        .init(.action, "half_spread_bps") { s, _ in s[.halfSpread].mean(places: Places.bps) },
+        .init(.action, "skew_bps") { s, _ in s[.skew].mean(places: Places.bps) },
+        .init(.action, "nudge_bps") { s, _ in s[.nudge].mean(places: Places.bps) },
+        .init(.action, "resting_ms") { s, _ in s[.resting].mean(places: Places.milliseconds) },
     ]
 
     /// The names of `sample_count`.
@@ -489,8 +489,8 @@ package struct DatasetBuild: Sendable {
         let first = cell.places[0]
         var statistics = parts[first.part].reader.aggregator.statistics[first.index]
         for place in cell.places.dropFirst() { statistics.add(parts[place.part].reader.aggregator.statistics[place.index]) }
-        slice.fills += statistics.fillRows
-        slice.markedFills += statistics.markedFills
+        slice.fills += statistics[.fillRows]
+        slice.markedFills += statistics[.markedFills]
         let reasons = filterReasons(statistics)
         let symbol = symbols.text(cell.key.symbol)
         let host = cell.key.host < 0 ? nil : hosts.text(cell.key.host)
@@ -507,7 +507,7 @@ package struct DatasetBuild: Sendable {
             symbol: symbol, host: host, start: start, end: start + arguments.intervalSeconds * 1000,
             values: DatasetColumn.all.map { $0.value(statistics, p95) },
             counts: [
-                statistics.fillRows, statistics.tickRows, statistics.markedFills, statistics.snapshotRows, statistics.quoteRows,
+                statistics[.fillRows], statistics[.tickRows], statistics[.markedFills], statistics[.snapshotRows], statistics[.quoteRows],
             ], flags: flags(statistics, start: start, reasons), reasons: reasons)
         slice.text += row.json(intervalSeconds: arguments.intervalSeconds)
         slice.text += [0x2c, 0x0a]
@@ -516,9 +516,9 @@ package struct DatasetBuild: Sendable {
 
     private func filterReasons(_ statistics: IntervalStatistics) -> [FilterReason] {
         var reasons: [FilterReason] = []
-        if statistics.tickRows < arguments.ticksMin { reasons.append(.minSamples) }
+        if statistics[.tickRows] < arguments.ticksMin { reasons.append(.minSamples) }
         // miss/weight > max, without a division.
-        if Int128(statistics.missWeight) * 1_000_000_000 > Int128(arguments.deadlineMissMax) * Int128(statistics.tickWeight) {
+        if Int128(statistics[.missWeight]) * 1_000_000_000 > Int128(arguments.deadlineMissMax) * Int128(statistics[.tickWeight]) {
             reasons.append(.deadlineMiss)
         }
         return reasons
@@ -529,7 +529,7 @@ package struct DatasetBuild: Sendable {
         if start < arguments.from || start + arguments.intervalSeconds * 1000 > arguments.to { flags.append("partial") }
         if statistics.isSeedForm { flags += ["basis:ticks", "basis:mid_now"] }
         if statistics.hasConflict { flags.append("seq_conflict") }
-        if statistics.markedFills < statistics.fillRows { flags.append("markouts_missing") }
+        if statistics[.markedFills] < statistics[.fillRows] { flags.append("markouts_missing") }
         return flags + reasons.map { "filtered:\($0.name)" }
     }
 

@@ -81,152 +81,107 @@ struct TickTotals {
 
 /// What is known of one interval of one symbol: integers alone, so that parts of it add up to the same whatever their order.
 struct IntervalStatistics {
-    // Ticks. Weights are how many ticks a row stands for.
-    var tickRows: Int64 = 0
-    var tickWeight: Int64 = 0
-    var hitWeight: Int64 = 0
-    var staleWeight: Int64 = 0
-    var missWeight: Int64 = 0
-    var cacheAge = WeightedSum()
-    var tickTotals = TickTotals()
-    // Fills.
-    var fillRows: Int64 = 0
-    var takerFills: Int64 = 0
-    var notional: Int128 = 0
-    /// 1e-6 bps * 1e-8 quote currency, as are the other products.
-    var slipXNotional: Int128 = 0
-    var markedFills: Int64 = 0
-    var markedNotional: Int128 = 0
-    var netXNotional: Int128 = 0
-    // Snapshots.
-    var snapshotRows: Int64 = 0
-    var snapshots = SnapshotSums()
-    var tickHistogram: [Int32: Int64] = [:]
-    // Quotes: each row weighs what it was sampled with.
-    var quoteRows: Int64 = 0
-    var halfSpread = WeightedSum()
-    var skew = WeightedSum()
-    var nudge = WeightedSum()
-    var resting = WeightedSum()
+    enum Count: Int, CaseIterable {
+        /// Weights are how many ticks a row stands for, at most 10^6: 9 * 10^12 rows fit.
+        case tickRows, tickWeight, hitWeight, staleWeight, missWeight
+        case fillRows, takerFills, markedFills
+        case snapshotRows, quoteRows
+    }
+    enum Total: Int, CaseIterable {
+        /// Of fill rows: 1e-8 quote currency, and products of that with 1e-6 bps.
+        case notional, slipXNotional, markedNotional, netXNotional
+        /// Of snapshots, as they print them: notional in 1e-8, costs in 1e-9 bps * quote currency.
+        case quotes, filledOrders, snapshotFills, snapshotTakerFills, snapshotNotional, snapshotSlip, markoutNotional, adverse
+    }
+    enum Mean: Int, CaseIterable {
+        case cacheAge
+        /// Of snapshots, weighted by their span.
+        case volRealized, liqTopDepth, pnlDev, queueAbsorbRate, queueEta
+        /// Of quotes, each weighted with what it was sampled with.
+        case halfSpread, skew, nudge, resting
+    }
 
+    private var counts = [10 of Int64](repeating: 0)
+    private var totals = [12 of Int128](repeating: 0)
+    private var means = [10 of WeightedSum](repeating: WeightedSum())
+    private(set) var tickTotals = TickTotals()
+    private(set) var tickHistogram: [Int32: Int64] = [:]
     var hasConflict = false
     var isSeedForm = false
 
+    @inline(__always) private(set) subscript(_ count: Count) -> Int64 {
+        get { counts[count.rawValue] }
+        set { counts[count.rawValue] = newValue }
+    }
+    @inline(__always) private(set) subscript(_ total: Total) -> Int128 {
+        get { totals[total.rawValue] }
+        set { totals[total.rawValue] = newValue }
+    }
+    @inline(__always) private(set) subscript(_ mean: Mean) -> WeightedSum {
+        get { means[mean.rawValue] }
+        set { means[mean.rawValue] = newValue }
+    }
+
     /// Adds everything but the tick totals, which stay where they are: they are looked at together, once.
     mutating func add(_ other: IntervalStatistics) {
-        tickRows += other.tickRows
-        tickWeight += other.tickWeight
-        hitWeight += other.hitWeight
-        staleWeight += other.staleWeight
-        missWeight += other.missWeight
-        cacheAge.add(other.cacheAge)
-        fillRows += other.fillRows
-        takerFills += other.takerFills
-        notional += other.notional
-        slipXNotional += other.slipXNotional
-        markedFills += other.markedFills
-        markedNotional += other.markedNotional
-        netXNotional += other.netXNotional
-        snapshotRows += other.snapshotRows
-        snapshots.add(other.snapshots)
+        for count in Count.allCases { self[count] += other[count] }
+        for total in Total.allCases { self[total] += other[total] }
+        for mean in Mean.allCases { self[mean].add(other[mean]) }
         tickHistogram.merge(other.tickHistogram, uniquingKeysWith: +)
-        quoteRows += other.quoteRows
-        halfSpread.add(other.halfSpread)
-        skew.add(other.skew)
-        nudge.add(other.nudge)
-        resting.add(other.resting)
         hasConflict = hasConflict || other.hasConflict
         isSeedForm = isSeedForm || other.isSeedForm
     }
 
     mutating func addTick(_ row: borrowing FeedRow) {
         let weight = row[.weight] ?? 1
-        tickRows &+= 1
-        // A row's weight is at most 10^6: 9 * 10^12 rows fit.
-        tickWeight &+= weight
-        hitWeight &+= row.value(.cacheHit) &* weight
-        staleWeight &+= row.value(.usedStale) &* weight
-        missWeight &+= row.value(.deadlineMiss) &* weight
-        if let age = row[.cacheAge] { cacheAge.add(age, weight: weight) }
+        self[.tickRows] &+= 1
+        self[.tickWeight] &+= weight
+        self[.hitWeight] &+= row.value(.cacheHit) &* weight
+        self[.staleWeight] &+= row.value(.usedStale) &* weight
+        self[.missWeight] &+= row.value(.deadlineMiss) &* weight
+        if let age = row[.cacheAge] { self[.cacheAge].add(age, weight: weight) }
         tickTotals.add(row.value(.tickTotal), weight: weight)
     }
 
     mutating func addFill(_ row: borrowing FeedRow) {
-        fillRows += 1
-        takerFills += row.value(.taker)
-        notional += Int128(row.notional)
-        slipXNotional += Int128(row.slip) * Int128(row.notional)
+        self[.fillRows] += 1
+        self[.takerFills] += row.value(.taker)
+        self[.notional] += Int128(row.notional)
+        self[.slipXNotional] += Int128(row.slip) * Int128(row.notional)
     }
 
     /// `net`: in 1e-6 bps.
     mutating func addNet(_ net: Int64, notional: Int64) {
-        markedFills += 1
-        markedNotional += Int128(notional)
-        netXNotional += Int128(net) * Int128(notional)
+        self[.markedFills] += 1
+        self[.markedNotional] += Int128(notional)
+        self[.netXNotional] += Int128(net) * Int128(notional)
     }
 
     mutating func addSnapshot(_ row: borrowing FeedRow) {
-        snapshotRows += 1
-        snapshots.add(row)
+        self[.snapshotRows] += 1
+        self[.quotes] += Int128(row.value(.quotes))
+        self[.filledOrders] += Int128(row.value(.filledOrders))
+        self[.snapshotFills] += Int128(row.value(.fills))
+        self[.snapshotTakerFills] += Int128(row.value(.takerFills))
+        self[.snapshotNotional] += Int128(row.value(.fillNotional))
+        self[.snapshotSlip] += Int128(row.value(.slipXNotional))
+        self[.markoutNotional] += Int128(row.value(.markoutNotional))
+        self[.adverse] += Int128(row.value(.adverseXNotional))
+        let span = row.value(.spanMs)
+        if let value = row[.volRealized] { self[.volRealized].add(value, weight: span) }
+        if let value = row[.liqTopDepth] { self[.liqTopDepth].add(value, weight: span) }
+        if let value = row[.pnlDev] { self[.pnlDev].add(value, weight: span) }
+        if let value = row[.queueAbsorbRate] { self[.queueAbsorbRate].add(value, weight: span) }
+        if let value = row[.queueEta] { self[.queueEta].add(value, weight: span) }
         for (index, count) in row.histogram where count > 0 { tickHistogram[index, default: 0] += count }
     }
 
     mutating func addQuote(_ row: borrowing FeedRow) {
         let weight = row[.weight] ?? 1
-        quoteRows += 1
-        halfSpread.add(row.value(.halfSpreadBps), weight: weight)
-        skew.add(row.value(.skewBps), weight: weight)
-        nudge.add(row.value(.nudgeBps), weight: weight)
-        if let value = row[.resting] { resting.add(value, weight: weight) }
-    }
-}
-
-/// Counts and sums as snapshots print them: notional in 1e-8, costs in 1e-9 bps * quote currency; features weighted by their span.
-struct SnapshotSums {
-    var quotes: Int128 = 0
-    var filledOrders: Int128 = 0
-    var fills: Int128 = 0
-    var takerFills: Int128 = 0
-    var notional: Int128 = 0
-    var slip: Int128 = 0
-    var markoutNotional: Int128 = 0
-    var adverse: Int128 = 0
-    var volRealized = WeightedSum()
-    var liqTopDepth = WeightedSum()
-    var pnlDev = WeightedSum()
-    var queueAbsorbRate = WeightedSum()
-    var queueEta = WeightedSum()
-
-    mutating func add(_ row: borrowing FeedRow) {
-        quotes += Int128(row.value(.quotes))
-        filledOrders += Int128(row.value(.filledOrders))
-        fills += Int128(row.value(.fills))
-        takerFills += Int128(row.value(.takerFills))
-        notional += Int128(row.value(.fillNotional))
-        slip += Int128(row.value(.slipXNotional))
-        markoutNotional += Int128(row.value(.markoutNotional))
-        adverse += Int128(row.value(.adverseXNotional))
-        let span = row.value(.spanMs)
-        if let value = row[.volRealized] { volRealized.add(value, weight: span) }
-        if let value = row[.liqTopDepth] { liqTopDepth.add(value, weight: span) }
-        if let value = row[.pnlDev] { pnlDev.add(value, weight: span) }
-        if let value = row[.queueAbsorbRate] { queueAbsorbRate.add(value, weight: span) }
-        if let value = row[.queueEta] { queueEta.add(value, weight: span) }
-    }
-
-    mutating func add(_ other: SnapshotSums) {
-        quotes += other.quotes
-        filledOrders += other.filledOrders
-        fills += other.fills
-        takerFills += other.takerFills
-        notional += other.notional
-        slip += other.slip
-        markoutNotional += other.markoutNotional
-        adverse += other.adverse
-        volRealized.add(other.volRealized)
-        liqTopDepth.add(other.liqTopDepth)
-        pnlDev.add(other.pnlDev)
-        queueAbsorbRate.add(other.queueAbsorbRate)
-        queueEta.add(other.queueEta)
+        self[.quoteRows] += 1
+        self[.halfSpread].add(row.value(.halfSpreadBps), weight: weight)
+        self[.skew].add(row.value(.skewBps), weight: weight)
+        self[.nudge].add(row.value(.nudgeBps), weight: weight)
+        if let value = row[.resting] { self[.resting].add(value, weight: weight) }
     }
 }
