@@ -260,6 +260,43 @@ import Wire
         #expect(host["forks"]?.array?.first?["file"]?.string == "fills_20250101.1.jsonl" && host["files"]?.array?.count == 2)
     }
 
+    // MARK: Documents
+
+    /// From where the asker has come to, when it holds the document's beginning; else the whole.
+    @Test func aPullGoesOnBehindWhatTheAskerHolds() throws {
+        let rig = try Rig()
+        let document = (0..<3_000).map { UInt8(truncatingIfNeeded: $0 &* 31) }
+        let folder = rig.root + "/hub/datasets"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        try Data(document).write(to: URL(fileURLWithPath: folder + "/calib_a.json"))
+        try rig.start()
+        let ann = try rig.client("operators/ann")
+        ann.send(.hello(Message.Hello(version: "test", edge: nil)))
+        _ = try ann.welcome()
+        func begin(holding held: [UInt8], offset: String? = nil) throws -> Int64 {
+            let arguments = ["name": "calib_a.json", "offset": offset ?? "\(held.count)", "sha256": Digest.sha256(held)]
+            ann.send(.request(Message.Request(id: 7, verb: "dataset pull", arguments: arguments)))
+            let first = try ann.next("chunk or reply") { message -> Int64? in
+                switch message {
+                case .chunk(let chunk): chunk.offset
+                case .reply: -1
+                default: nil
+                }
+            }
+            if first >= 0 { try ann.next("reply") { if case .reply = $0 { () } else { nil } } }
+            return first
+        }
+        #expect(try begin(holding: []) == 0)
+        #expect(try begin(holding: Array(document[..<1_234])) == 1_234)
+        #expect(try begin(holding: [UInt8](repeating: 7, count: 1_234)) == 0)
+        #expect(try begin(holding: document + [7]) == 0)
+        // All of it is there: nothing is sent but the answer.
+        #expect(try begin(holding: document) == -1)
+        guard case .failed("usage", _, 64) = try ann.request("dataset pull", ["name": "calib_a.json", "offset": "-1"]) else {
+            throw LiveProcess.NotReady(description: "an offset below 0 is taken")
+        }
+    }
+
     // MARK: The control log
 
     @Test func restartReplaysTheLog_andAFlippedByteIsNamed() throws {

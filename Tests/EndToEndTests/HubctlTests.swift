@@ -95,6 +95,13 @@ import Testing
         try Data(feeds.read("datasets/\(Self.stem).json").replacing("\"fills\":2", with: "\"fills\":3").utf8).write(
             to: URL(fileURLWithPath: path + ".json"))
         #expect(try failing().first == "bytes")
+        // What the manifest says of itself, against the dataset.
+        #expect(try feeds.build(["--keep-filtered", "--symbols", "BTCUSDT", "--replace"]).status == 0)
+        #expect(try failing() == [])
+        try Data(feeds.read("datasets/\(Self.stem).manifest.json").replacing("\"rows\":1,\"dataset", with: "\"rows\":2,\"dataset").utf8)
+            .write(
+                to: URL(fileURLWithPath: path + ".manifest.json"))
+        #expect(try failing() == ["rows"])
         try FileManager.default.removeItem(atPath: path + ".manifest.json")
         #expect(try failing() == ["manifest"])
         #expect(try Binaries.run("hubctl", ["dataset", "verify", "none.json"], in: feeds.root).status == 1)
@@ -120,6 +127,10 @@ import Testing
         #expect(
             try differences(text.replacing("\"interval_start\":\"2025-01-01T00:00", with: "\"interval_start\":\"2025-01-01T00:05"))
                 == ["\(start),,there,", "BTCUSDT 2025-01-01T00:05:00Z,,,there"])
+        let fewer = text.replacing("\"schema\":\"calibrant/dataset/1\",", with: "")
+        #expect(try differences(fewer) == [",schema,\"\"\"calibrant/dataset/1\"\"\","])
+        let more = text.replacing("\"arm\":\"A\"", with: "\"arm\":\"A\",\"extra\":7")
+        #expect(try differences(more) == [",extra,,7"])
         #expect(try differences("nothing") == [])
         let schema = try Binaries.run("hubctl", ["dataset", "schema", "-o", "csv"])
         #expect(

@@ -10,6 +10,12 @@ import Testing
         "all_tests",
     ]
 
+    /// What evidence decides; somebody vouches for these, too, which makes nothing of a failure.
+    private static let judged = [
+        "md_cache_enabled", "shadow_run", "fetch_md_p95", "tick_total_p95", "deadline_miss", "feature_collectors", "fill_logger",
+        "tick_logger", "logs_stable", "dataset_generated", "dataset_path", "sanity_report", "no_nan",
+    ]
+
     /// Everything a ready edge has; copied for each breakage.
     private static func makeWorld() throws -> String {
         let root = try Binaries.temporaryDirectory()
@@ -20,7 +26,7 @@ import Testing
             "calib-lab", ["gen", "feeds", "--output", edge + "/feeds", "--hosts", "1", "--symbols", "1", "--hours", "13"], deadline: 120)
         #expect(made.status == 0, "\(made.standardError)")
         try FileManager.default.copyItem(atPath: Repository.path("config/edge.yaml"), toPath: root + "/config/edge.yaml")
-        try Data(attested.map { "\($0): seen by the operator on duty\n" }.joined().utf8).write(
+        try Data((attested + judged).map { "\($0): seen by the operator on duty\n" }.joined().utf8).write(
             to: URL(fileURLWithPath: root + "/attested.yaml"))
         for arguments in [
             ["dataset", "build", "--from-ts", "2025-01-01T00:00:00Z", "--to-ts", "2025-01-01T13:00:00Z", "--offline"],
@@ -36,7 +42,9 @@ import Testing
         let outcome = try Binaries.run("hubctl", ["readiness", "-o", "json"] + more, in: root)
         let body = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
         let boxes = body?["boxes"] as? [[String: Any]] ?? []
-        #expect(boxes.count == 21, "\(outcome.standardOutput) \(outcome.standardError)")
+        #expect(
+            Set(boxes.compactMap { $0["box"] as? String }) == Set(attested + judged) && boxes.count == 21,
+            "\(outcome.standardOutput) \(outcome.standardError)")
         var states: [String: String] = [:]
         for box in boxes {
             guard let id = box["box"] as? String, let state = box["state"] as? String else { continue }
@@ -130,6 +138,18 @@ import Testing
                 }
             ),
             (
+                "a line that is no row", ["logs_stable"],
+                { try Self.edit("\($0)/\(feeds)/pipeline_ticks_\(day)") { "{}\n" + $0 } }
+            ),
+            (
+                "no ticks", ["shadow_run", "fetch_md_p95", "tick_total_p95", "deadline_miss", "tick_logger", "logs_stable"],
+                { try FileManager.default.removeItem(atPath: "\($0)/\(feeds)/pipeline_ticks_\(day)") }
+            ),
+            (
+                "a row the dataset misses", ["dataset_path", "logs_stable"],
+                { try Self.edit("\($0)/\(dataset).json") { $0.replacing(#""missing":0"#, with: #""missing":1"#, maxReplacements: 1) } }
+            ),
+            (
                 "a dataset someone wrote in", ["dataset_path"],
                 { try Self.edit("\($0)/\(dataset).json") { $0.replacing(#""fills":"#, with: #""fills":1"#, maxReplacements: 1) } }
             ),
@@ -162,21 +182,51 @@ import Testing
     @Test func theDoctorNamesCauseAndRemedy() throws {
         let root = try Binaries.temporaryDirectory()
         defer { try? FileManager.default.removeItem(atPath: root) }
-        let made = try Binaries.run(
-            "calib-lab", ["gen", "feeds", "--output", root + "/feeds", "--hosts", "1", "--symbols", "1", "--hours", "1", "--dirty"])
-        #expect(made.status == 0)
-        try FileManager.default.createDirectory(atPath: root + "/empty", withIntermediateDirectories: true)
-        try Data("md_cache:\n  ttl_ms: 20\npipeline:\n  pipeline_sample_rate: 500\n".utf8).write(
-            to: URL(fileURLWithPath: root + "/edge.yaml"))
-        func findings(_ feeds: String) throws -> [String] {
-            let outcome = try Binaries.run("hubctl", ["doctor", "--feeds-dir", feeds, "--config", "edge.yaml", "-o", "json"], in: root)
-            #expect(outcome.status == 2)
-            let body = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
-            return (body?["findings"] as? [[String: Any]] ?? []).map { "\($0["trouble"] ?? ""): \($0["cause"] ?? "")" }
+        for (feeds, more) in [("clean", []), ("dirty", ["--dirty"])] {
+            let made = try Binaries.run(
+                "calib-lab",
+                ["gen", "feeds", "--output", "\(root)/\(feeds)", "--hosts", "1", "--symbols", "1", "--hours", "1"] + more)
+            #expect(made.status == 0)
         }
-        let dirty = try findings("feeds")
+        try FileManager.default.createDirectory(atPath: root + "/empty", withIntermediateDirectories: true)
+        try Data("{\"intervals\":NaN}\n".utf8).write(to: URL(fileURLWithPath: root + "/nan.json"))
+        func findings(_ feeds: String, _ configuration: String = "", _ more: [String] = []) throws -> [String] {
+            try Data(configuration.utf8).write(to: URL(fileURLWithPath: root + "/edge.yaml"))
+            let outcome = try Binaries.run(
+                "hubctl", ["doctor", "--feeds-dir", feeds, "--config", "edge.yaml", "-o", "json"] + more, in: root)
+            let body = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
+            let findings = body?["findings"] as? [[String: Any]] ?? []
+            #expect(outcome.status == (findings.isEmpty ? 0 : 2))
+            #expect(findings.allSatisfy { ($0["fix"] as? String ?? "").count > 8 })
+            return findings.map { "\($0["trouble"] ?? ""): \($0["cause"] ?? "")" }
+        }
+        let slowBooks = "md_cache:\n  ttl_ms: 20\n  invalidate_on_ws_gap_ms: 50\npipeline:\n  pipeline_sample_rate: 500\n"
+        #expect(try findings("clean") == [])
+        // The settings do no harm while the books are proven and rows come.
+        #expect(try findings("clean", slowBooks) == [])
+        #expect(try findings("clean", "", ["--dataset", "nan.json"]) == ["Dataset has NaN/inf values: 'nan.json' is not JSON"])
+
+        let dirty = try findings("dirty")
+        #expect(dirty.first?.hasPrefix("Corrupt JSONL lines: ") ?? false)
+        #expect(dirty.count { $0.hasPrefix("Incomplete line: ") } == 5 && dirty.count == 6, "\(dirty)")
+
+        let silent = "Pipeline tick logger not writing: "
+        #expect(try findings("empty") == [silent + "no pipeline_ticks_*.jsonl row in 'empty'"])
+        #expect(try findings("empty", slowBooks) == [silent + "pipeline.pipeline_sample_rate is 500, above 100"])
+
+        try Self.edit(root + "/clean/host=edge-1/pipeline_ticks_20250101.jsonl") {
+            $0.replacing(#""cache_hit":true,"cache_age_ms":1"#, with: #""cache_hit":false,"cache_age_ms":1"#)
+        }
+        try FileManager.default.removeItem(atPath: root + "/clean/host=edge-1/fills_20250101.jsonl")
+        let noFills = "Targets are null: there are tick rows and no fill rows"
+        func causes(_ configuration: String) throws -> [String] {
+            try findings("clean", configuration).map { $0.hasPrefix("MD-cache hit ratio 0.") ? String($0.split(separator: ": ")[1]) : $0 }
+        }
+        #expect(try causes("") == ["books are not proven often enough", noFills])
         #expect(
-            dirty.contains { $0.hasPrefix("Corrupt JSONL lines: ") } && dirty.count { $0.hasPrefix("Incomplete line: ") } == 5, "\(dirty)")
-        #expect(try findings("empty").contains { $0.contains("pipeline_sample_rate is 500") })
+            try causes(slowBooks) == [
+                "md_cache.ttl_ms is 20, below 100", "md_cache.invalidate_on_ws_gap_ms is 50, below 300", noFills,
+            ])
+        #expect(try causes("md_cache:\n  enabled: false\n") == ["md_cache.enabled is false", noFills])
     }
 }

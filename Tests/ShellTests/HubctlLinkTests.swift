@@ -94,6 +94,11 @@ import Wire
         func hubctl(_ arguments: [String], environment: [String: String]? = nil) throws -> Binaries.Outcome {
             try Binaries.run("hubctl", arguments, in: directory, environment: environment)
         }
+        func write(_ bytes: [UInt8], to path: String) throws {
+            let url = URL(fileURLWithPath: "\(directory)/\(path)")
+            try FileManager.default.createDirectory(at: url.deletingLastPathComponent(), withIntermediateDirectories: true)
+            try Data(bytes).write(to: url)
+        }
         func file(_ path: String) -> [UInt8]? { FileManager.default.contents(atPath: "\(directory)/\(path)").map(Array.init) }
     }
 
@@ -347,7 +352,9 @@ import Wire
             "dataset pull": [.chunk(0, Array(bytes[..<1_000])), .chunk(1_000, Array(bytes[1_000..<2_000])), .hangUp],
             "report pull": [.chunk(2_000, Array(bytes[2_000...])), reply],
         ])
-        // Begun anew by the second try: what is kept is what came last, not both.
+        // What is there before the first try, and longer, is another document's: the hub begins anew, and what is kept is what came last, not both.
+        let stranger = [UInt8](repeating: 7, count: 5_000)
+        try hub.write(stranger, to: "here/.calib_a.json.part")
         for _ in 0..<2 {
             let lost = try hub.hubctl("dataset", "pull", "calib_a.json", "--output-dir", "here")
             #expect(lost.status == 69, "\(lost.standardError)")
@@ -357,8 +364,11 @@ import Wire
         let whole = try hub.hubctl("report", "pull", "calib_a.json", "--output-dir", "here")
         #expect(whole.status == 0, "\(whole.standardError)")
         #expect(hub.file("here/calib_a.json") == bytes && hub.file("here/.calib_a.json.part") == nil)
-        let held = ["name": "calib_a.json", "offset": "2000", "sha256": Digest.sha256(Array(bytes[..<2_000]))]
-        #expect(hub.requests.map(\.arguments) == [["name": "calib_a.json"], held, held])
+        func arguments(holding held: [UInt8]) -> [String: String] {
+            ["name": "calib_a.json", "offset": "\(held.count)", "sha256": Digest.sha256(held)]
+        }
+        let half = arguments(holding: Array(bytes[..<2_000]))
+        #expect(hub.requests.map(\.arguments) == [arguments(holding: stranger), half, half])
         await hub.hub.close()
     }
 
