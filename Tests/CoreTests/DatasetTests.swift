@@ -488,6 +488,35 @@ struct FeedWorld {
         #expect(!report.contains("| B |"))
     }
 
+    /// The page has the report's figures: those of a distribution with as many decimals as leave six digits to its greatest, all of them alike.
+    @Test func thePageShowsWhatTheReportTells_andWritesNoNameAsMarkup() throws {
+        let intervals = [1, 2, 3, 4, 5].map {
+            #"{"symbol":"<b>A&B","targets":{"net_bps":-0.\#($0)},"features":{"queue_eta_ms":1234.\#($0)},"flags":["partial"]}"#
+        }
+        let text =
+            #"{"from_ts":"<i>","to_ts":"b","interval_sec":300,"total_intervals":6,"filtered_count":1,"hosts":["<h>"],"watermarks":["#
+            + #"{"host":"<h>","feed":"fills","rows":3,"missing":7,"conflicts":2}],"intervals":[\#(intervals.joined(separator: ","))]}"#
+        let page = String(decoding: try Array(text.utf8).withUnsafeBytes { try Summary.html(of: $0, stem: "<s>") }, as: UTF8.self)
+        func cells(_ first: String) throws -> [String] {
+            let row = try #require(page.split(separator: "\n").first { $0.hasPrefix("<tr><td>\(first)</td>") }, "\(first)")
+            return row.components(separatedBy: "</td>").dropLast().map { $0.split(separator: ">").last.map(String.init) ?? "" }
+        }
+        #expect(
+            try cells("net_bps").dropFirst(3)
+                == ["5", "-0.300000", "-0.300000", "0.158114", "-0.500000", "-0.100000", "-0.400000", "-0.200000", "-0.100000"])
+        #expect(
+            try cells("queue_eta_ms").dropFirst(3)
+                == ["5", "1234.30", "1234.30", "0.16", "1234.10", "1234.50", "1234.20", "1234.40", "1234.50"])
+        // Five values in five of twenty bins, each of the same height.
+        let picture = try #require(page.split(separator: "\n").first { $0.contains("Histogram of net_bps") })
+        #expect(picture.components(separatedBy: " height=26 />").count == 6)
+        #expect(try cells("&lt;b&gt;A&amp;B").prefix(3) == ["&lt;b&gt;A&amp;B", "5", "100.0 %"])
+        #expect(page.contains("<tr><td>&lt;h&gt;</td><td>fills</td><td class=n>3</td><td class=n>7</td><td class=n>2</td></tr>"))
+        #expect(page.contains("<tr><td>&lt;h&gt;</td><td>pipeline_ticks, markouts, feature_snapshots, quotes</td></tr>"))
+        #expect(try cells("partial")[1] == "5")
+        for markup in ["<b>", "<i>", "<h>", "<s>"] { #expect(!page.contains(markup)) }
+    }
+
     private static func report(_ members: String) throws -> String {
         let text = #"{"from_ts":"a","to_ts":"b","interval_sec":300,"total_intervals":1,"filtered_count":1,\#(members)}"#
         return String(decoding: try Array(text.utf8).withUnsafeBytes { try Summary.markdown(of: $0, stem: "s") }, as: UTF8.self)

@@ -13,7 +13,7 @@ package struct Summary {
         case missing(String)
     }
 
-    private static let places = 6
+    static let places = 6
 
     /// The feeds a dataset is made of.
     private static let feeds: [Feed] = [.fills, .ticks, .markouts, .snapshots, .quotes]
@@ -332,7 +332,11 @@ package struct Summary {
         lines.append("")
         lines.append("### Missing feeds by host")
         lines.append("")
-        lines.append(contentsOf: missingFeeds())
+        if let missing = missingFeeds {
+            lines += missing.isEmpty ? ["None."] : missing.map { "- \(Self.escaped($0.host)): \($0.feeds.joined(separator: ", "))" }
+        } else {
+            lines.append("Unknown: the rows carry no identity.")
+        }
         lines.append("")
         lines.append("### Flags")
         lines.append("")
@@ -347,20 +351,18 @@ package struct Summary {
         }
     }
 
-    /// Feeds of which a host gave no row in the range. Rows of the seed form have no streams, so there the listed intervals tell, and
-    /// only for all hosts together.
-    private func missingFeeds() -> [String] {
+    /// By host the feeds of which it gave no row in the range; nil is unknown. Rows of the seed form have no streams, so there the listed intervals
+    /// tell, and only for all hosts together.
+    var missingFeeds: [(host: String, feeds: [String])]? {
         if !streams.isEmpty {
-            let gaps = hosts.compactMap { host -> String? in
+            return hosts.map { host in
                 let present = Set(streams.filter { $0.host == host && $0.rows > 0 }.map(\.feed))
-                let missing = Self.feeds.map(\.rawValue).filter { !present.contains($0) }
-                return missing.isEmpty ? nil : "- \(Self.escaped(host)): \(missing.joined(separator: ", "))"
-            }
-            return gaps.isEmpty ? ["None."] : gaps
+                return (host, Self.feeds.map(\.rawValue).filter { !present.contains($0) })
+            }.filter { !$0.feeds.isEmpty }
         }
-        guard scalars["source"] == "seed", listed > 0 else { return ["Unknown: the rows carry no identity."] }
+        guard scalars["source"] == "seed", listed > 0 else { return nil }
         let missing = Self.seedFeeds.filter { (samples[$0 == .fills ? "fills" : "ticks"] ?? 0) == 0 }.map(\.rawValue)
-        return missing.isEmpty ? ["None."] : ["- all hosts: \(missing.joined(separator: ", "))"]
+        return missing.isEmpty ? [] : [("all hosts", missing)]
     }
 
     // MARK: Numbers

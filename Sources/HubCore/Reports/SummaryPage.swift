@@ -1,7 +1,7 @@
 import CalibModel
 
-/// `calib_summary_{stem}.html`: the same figures as the Markdown, with a picture of each distribution. One file, nothing fetched, no script; light or
-/// dark as the reader's system is, wide tables scroll inside their box.
+/// `calib_summary_{stem}.html`: the figures of the Markdown, those of distributions to six digits, with a picture of each distribution. One file, nothing
+/// fetched, no script; light or dark as the reader's system is. Wide tables scroll inside their box; on a phone each of their rows is a block of its own.
 extension Summary {
     /// `stem`: the dataset's file name without `.json`. Fails on text that is no dataset, never traps.
     package static func html(of dataset: UnsafeRawBufferPointer, stem: String) throws(Failure) -> [UInt8] {
@@ -11,7 +11,7 @@ extension Summary {
     private func page(stem: String) -> String {
         func known(_ name: String) -> String { scalars[name].map(Self.plain) ?? "-" }
         let facts = [
-            ("Period", "\(known("from_ts")) to \(known("to_ts"))"), ("Interval", "\(known("interval_sec")) s"),
+            ("Period", "<span>\(known("from_ts"))</span> to <span>\(known("to_ts"))</span>"), ("Interval", "\(known("interval_sec")) s"),
             ("Total intervals", "\(known("total_intervals")) (kept \(kept), filtered \(known("filtered_count")))"),
             ("Total symbols", "\(intervalsBySymbol.count)"), ("Source", known("source")), ("Arm", known("arm")),
             ("Hosts", hosts.isEmpty ? "-" : hosts.map(Self.plain).joined(separator: ", ")),
@@ -45,17 +45,20 @@ extension Summary {
 
     private func distributions(_ columns: [Column]) -> String {
         guard kept > 0 else { return "<p>\(Self.nothingKept)</p>\n" }
-        return Self.table(
-            ["Name", "Unit", "Distribution", "#Count", "#Mean", "#Median", "#Stdev", "#Min", "#Max", "#p25", "#p75", "#p95"],
-            columns.map { column in
-                let ascending = column.values.sorted()
-                func quantile(_ percent: Int) -> String { Self.number(Quantile.of(ascending: ascending, percent: percent)) }
-                return [
-                    Self.plain(column.name), Self.units[column.name] ?? "-", Self.picture(ascending, of: column.name), "\(ascending.count)",
-                    Self.number(Self.mean(ascending)), quantile(50), Self.number(Self.deviation(ascending)), Self.number(ascending.first),
-                    Self.number(ascending.last), quantile(25), quantile(75), quantile(95),
-                ]
-            })
+        return "<p>Twenty bins from the least to the greatest value; the line is the median's.</p>\n"
+            + Self.table(
+                ["Name", "Unit", "Distribution", "#Count", "#Mean", "#Median", "#Stdev", "#Min", "#Max", "#p25", "#p75", "#p95"],
+                columns.map { column in
+                    let ascending = column.values.sorted()
+                    let places = Self.placesShown(of: ascending)
+                    func figure(_ value: Int64?) -> String { Self.figure(value, places: places) }
+                    func quantile(_ percent: Int) -> String { figure(Quantile.of(ascending: ascending, percent: percent)) }
+                    return [
+                        Self.plain(column.name), Self.units[column.name] ?? "-", Self.picture(ascending, of: column.name),
+                        "\(ascending.count)", figure(Self.mean(ascending)), quantile(50), figure(Self.deviation(ascending)),
+                        figure(ascending.first), figure(ascending.last), quantile(25), quantile(75), quantile(95),
+                    ]
+                }, isWide: true)
     }
 
     private var nulls: String {
@@ -87,6 +90,16 @@ extension Summary {
                 ["Sequences: host", "Feed", "#Rows", "#Missing", "#Conflicts"],
                 troubled.map { [Self.plain($0.host), Self.plain($0.feed), "\($0.rows)", "\($0.missing)", "\($0.conflicts)"] })
         }
+        if let missing = missingFeeds {
+            text +=
+                missing.isEmpty
+                ? "<p>No host lacks a feed.</p>\n"
+                : Self.table(
+                    ["Host", "Feeds without a row"],
+                    missing.map { [Self.plain($0.host), $0.feeds.map(Self.plain).joined(separator: ", ")] })
+        } else {
+            text += "<p>Whether a host lacks a feed is unknown: the rows carry no identity.</p>\n"
+        }
         if !flags.isEmpty {
             text += Self.table(
                 ["Flag", "#Intervals", "Meaning"],
@@ -97,15 +110,39 @@ extension Summary {
 
     // MARK: Leaves
 
-    /// A heading with `#` before it is of numbers.
-    private static func table(_ headings: [String], _ rows: [[String]]) -> String {
-        let numbers = headings.map { $0.hasPrefix("#") }
+    /// A heading with `#` before it is of numbers. A wide table's numbers carry their heading, for where there is no room for a head.
+    private static func table(_ headings: [String], _ rows: [[String]], isWide: Bool = false) -> String {
+        let columns = headings.map { (isNumber: $0.hasPrefix("#"), name: $0.hasPrefix("#") ? String($0.dropFirst()) : $0) }
         func cells(_ cells: [String], _ tag: String) -> String {
-            zip(cells, numbers).map { "<\(tag)\($1 ? " class=n" : "")>\($0)</\(tag)>" }.joined()
+            zip(cells, columns).map { cell, column in
+                let label = isWide && column.isNumber && tag == "td" ? " data-name=\(column.name)" : ""
+                return "<\(tag)\(column.isNumber ? " class=n" : "")\(label)>\(cell)</\(tag)>"
+            }.joined()
         }
-        let head = cells(headings.map { $0.hasPrefix("#") ? String($0.dropFirst()) : $0 }, "th")
-        return "<div class=t><table><thead><tr>\(head)</tr></thead><tbody>\n"
+        return "<div class=t><table\(isWide ? " class=wide" : "")><thead><tr>\(cells(columns.map(\.name), "th"))</tr></thead><tbody>\n"
             + rows.map { "<tr>\(cells($0, "td"))</tr>\n" }.joined() + "</tbody></table></div>\n"
+    }
+
+    /// How many decimals leave six digits to the greatest of the values, which have `places`: all figures of a row get as many, so that their points
+    /// stand below each other.
+    private static func placesShown(of ascending: [Int64]) -> Int {
+        let greatest = max(ascending.first?.magnitude ?? 0, ascending.last?.magnitude ?? 0)
+        var whole = greatest / UInt64(FixedPoint.powersOfTen[places])
+        var shown = places
+        while whole > 0, shown > 0 {
+            whole /= 10
+            shown -= 1
+        }
+        return shown
+    }
+
+    private static func figure(_ value: Int64?, places shown: Int) -> String {
+        guard let value, let rounded = FixedPoint.divide(Int128(value), by: Int128(FixedPoint.powersOfTen[places - shown])) else {
+            return "-"
+        }
+        let digits = String(rounded.magnitude)
+        let padded = String(repeating: "0", count: max(0, shown + 1 - digits.count)) + digits
+        return "\(rounded < 0 ? "-" : "")\(padded.dropLast(shown))\(shown > 0 ? "." : "")\(padded.suffix(shown))"
     }
 
     private static func bar(_ part: Int, of whole: Int) -> String {
@@ -145,14 +182,20 @@ extension Summary {
     }
 
     private static let style = """
-        :root{color-scheme:light dark;--line:light-dark(#d5d9e0,#3a4150);--bar:light-dark(#2f6db5,#7db2f0);--mark:light-dark(#b3261e,#ffb4ab);\
-        --soft:light-dark(#5a6270,#a8b0bf)}
-        body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;padding:0 1rem;max-width:80rem;background:light-dark(#fff,#14171d);color:light-dark(#1a1d23,#e6e9ef)}
+        :root{color-scheme:light dark;--back:light-dark(#fff,#14171d);--line:light-dark(#d5d9e0,#3a4150);--bar:light-dark(#6b9bd1,#3f72a8);\
+        --mark:light-dark(#a3170f,#ffd27a);--soft:light-dark(#5a6270,#a8b0bf)}
+        body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;padding:0 1rem;max-width:80rem;background:var(--back);color:light-dark(#1a1d23,#e6e9ef)}
         h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
         dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.5rem 1.5rem}dl div{border-top:1px solid var(--line);padding-top:.25rem}
-        dt{color:var(--soft);font-size:.85rem}dd{margin:0;overflow-wrap:anywhere}
-        .t{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}th,td{padding:.3rem .7rem;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}
+        dt{color:var(--soft);font-size:.85rem}dd{margin:0;overflow-wrap:anywhere}dd span{white-space:nowrap}
+        .t{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
+        th,td{padding:.3rem 1rem .3rem 0;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}th:last-child,td:last-child{padding-right:0}
         th{color:var(--soft);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}
-        svg{display:block}rect{fill:var(--bar)}.m{stroke:var(--mark);stroke-width:1.5;fill:none}
+        th:first-child,td:first-child{position:sticky;left:0;background:var(--back)}
+        svg{display:block}rect{fill:var(--bar)}.m{stroke:var(--mark);stroke-width:2;fill:none}
+        @media(max-width:50rem){.wide thead{display:none}.wide,.wide tbody{display:block}
+        .wide tr{display:grid;grid-template-columns:repeat(3,1fr);gap:.3rem .8rem;padding:.7rem 0;border-bottom:1px solid var(--line)}
+        .wide td{border:0;padding:0;text-align:left}.wide td:first-child{grid-column:1/3;font-weight:600}.wide td:nth-child(3){grid-column:1/-1}
+        .wide td[data-name]::before{content:attr(data-name);display:block;color:var(--soft);font-size:.75rem}}
         """
 }
