@@ -88,8 +88,8 @@ package struct DatasetReading {
                 part.begin(piece)
                 do throws(FileError) {
                     try FeedDirectory.read(
-                        piece.path, in: directory, from: piece.readFrom, through: buffer, consume: { part.consume($0, isEnd: $1) }
-                    ) { part.isDone }
+                        piece.path, in: directory, from: piece.readFrom, to: piece.to, through: buffer,
+                        consume: { part.consume($0, isEnd: $1) }, isDone: { part.isDone })
                 } catch {
                     failure.withLock { $0 = $0 ?? error }
                     return

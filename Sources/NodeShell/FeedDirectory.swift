@@ -49,8 +49,10 @@ package enum FeedDirectory {
     }
 
     /// The same from an offset on, through a buffer of the caller's (twice the longest line at least), until `isDone` or the file's end.
+    ///
+    /// - Parameter end: where about that will be; no more than a few rows behind it are read at once.
     package static func read(
-        _ path: String, in directory: String, from start: Int64, through buffer: UnsafeMutableRawBufferPointer,
+        _ path: String, in directory: String, from start: Int64, to end: Int64 = .max, through buffer: UnsafeMutableRawBufferPointer,
         consume: (_ bytes: UnsafeRawBufferPointer, _ isEnd: Bool) -> Int, progress: (Int64) -> Void = { _ in }, isDone: () -> Bool
     ) throws(FileError) {
         let path = "\(directory)/\(path)"
@@ -60,20 +62,24 @@ package enum FeedDirectory {
         var filled = 0
         var offset = start
         while !isDone() {
-            let count = pread(descriptor, buffer.baseAddress! + filled, buffer.count - filled, off_t(offset))
+            let wanted = Int(max(0, min(end - offset, Int64(buffer.count)))) + rowsBehindEnd
+            let count = pread(descriptor, buffer.baseAddress! + filled, min(buffer.count - filled, wanted), off_t(offset))
             if count < 0 {
                 if errno == EINTR { continue }
                 throw FileError(.read, path, errorNumber: errno, remedy: "is the disk failing?")
             }
             filled += count
             offset += Int64(count)
+            progress(Int64(count))
             let taken = consume(UnsafeRawBufferPointer(rebasing: buffer[0..<filled]), count == 0)
-            if count == 0 { return }
+            if count == 0 || isDone() { return }
             memmove(buffer.baseAddress!, buffer.baseAddress! + taken, filled - taken)
             filled -= taken
-            progress(Int64(count))
         }
     }
+
+    /// In bytes: a row that begins before the end goes on behind it.
+    private static let rowsBehindEnd = 4096
 
     private static func files(
         in directory: String, prefix: String, host: String?, _ parse: (String) -> (feed: Feed, day: CalendarDay)?

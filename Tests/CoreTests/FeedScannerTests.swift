@@ -164,13 +164,17 @@ import Testing
         #expect(mprotect(pages + page, page, PROT_NONE) == 0)
         var taken = 0
         for (feed, row) in [(Feed.fills, Self.fill), (.ticks, Self.tick)] {
-            for text in [row, row.replacing(",", with: ", ").replacing("36.0", with: "36.012345678901"), row + "\r"] {
+            let spaced = row.replacing(",", with: ", ").replacing("36.0", with: "36.012345678901")
+            // More between two values than is compared at once, and a text that begins as the last one did.
+            let longNamed = row.replacing(
+                #""symbol""#, with: #""a_field_of_a_later_version_with_a_long_name":null,"ts_iso":"2025-01-01T00:00:00.000Z","symbol""#)
+            for text in [row, spaced, longNamed, row + "\r"] {
                 var scanner = FeedScanner()
                 let whole = Array(text.utf8)
                 let bare = whole.filter { $0 != 0x0d }
                 #expect(bare.withUnsafeBytes { scanner.scan($0, feed: feed, isTerminated: true) } == nil)
                 bare.withUnsafeBytes { scanner.learn(from: $0, feed: feed) }
-                for length in 0...whole.count {
+                for length in [whole.count] + Array(0...whole.count) {
                     let bytes = whole[..<length] + [0x0a] + [UInt8](repeating: UInt8(ascii: "7"), count: FeedScanner.overrun)
                     let begin = pages + page - bytes.count
                     begin.copyMemory(from: Array(bytes), byteCount: bytes.count)
@@ -181,8 +185,8 @@ import Testing
                 }
             }
         }
-        // The whole rows; those that end in a return, with and without it.
-        #expect(taken == 8)
+        // The whole rows, twice; once more those that end in a return, without it.
+        #expect(taken == 18)
     }
 
     @Test func fileNames() {
