@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The edge against a venue with trouble of every kind, for as long as asked; prints what SPEC 3.6 promises beside what was measured.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=venue_and_edge.sh
+. "$(dirname "${BASH_SOURCE[0]}")/venue_and_edge.sh"
 
 help() {
     cat <<'TEXT'
@@ -51,44 +51,19 @@ while [ $# -gt 0 ]; do
 done
 case "$minutes" in '' | *[!0-9]*) usage_error "--minutes '$minutes': a whole number is expected" ;; esac
 [ "$minutes" -ge 1 ] || usage_error "--minutes 0: 1 and more are allowed"
-for program in calib-lab edge-node; do
-    [ -x "$bin/$program" ] || fail "$bin/$program is not there; build it with: swift build -c release"
-done
 command -v python3 >/dev/null || fail "python3 is needed to read the feeds"
 
-run="${keep:-$(mktemp -d)}"
-mkdir -p "$run"
-venue="" edge=""
-clean_up() {
-    local status="$1"
-    trap - EXIT INT TERM
-    for pid in $edge $venue; do
-        kill -TERM "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    if [ -z "$keep" ]; then rm -rf "$run"; fi
-    exit "$status"
-}
-trap 'clean_up $?' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+begin_run
 
 "$bin/calib-lab" venue --wire bybit --listen 127.0.0.1:0 --symbols BTCUSDT,ETHUSDT --seed "$seed" "${trouble[@]}" \
     >"$run/venue.out" 2>"$run/venue.log" </dev/null &
 venue=$!
-address=""
-for _ in $(seq 300); do
-    address="$(sed -n 's/^{"listening":"\([^"]*\)".*/\1/p' "$run/venue.out")"
-    [ -z "$address" ] || break
-    kill -0 "$venue" 2>/dev/null || fail "the venue did not start: $(tail -n 1 "$run/venue.log")"
-    sleep 0.1
-done
-[ -n "$address" ] || fail "the venue did not say where it listens"
+await "$venue" "$run/venue.out" listening
 "$bin/edge-node" run --config "$root/config/edge.yaml" --set host=bench --set "artifacts_dir=$run/artifacts" \
-    --set "venue.url=ws://$address/v5/public/linear" --set metrics.listen=off --set pipeline.pipeline_sample_rate=1 \
+    --set "venue.url=ws://$found/v5/public/linear" --set metrics.listen=off --set pipeline.pipeline_sample_rate=1 \
     --set paper.order_latency_ms=0 --set "pipeline.trigger=$trigger" >"$run/edge.out" 2>"$run/edge.log" </dev/null &
 edge=$!
-step "$minutes min against $address, seed $seed, ${trouble[0]:-calm}, trigger $trigger"
+step "$minutes min against $found, seed $seed, ${trouble[0]:-calm}, trigger $trigger"
 for ((left = minutes * 60; left > 0; left--)); do
     sleep 1
     kill -0 "$edge" 2>/dev/null || fail "the edge ended early: $(tail -n 1 "$run/edge.log")"

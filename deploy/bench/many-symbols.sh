@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # The edge with as many symbols as it promises a quote path for: a real venue's socket, a real writer, real files.
 set -euo pipefail
-# shellcheck source-path=SCRIPTDIR source=../lib.sh
-. "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+# shellcheck source-path=SCRIPTDIR source=venue_and_edge.sh
+. "$(dirname "${BASH_SOURCE[0]}")/venue_and_edge.sh"
 
 help() {
     cat <<'TEXT'
@@ -46,42 +46,10 @@ while [ $# -gt 0 ]; do
 done
 [ "$symbols" -le 500 ] || usage_error "--symbols $symbols: allowed are 1 to 500"
 [ "$seconds" -ge 20 ] || usage_error "--seconds $seconds: 20 and more are allowed"
-for program in calib-lab edge-node; do
-    [ -x "$bin/$program" ] || fail "$bin/$program is not there; build it with: swift build -c release"
-done
 command -v python3 >/dev/null || fail "python3 is needed"
 command -v curl >/dev/null || fail "curl is needed"
 
-run="${keep:-$(mktemp -d)}"
-mkdir -p "$run"
-venue="" edge=""
-clean_up() {
-    local status="$1"
-    trap - EXIT INT TERM
-    for pid in $edge $venue; do
-        kill -TERM "$pid" 2>/dev/null || true
-        wait "$pid" 2>/dev/null || true
-    done
-    rm -f "$run/recording.jsonl"
-    if [ -z "$keep" ]; then rm -rf "$run"; fi
-    exit "$status"
-}
-trap 'clean_up $?' EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Sets `found` to what the pattern finds in the first lines of a file, once it is there.
-found=""
-await() {
-    local pid="$1" file="$2" key="$3"
-    for _ in $(seq 1200); do
-        found="$(sed -n "s/.*\"$key\":\"\([^\"]*\)\".*/\1/p" "$file" | head -n 1)"
-        [ -z "$found" ] || return 0
-        kill -0 "$pid" 2>/dev/null || fail "it did not start: $(tail -n 1 "${file%.out}.log")"
-        sleep 0.1
-    done
-    fail "$file does not say where it listens"
-}
+begin_run
 
 step "writing $seconds s of $symbols symbols"
 python3 "$root/deploy/bench/many_symbols.py" write "$run/recording.jsonl" "$run/instruments.yaml" "$symbols" "$rate" "$seconds" "$seed"
@@ -102,4 +70,5 @@ sleep $((seconds - 1 - seconds / 10))
 curl -sf "http://$found/metrics" >"$run/late.txt"
 kill -TERM "$edge" && wait "$edge" || fail "the edge did not end well: $(tail -n 1 "$run/edge.log")"
 edge=""
+rm "$run/recording.jsonl"
 python3 "$root/deploy/bench/many_symbols.py" figures "$run/early.txt" "$run/late.txt" "$symbols" "$rate" $((seconds - 1))
