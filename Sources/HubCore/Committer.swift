@@ -347,7 +347,6 @@ package struct Committer<Disk: FeedDisk> {
         let stored = try storedReceipts(host, held.file)
         let note = try attempt { (disk) throws(Disk.Failure) in try disk.length(of: SealBook<Disk>.path(host, held.file)) }
         guard stored?.epoch != epoch, note == nil else { return }
-        left.insert(path)
         guard let stored else {
             copies[path] = try find(path, host, held.file, newOf: nil)
             return
@@ -358,7 +357,12 @@ package struct Committer<Disk: FeedDisk> {
         let matches = receipts.length % Int64(bounds.blockBytes) > 0
         // Of a block's two slots, the shorter one was synced before the other was written.
         let wasChanged = !matches && block < stored.blocks.count && stored.blocks[block].count > 1
-        if receipts.length < held.length, !wasChanged { try quarantine(path, host, held.file, from: receipts.length, to: held.length) }
+        if receipts.length < held.length, !wasChanged {
+            try quarantine(path, host, held.file, from: receipts.length, to: held.length)
+            disk.release(path)
+        }
+        // Only now: what a full disk did not let happen is tried again when the host comes next.
+        left.insert(path)
     }
 
     private mutating func compare(

@@ -126,8 +126,8 @@ final class RowScanner {
     /// The row at `place` of `bytes`, without its newline, which follows it there or anywhere.
     func scan(_ bytes: UnsafeRawBufferPointer, _ place: Range<Int>, _ feed: Feed) -> RejectReason? {
         let held = scanners[feed.index]
-        guard let base = bytes.baseAddress else { return held.scanner.scan(bytes, feed: feed, isTerminated: true) }
-        if place.upperBound + 1 + FeedScanner.overrun <= bytes.count, held.scanner.scanUsual(at: base + place.lowerBound, feed: feed) != nil
+        if place.upperBound + 1 + FeedScanner.overrun <= bytes.count,
+            held.scanner.scanUsual(at: bytes.baseAddress! + place.lowerBound, feed: feed) != nil
         {
             return nil
         }

@@ -79,6 +79,22 @@ import Wire
         #expect(found.bytes == whole && found.isQuarantined)
     }
 
+    /// Damaged bytes are set aside before they are cut; when the disk has no room for them, it is tried again when the host comes next.
+    @Test func anEndThatCannotBeSetAside_isCutLater() throws {
+        var disk = twoRows()
+        let whole = disk.bytes(of: Self.path)
+        try disk.write([0, 0, 0], to: Self.path, at: Int64(whole.count))
+        try disk.sync(Self.path)
+        var committer = Committer(disk: disk)
+        for isFull in [true, false] {
+            disk.isFull = isFull
+            committer.survey(LinkID(1), host: "tokyo", epoch: Self.current)
+            let hasFailed = committer.endRound().results.contains { if case .failed = $0 { true } else { false } }
+            #expect(hasFailed == isFull)
+            #expect(disk.bytes(of: Self.path) == (isFull ? whole + [0, 0, 0] : whole))
+        }
+    }
+
     /// The round under way in a crash has its receipt on the disk, but not its bytes.
     @Test func theRoundUnderWayInACrash_isCutFromAnAbandonedCopy() throws {
         var disk = twoRows()
