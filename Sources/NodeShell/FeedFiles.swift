@@ -17,6 +17,7 @@ package final class FeedFiles: @unchecked Sendable {
     package private(set) var highestSeq: [Int64]
     /// Of every feed the day of its newest file, nil for none.
     package private(set) var newestDay: [CalendarDay?]
+    /// What repairs took away and no durable event tells of yet.
     package let cuts: [Cut]
     /// Of every feed file, how much is durable; from `init` on, all that was found.
     package let synced = SyncedFiles()
@@ -47,7 +48,6 @@ package final class FeedFiles: @unchecked Sendable {
         }
         // Repairs are done by the system's own calls: there is nothing in memory that could be written again.
         var disk = try SystemDisk(directory)
-        var recovery = FeedRecovery<SystemDisk>()
         let names = try disk.names(in: "")
         for (place, feed) in Feed.allCases.enumerated() {
             for name in names {
@@ -59,7 +59,7 @@ package final class FeedFiles: @unchecked Sendable {
                     synced.seal(file)
                     continue
                 }
-                let seq = try recovery.repair(name, feed, on: &disk)
+                let seq = try FeedRecovery.repair(name, feed, on: &disk)
                 highestSeq[place] = max(highestSeq[place], seq ?? 0)
                 // A process that was killed leaves rows that are in the file and not yet on the disk.
                 synced.set(name, try syncFile("\(directory)/\(name)"))
@@ -67,8 +67,8 @@ package final class FeedFiles: @unchecked Sendable {
         }
         // And perhaps a file whose name is not: what is told as durable from here on must be found after a crash.
         try disk.syncNames(in: "")
+        cuts = try FeedRecovery.untoldCuts(on: &disk)
         disk.close()
-        cuts = recovery.cuts
         // A process that was killed between an event and its note: the event says it.
         for name in names.filter({ FeedFileName.day(of: $0, .events) != nil }).suffix(2) { try noteSealedEvents(of: name) }
     }
@@ -91,6 +91,9 @@ package final class FeedFiles: @unchecked Sendable {
     /// Cuts off what no sync has covered and closes the file: after a failed sync the kernel may hold its pages for clean, and the descriptor has
     /// told its error.
     package func takeBack(_ feed: Feed) throws(FileError) { try appender.takeBack(feed, on: &disk) }
+
+    /// The events of these cuts are durable: no later start tells of them again.
+    package func tell(_ cuts: [Cut]) throws(FileError) { try FeedRecovery.tell(cuts, on: &disk) }
 
     package func closeFiles() {
         disk.close()

@@ -104,7 +104,6 @@ extension World {
             try disk.syncNames(in: "")
             edges[index].epoch = String(decoding: epoch, as: UTF8.self)
         }
-        var recovery = FeedRecovery<SimDisk>()
         var seqs = [Int64](repeating: 0, count: Feed.allCases.count)
         var days = [CalendarDay?](repeating: nil, count: Feed.allCases.count)
         var synced: [String: Int64] = [:]
@@ -112,7 +111,7 @@ extension World {
             for name in try disk.names(in: "") {
                 guard let day = FeedFileName.day(of: name, feed) else { continue }
                 days[feed.place] = max(days[feed.place] ?? day, day)
-                let seq = try recovery.repair(name, feed, on: &disk)
+                let seq = try FeedRecovery.repair(name, feed, on: &disk)
                 seqs[feed.place] = max(seqs[feed.place], seq ?? 0)
                 try disk.sync(name)
                 synced[name] = try disk.length(of: name)

@@ -196,6 +196,8 @@ private final class FeedSpooler: @unchecked Sendable {
     private var sealedFiles: Int64 = 0
     /// Repairs not yet told by an event: they wait for the run's first record, because a replay's events lie in the recorded time.
     private var untoldCuts: [FeedFiles.Cut]
+    /// Repairs whose event is written and not durable yet.
+    private var toldCuts: [FeedFiles.Cut] = []
     /// Files whose event is written and not durable yet.
     private var untoldSeals: [SealedFile] = []
 
@@ -268,6 +270,7 @@ private final class FeedSpooler: @unchecked Sendable {
                 EventRecord(wall: wall, kind: .cut, first: Int64(cut.bytes), second: Int64(cut.rowsSaved)),
                 about: EventSubject(feed: cut.feed), at: now)
         }
+        toldCuts += untoldCuts
         untoldCuts = []
     }
 
@@ -300,6 +303,11 @@ private final class FeedSpooler: @unchecked Sendable {
         }
         writer.performed()
         troubleNanoseconds.store(writer.troubleSince?.nanoseconds ?? 0, ordering: .relaxed)
+        if !toldCuts.isEmpty, writer.isSynced(.events) {
+            // Or the next start tells of them once more.
+            try? files.tell(toldCuts)
+            toldCuts = []
+        }
         guard let keeper else { return }
         keeper.complete(writer.takeCompleted())
         if !untoldSeals.isEmpty, writer.isSynced(.events) {

@@ -62,7 +62,23 @@ struct FeedFilesTests {
         #expect(cut.offset == 2 * row(1).utf8.count)
         #expect(cut.bytes == bad.utf8.count)
         #expect(cut.rowsSaved == 1)
-        #expect(try folder.read("feeds/.cut/fills_19700101.jsonl.\(cut.offset).0") == bad)
+        #expect(try folder.read("feeds/.cut/fills_19700101.jsonl.\(cut.offset).0.1.untold") == bad)
+    }
+
+    /// The process died before its event was durable: rows are missing in the file, and only the next start can still say why.
+    @Test func cutIsToldByEveryStart_untilItsEventIsDurable() throws {
+        let folder = try Folder()
+        let bad = "{\"half\":\n" + row(3) + "\0\0\0"
+        try folder.write("feeds/fills_19700101.jsonl", row(1) + row(2) + bad)
+        try folder.write("feeds/quotes_19700101.jsonl", row(1) + "x\n")
+        let cuts = try FeedFiles(artifacts: folder.path).cuts
+        try #require(cuts.map(\.feed) == [.fills, .quotes] && cuts.map(\.rowsSaved) == [1, 0])
+        let second = try FeedFiles(artifacts: folder.path)
+        #expect(second.cuts == cuts)
+        try second.tell([cuts[0]])
+        #expect(try folder.read("feeds/.cut/fills_19700101.jsonl.\(cuts[0].offset).0") == bad)
+        second.closeFiles()
+        #expect(try FeedFiles(artifacts: folder.path).cuts == [cuts[1]])
     }
 
     @Test func wholeLastRowGetsItsNewline_withoutACut() throws {
@@ -84,7 +100,10 @@ struct FeedFilesTests {
         let files = try FeedFiles(artifacts: folder.path)
         #expect(try folder.read("feeds/fills_19700101.jsonl") == row(1) + row(2) + row(3))
         #expect(files.highestSeq[0] == 3)
-        #expect(try folder.read("feeds/.cut/fills_19700101.jsonl.\(row(1).utf8.count).0") == tail)
+        let copy = "feeds/.cut/fills_19700101.jsonl.\(row(1).utf8.count).0"
+        #expect(files.cuts.count == 1)
+        try files.tell(files.cuts)
+        #expect(try folder.read(copy) == tail)
         #expect(try !folder.names("feeds/.cut").contains { $0.hasSuffix(".pending") })
     }
 
