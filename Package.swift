@@ -16,6 +16,7 @@ let package = Package(
     name: "calibrant",
     products: [
         .executable(name: "edge-node", targets: ["edge-node"]),
+        .executable(name: "edge-node-lab", targets: ["edge-node-lab"]),
         .executable(name: "calib-hub", targets: ["calib-hub"]),
         .executable(name: "hubctl", targets: ["hubctl"]),
         .executable(name: "calib-lab", targets: ["calib-lab"]),
@@ -61,14 +62,24 @@ let package = Package(
         // Datasets from feed files, for the programs that build them.
         .target(name: "DatasetFiles", dependencies: ["CalibModel", "Wire", "HubCore", "NodeShell"], swiftSettings: strict),
         .target(name: "Configuration", dependencies: ["CalibModel", "Wire", "Yams"], swiftSettings: strict),
-        .executableTarget(
-            name: "edge-node",
+        .target(
+            name: "EdgeShell",
             dependencies: [
                 "CalibModel", "Wire", "EdgeCore", "NodeShell", "Configuration", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "NIOCore", package: "swift-nio"),
                 .product(name: "NIOPosix", package: "swift-nio"),
                 .product(name: "Logging", package: "swift-log"),
+            ], swiftSettings: threaded),
+        .executableTarget(
+            name: "edge-node", dependencies: ["EdgeShell", .product(name: "ArgumentParser", package: "swift-argument-parser")],
+            swiftSettings: threaded),
+        // Never installed.
+        .executableTarget(
+            name: "edge-node-lab",
+            dependencies: [
+                "CalibModel", "EdgeCore", "EdgeShell", "NodeShell",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], swiftSettings: threaded),
         .executableTarget(
             name: "calib-hub",

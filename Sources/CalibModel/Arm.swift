@@ -77,3 +77,54 @@ package struct ArmFields: BitwiseCopyable, Sendable, Hashable {
         self.configHash = configHash
     }
 }
+
+/// What the edge's fast breakers look at (SPEC 7.4).
+package enum BreakerKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+    case deadlineMiss, takerShare, loss, staleness
+
+    package var text: StaticString {
+        switch self {
+        case .deadlineMiss: "deadline_miss"
+        case .takerShare: "taker_share"
+        case .loss: "loss"
+        case .staleness: "staleness"
+        }
+    }
+}
+
+/// A breaker's evidence.
+package struct BreakerTrip: BitwiseCopyable, Sendable, Equatable {
+    package enum Scope: UInt8, Sendable, BitwiseCopyable, CaseIterable {
+        /// Only B was bad: latched.
+        case harm
+        /// A of the same seconds was as bad: nothing is latched, the hub pauses.
+        case environment
+
+        package var text: StaticString { self == .harm ? "harm" : "environment" }
+    }
+
+    package var kind: BreakerKind
+    package var scope: Scope
+    /// Of arm B: so many of so many ticks or fills; a loss in 1e-8 quote currency, against its limit.
+    package var count: Int64
+    package var of: Int64
+    /// Of arm A in the same seconds.
+    package var baselineCount: Int64
+    package var baselineOf: Int64
+
+    package init(kind: BreakerKind, scope: Scope, count: Int64, of: Int64, baselineCount: Int64, baselineOf: Int64) {
+        self.kind = kind
+        self.scope = scope
+        self.count = count
+        self.of = of
+        self.baselineCount = baselineCount
+        self.baselineOf = baselineOf
+    }
+
+    /// For a reason.
+    package var sentence: String {
+        kind == .loss
+            ? "breaker loss: \(count / 100_000_000) on B, \(baselineCount / 100_000_000) on A, limit \(of / 100_000_000) in quote currency"
+            : "breaker \(kind.text): \(count) of \(of) on B, \(baselineCount) of \(baselineOf) on A"
+    }
+}

@@ -67,6 +67,8 @@ package enum Limits {
     /// An edge on B asks again this often; the grant outlives two lost answers (SPEC 7.7).
     package static let leaseRenewalNanoseconds: Int64 = 5_000_000_000
     package static let leaseNanoseconds: Int64 = 15_000_000_000
+    /// An edge whose wall clock is further than this off the hub's plays A (SPEC 7.5): blocks begin at times of the clock.
+    package static let clockErrorMillisecondsMax: Int64 = 250
     /// Reconnect: full-jitter back-off between these; a lease holder's is capped at the lower maximum (SPEC 7.7).
     package static let reconnectNanosecondsMin: Int64 = 200_000_000
     package static let reconnectNanosecondsMax: Int64 = 30_000_000_000
@@ -255,6 +257,10 @@ extension Limits {
     /// Pairs of blocks of one experiment: four weeks of ten minutes each. Rows of later ones are not compared, and a row stamped far ahead
     /// ends no more pairs than these.
     package static let experimentPairsMax: Int32 = 4_032
+    /// Changes of one experiment kept in memory and shown; each decision's evidence is some 3 KB.
+    package static let experimentChangesListedMax = 64
+    /// From an experiment's start to its T0 at least: edges hear of it and hold their leases by then.
+    package static let experimentLeadMilliseconds: Int64 = 10_000
 }
 
 // MARK: Replication

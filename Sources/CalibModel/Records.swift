@@ -311,6 +311,9 @@ package enum EventKind: UInt8, Sendable, BitwiseCopyable, CaseIterable {
     case armChange
     /// An experiment was rolled back here and never comes back: `armFields.experiment`.
     case latch
+    /// A fast breaker tripped (SPEC 7.4): `armFields.experiment`; first = `BreakerKind` * 2 + `BreakerTrip.Scope`, second = its count << 32 |
+    /// out of how many, a loss in whole quote currency.
+    case breaker
     /// The kill switch was thrown for the symbol, or for the host; first = orders being cancelled by it.
     case kill
     /// It was released.
@@ -384,7 +387,7 @@ package struct EventRecord: BitwiseCopyable, Sendable {
     package var symbol: SymbolIndex?
     package var first: Int64
     package var second: Int64
-    /// Of `armChange`, `latch` and `config`; nil otherwise.
+    /// Of `armChange`, `latch`, `breaker` and `config`; nil otherwise.
     package var armFields: ArmFields?
     package init(
         wall: WallTime, kind: EventKind, symbol: SymbolIndex? = nil, first: Int64 = 0, second: Int64 = 0, armFields: ArmFields? = nil

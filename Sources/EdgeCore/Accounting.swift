@@ -91,6 +91,7 @@ extension SymbolState {
         if let profit = profit() {
             accumulator.pointee.sums.pnl = profit - bookedPnL
             bookedPnL = profit
+            if shared.breakers.pointee.isWatching { shared.breakers.pointee.earned(armFields.arm, accumulator.pointee.sums.pnl) }
         }
         accumulator.pointee.wall = now.wall
         accumulator.pointee.symbol = index
@@ -332,6 +333,9 @@ extension SymbolState {
         booked.pointee.sums.slip += slip.micro
         booked.pointee.sums.slipNotional += Int128(slip.micro) * Int128(notional)
         features.filled(slip: slip, isTaker: fill.isTaker, isFirstOfOrder: fill.isFirst)
+        if shared.breakers.pointee.isWatching {
+            shared.breakers.pointee.filled(order.armFields.arm, isTaker: fill.isTaker, at: now.wall)
+        }
 
         let isWritten = shared.outboxes.fills.push(
             FillRecord(

@@ -1,14 +1,17 @@
 import CalibModel
 import Wire
 
-/// Which arm every symbol of this edge plays, and why (SPEC 7.6, 7.7).
+/// Which arm every symbol of this edge plays, and why (SPEC 7.1, 7.4, 7.6, 7.7).
 ///
-/// The plan follows from what is known at a time: the assignment, the latches, the lease. It is computed anew at every step, and whatever
-/// differs from the plan before is applied. So no order of events can leave B in place that any of them forbids.
+/// The plan follows from what is known at a time: the assignment, the latches, the lease, the clock. It is computed anew at every step, and
+/// whatever differs from the plan before is applied. So no order of events can leave B in place that any of them forbids.
+///
+/// Of several reasons to play A the first counts: latch or breaker, manual (paused), clock, lease, breaker (environment), join, the schedule.
+/// They hold for both arms: a pair that is not played as planned counts for neither.
 ///
 /// Invariants:
-/// 1. B is planned only for a symbol in `symbols_b` of the assigned experiment, while it is not latched, its lease is valid, and its candidate
-///    is valid for this edge.
+/// 1. B is planned only for a symbol that the assigned experiment gives B at this time on this host, while it is not latched or paused, its
+///    lease is valid, this clock is right, and its candidate is valid for this edge.
 /// 2. A lease ends at the send time of the request it answers + duration. Its numbers live in memory only, so it never survives a restart.
 /// 3. A rollback is called applied when the quote path says that the change took effect, and latched when its row is durable.
 package struct ArmControl {
@@ -30,6 +33,8 @@ package struct ArmControl {
         case lease(Message.Lease)
         /// A rollback.
         case command(Message.Command)
+        /// A fast breaker, of the experiment that is played.
+        case tripped(BreakerTrip)
         /// Every change of the newest plan took effect; when, ms UTC, and how many orders' cancels were sent for it.
         case settled(atMilliseconds: Int64, cancelledOrders: Int64)
         /// The answer to `record`: durable, or not.
@@ -50,14 +55,7 @@ package struct ArmControl {
         case damaged(lines: [Int])
     }
 
-    package struct Choice: Equatable, Sendable {
-        package var arm: Arm
-        package var why: ArmReason
-        package init(_ arm: Arm, _ why: ArmReason) {
-            self.arm = arm
-            self.why = why
-        }
-    }
+    package typealias Choice = ArmChoice
 
     package struct Plan: Equatable, Sendable {
         /// Nil when this edge plays no part in any.
@@ -74,8 +72,8 @@ package struct ArmControl {
     }
 
     private struct LeaseState {
-        /// Sent and not answered: number and send time.
-        var requests: [(number: Int64, sentAt: Int64)] = []
+        /// Sent and not answered: number, send time, and what this edge's wall clock said then.
+        var requests: [(number: Int64, sentAt: Int64, sentWall: Int64)] = []
         /// Nil: none.
         var expiresAt: Int64?
         /// The number of the newest answer.
@@ -100,6 +98,7 @@ package struct ArmControl {
     }
 
     private let symbols: [String]
+    private let host: String
     private var reject: @Sendable (ExperimentSpec) -> String?
     private var latches: [String: Latch] = [:]
     private var damagedLines: [Int] = []
@@ -112,23 +111,39 @@ package struct ArmControl {
     private var leaseNumber: Int64 = 0
     private var isConnected = false
     private var isUnsettled = false
+    /// What the assigned experiment says of each symbol, looked up once; nil: it takes no part.
+    private var roles: [Role?]
+    /// The pair from which on a symbol plays; nil while something forbids it. It (re)joins at the next pair's beginning (SPEC 7.1).
+    private var joinsAt: [Int32?]
+    /// The last pair that a symbol sits out after a breaker of both arms.
+    private var restsUntil: [Int32?]
+    /// By the newest answered lease: more than `Limits.clockErrorMillisecondsMax` off the hub's, whenever in between the hub looked at it.
+    private var isClockWrong = false
+    /// When the plan changes by the schedule alone, ms UTC; nil when it does not.
+    package private(set) var planEndsMilliseconds: Int64?
     package private(set) var plan: Plan
     /// The newest revision applied.
     package private(set) var revision = Revision.zero
 
     /// - Parameters:
     ///   - symbols: in the order of `SymbolIndex`.
+    ///   - host: this edge's name.
     ///   - latches: all bytes of `latches.jsonl`.
     ///   - reject: what is wrong with the experiment's candidate for this edge; nil when nothing is.
-    package init(symbols: [String], latches bytes: [UInt8], reject: @escaping @Sendable (ExperimentSpec) -> String?) {
+    package init(symbols: [String], host: String, latches bytes: [UInt8], reject: @escaping @Sendable (ExperimentSpec) -> String?) {
         self.symbols = symbols
+        self.host = host
+        roles = .init(repeating: nil, count: symbols.count)
+        joinsAt = .init(repeating: nil, count: symbols.count)
+        restsUntil = .init(repeating: nil, count: symbols.count)
         self.reject = reject
         plan = Plan(experiment: nil, choices: .init(repeating: Choice(.a, .none), count: symbols.count))
         let rows = ControlRows(bytes, countsTornEnd: false) { value throws(WireError) in try LatchRecord(value) }
         damagedLines = rows.damagedLines
         for case (_, let record?) in rows.lines {
             revision = max(revision, record.revision)
-            latches[record.experiment] = Latch(record: record, commands: [record.command], state: .durable)
+            latches[record.experiment] = Latch(
+                record: record, commands: record.breaker == nil ? [record.command] : [], state: .durable)
         }
     }
 
@@ -156,15 +171,16 @@ package struct ArmControl {
             isConnected = false
             (lease.requests, lease.requestedAt) = ([], nil)
         case .assigned(let assignment): assigned(assignment, &effects)
-        case .lease(let answer): answered(answer)
+        case .lease(let answer): answered(answer, at: now)
         case .command(let command): rollback(command, at: now, &effects)
+        case .tripped(let trip): tripped(trip, at: now, &effects)
         case .settled(let milliseconds, let cancelled): settled(milliseconds, cancelled, &effects)
         case .recorded(let experiment): recorded(experiment, at: now, &effects)
         case .recordFailed(let experiment): if case .recording = latches[experiment]?.state { latches[experiment]?.state = .recordFailed }
         case .tick: retryRecords(&effects)
         }
         if let expiresAt = lease.expiresAt, now.bootNanoseconds >= expiresAt { lease.expiresAt = nil }
-        applyChange(&effects)
+        applyChange(at: now, &effects)
         settleLatches(at: now, &effects)
         requestLease(at: now, &effects)
         return effects
@@ -181,7 +197,7 @@ package struct ArmControl {
             // What was said before need not be said again.
             if before == refusal { effects.removeAll() }
         }
-        applyChange(&effects)
+        applyChange(at: now, &effects)
         settleLatches(at: now, &effects)
         requestLease(at: now, &effects)
         return effects
@@ -194,6 +210,8 @@ package struct ArmControl {
         }
         revision = max(revision, new.revision)
         defer { assignment = new }
+        // The environment is the hub's business once it pauses.
+        if new.isPaused { restsUntil = .init(repeating: nil, count: symbols.count) }
         guard new.experiment != assignment?.experiment || assignment == nil else { return }
         lease = LeaseState()
         refusal = nil
@@ -205,6 +223,9 @@ package struct ArmControl {
     private mutating func judge(_ spec: ExperimentSpec, _ effects: inout [Effect]) {
         refusal = refusal(of: spec)
         lastSpec = refusal == nil ? spec : nil
+        roles = symbols.map { Role(spec, symbol: $0, host: host) }
+        joinsAt = .init(repeating: nil, count: symbols.count)
+        restsUntil = .init(repeating: nil, count: symbols.count)
         if let refusal {
             effects.append(.refused(experiment: spec.id, why: refusal))
             effects.append(.say(.error(code: "experiment_refused", text: "'\(spec.id)': \(refusal)")))
@@ -212,8 +233,8 @@ package struct ArmControl {
     }
 
     private func refusal(of spec: ExperimentSpec) -> String? {
-        guard spec.design == "symbol" else { return "design '\(spec.design)' is not known here" }
-        guard spec.mode == "online" else { return "mode '\(spec.mode)' is not known here" }
+        guard ExperimentSpec.Design(rawValue: spec.design) != nil else { return "design '\(spec.design)' is not known here" }
+        guard ExperimentSpec.Mode(rawValue: spec.mode) != nil else { return "mode '\(spec.mode)' is not known here" }
         // Which experiment was rolled back here is not known any more, so none is played.
         guard damagedLines.isEmpty else { return "latches.jsonl cannot be read in line \(damagedLines[0])" }
         return reject(spec)
@@ -222,9 +243,15 @@ package struct ArmControl {
     // MARK: Lease
 
     private var mayRequest: Bool {
-        guard isConnected, let spec = assignment?.experiment, refusal == nil, latches[spec.id] == nil else { return false }
-        return symbols.contains { spec.symbolsB.contains($0) }
+        guard isConnected, let assignment, let spec = assignment.experiment, !assignment.isPaused, refusal == nil, latches[spec.id] == nil
+        else { return false }
+        return needsLease
     }
+
+    /// Some symbol plays B here, now or later. Nothing of a dry B leaves this edge.
+    private var needsLease: Bool { assignment?.experiment.map(Self.isDry) == false && roles.contains { $0?.mayPlayB == true } }
+
+    private static func isDry(_ spec: ExperimentSpec) -> Bool { spec.mode == ExperimentSpec.Mode.dry.rawValue }
 
     private mutating func requestLease(at now: Now, _ effects: inout [Effect]) {
         guard mayRequest, let spec = assignment?.experiment else { return }
@@ -233,11 +260,11 @@ package struct ArmControl {
         lease.requestedAt = now.bootNanoseconds
         // An answer to a request as old as a lease grants nothing.
         lease.requests.removeAll { now.bootNanoseconds - $0.sentAt >= Limits.leaseNanoseconds }
-        lease.requests.append((leaseNumber, now.bootNanoseconds))
+        lease.requests.append((leaseNumber, now.bootNanoseconds, now.wallMilliseconds))
         effects.append(.say(.lease(.init(experiment: spec.id, number: leaseNumber, durationMilliseconds: nil))))
     }
 
-    private mutating func answered(_ answer: Message.Lease) {
+    private mutating func answered(_ answer: Message.Lease, at now: Now) {
         guard answer.experiment == assignment?.experiment?.id, answer.number > lease.answered,
             let request = lease.requests.first(where: { $0.number == answer.number })
         else { return }  // To a request of another assignment, another connection, or none.
@@ -246,6 +273,29 @@ package struct ArmControl {
         let milliseconds = max(0, min(answer.durationMilliseconds ?? 0, Limits.leaseNanoseconds / 1_000_000))
         // Refused ends it at once, whatever was granted before.
         lease.expiresAt = milliseconds == 0 ? nil : request.sentAt + milliseconds * 1_000_000
+        if let hub = answer.wallMilliseconds {
+            // The hub read its clock between our sending and now: the error lies between these two.
+            let (least, most) = (request.sentWall - hub, now.wallMilliseconds - hub)
+            isClockWrong = least > Limits.clockErrorMillisecondsMax || most < -Limits.clockErrorMillisecondsMax
+        }
+    }
+
+    // MARK: Breakers
+
+    /// B was bad on this host: A from now on, for ever when A of the same seconds was not (SPEC 7.4).
+    private mutating func tripped(_ trip: BreakerTrip, at now: Now, _ effects: inout [Effect]) {
+        guard let spec = plan.experiment, latches[spec.id] == nil else { return }
+        effects.append(.say(.breaker(.init(experiment: spec.id, trip: trip, atMilliseconds: now.wallMilliseconds))))
+        switch trip.scope {
+        case .harm:
+            let record = LatchRecord(
+                milliseconds: now.wallMilliseconds, experiment: spec.id, command: "breaker", by: "edge", reason: trip.sentence,
+                cancelledOrders: 0, revision: revision, breaker: trip.kind)
+            latches[spec.id] = Latch(record: record, commands: [], state: .settling)
+        case .environment:
+            // Until the next pair, unless the hub pauses first; designs without pairs wait for the hub.
+            restsUntil = roles.map { $0.map { $0.pair(at: now.wallMilliseconds) ?? .max } }
+        }
     }
 
     // MARK: Rollback
@@ -277,29 +327,60 @@ package struct ArmControl {
     }
 
     /// Plan before results: `apply` leaves this step first, so that its answer finds the latch waiting.
-    private mutating func applyChange(_ effects: inout [Effect]) {
-        let new = makePlan()
+    private mutating func applyChange(at now: Now, _ effects: inout [Effect]) {
+        let new = makePlan(at: now)
         guard new != plan else { return }
         plan = new
         isUnsettled = true
         effects.append(.apply(new))
     }
 
-    private func makePlan() -> Plan {
+    private mutating func makePlan(at now: Now) -> Plan {
+        planEndsMilliseconds = nil
         let latched = lastSpec.flatMap { latches[$0.id] == nil ? nil : $0 }
         guard let spec = assignment?.experiment ?? latched, refusal == nil else {
+            joinsAt = .init(repeating: nil, count: symbols.count)
             return Plan(experiment: nil, choices: .init(repeating: Choice(.a, .none), count: symbols.count))
         }
-        let needsLease = symbols.contains { spec.symbolsB.contains($0) }
-        let choices = symbols.map { symbol -> Choice in
-            let isOnB = spec.symbolsB.contains(symbol)
-            guard isOnB || spec.symbolsA.contains(symbol) else { return Choice(.a, .none) }
-            // The baseline's rows of the same times do not count either (SPEC 7.5: a lease lost censors), hence one reason for both arms.
-            if latches[spec.id] != nil { return Choice(.a, .latch) }
-            if needsLease, lease.expiresAt == nil { return Choice(.a, .lease) }
-            return Choice(isOnB ? .b : .a, .schedule)
+        let hindrance = hindrance(spec)
+        let choices = symbols.indices.map { index -> Choice in
+            guard let role = roles[index] else { return Choice(.a, .none) }
+            guard hindrance == nil else {
+                joinsAt[index] = nil
+                return Choice(.a, hindrance ?? .none)
+            }
+            if Self.isDry(spec) { return Choice(.a, .dry) }
+            return choice(role, index, at: now.wallMilliseconds)
         }
         return Plan(experiment: spec, choices: choices)
+    }
+
+    /// Why no symbol of this edge may play B at all.
+    private func hindrance(_ spec: ExperimentSpec) -> ArmReason? {
+        if let latch = latches[spec.id] { return latch.record.breaker == nil ? .latch : .breaker }
+        if assignment?.isPaused == true { return .manual }
+        guard needsLease else { return nil }
+        if isClockWrong { return .clock }
+        return lease.expiresAt == nil ? .lease : nil
+    }
+
+    private mutating func choice(_ role: Role, _ index: Int, at milliseconds: Int64) -> Choice {
+        let place = role.place(at: milliseconds)
+        if let end = place.endMilliseconds { planEndsMilliseconds = min(planEndsMilliseconds ?? .max, end) }
+        let pair = place.block.map { $0 >> 1 }
+        if let rests = restsUntil[index] {
+            guard let pair, pair > rests else {
+                joinsAt[index] = nil
+                return Choice(.a, .breaker)
+            }
+            restsUntil[index] = nil
+            joinsAt[index] = pair
+        }
+        guard let pair else { return Choice(place.arm, place.why) }
+        let joins = joinsAt[index] ?? max(0, pair + 1)
+        joinsAt[index] = joins
+        guard pair >= joins, place.why != .join else { return Choice(.a, .join) }
+        return Choice(place.arm, place.why, block: place.block)
     }
 
     private mutating func settled(_ milliseconds: Int64, _ cancelled: Int64, _ effects: inout [Effect]) {
@@ -361,4 +442,33 @@ package struct ArmControl {
     private func result(_ id: String, _ state: Message.CommandState, _ milliseconds: Int64, text: String?, _ effects: inout [Effect]) {
         effects.append(.say(.commandResult(.init(id: id, state: state, atMilliseconds: milliseconds, cancelledOrders: 0, text: text))))
     }
+}
+
+/// What an experiment says of one symbol on one host.
+private enum Role {
+    case fixed(Arm)
+    case switching(Switchback.Cluster, Switchback)
+
+    /// Nil for a symbol that takes no part.
+    init?(_ spec: ExperimentSpec, symbol: String, host: String) {
+        if let design = spec.switchback {
+            guard let cluster = design.clusters.first(where: { $0.symbols.contains(symbol) }) else { return nil }
+            self = .switching(cluster, design)
+        } else {
+            guard let arm = spec.fixedArm(of: symbol, on: host) else { return nil }
+            self = .fixed(arm)
+        }
+    }
+
+    var mayPlayB: Bool { if case .fixed(let arm) = self { arm == .b } else { true } }
+
+    func place(at milliseconds: Int64) -> ExperimentSpec.Place {
+        switch self {
+        case .fixed(let arm): ExperimentSpec.Place(arm: arm, why: .schedule, block: nil, endMilliseconds: nil)
+        case .switching(let cluster, let design): ExperimentSpec.place(of: cluster, in: design, at: milliseconds)
+        }
+    }
+
+    /// Nil for designs without pairs.
+    func pair(at milliseconds: Int64) -> Int32? { place(at: milliseconds).block.map { $0 >> 1 } }
 }

@@ -1,5 +1,18 @@
 import CalibModel
 
+/// What one symbol is to play, and why.
+package struct ArmChoice: Equatable, Sendable {
+    package var arm: Arm
+    package var why: ArmReason
+    /// Of a switchback; nil otherwise.
+    package var block: Int32?
+    package init(_ arm: Arm, _ why: ArmReason, block: Int32? = nil) {
+        self.arm = arm
+        self.why = why
+        self.block = block
+    }
+}
+
 /// What every symbol of a node is to play from now on (SPEC 7.1, 7.6). The shell works it out from the experiment, the lease and the latches.
 package struct ArmPlan: Sendable {
     /// Nil without an experiment.
@@ -9,9 +22,9 @@ package struct ArmPlan: Sendable {
     /// Of all effective parameters, both arms' included.
     package var configHash: UInt64
     /// By `SymbolIndex`, one for each symbol of the node.
-    package var arms: [(arm: Arm, why: ArmReason)]
+    package var arms: [ArmChoice]
 
-    package init(experiment: ExperimentID?, candidate: Parameters?, configHash: UInt64, arms: [(arm: Arm, why: ArmReason)]) {
+    package init(experiment: ExperimentID?, candidate: Parameters?, configHash: UInt64, arms: [ArmChoice]) {
         self.experiment = experiment
         self.candidate = candidate
         self.configHash = configHash
@@ -22,7 +35,7 @@ package struct ArmPlan: Sendable {
     package static func baseline(_ why: ArmReason, experiment: ExperimentID? = nil, configHash: UInt64, symbols: Int) -> ArmPlan {
         ArmPlan(
             experiment: experiment, candidate: nil, configHash: configHash,
-            arms: [(arm: Arm, why: ArmReason)](repeating: (.a, why), count: symbols))
+            arms: [ArmChoice](repeating: ArmChoice(.a, why), count: symbols))
     }
 }
 
@@ -37,6 +50,9 @@ struct ArmChange: Sendable {
 
 /// How a symbol changes its arm (SPEC 7.6): quoting -> cancels sent, no ticks -> both sides empty -> row cut, other arm, quoting.
 ///
+/// A block of a switchback begins with an empty book, too, also when its arm is that of the block before: no order outlives its block, so every block
+/// begins alike, and a fill's quote price is never a later block's target (SPEC 1.3).
+///
 /// Averages and the position are kept: features cross arms. What the old arm's width did to the spread's speed limit and to the nudges is
 /// forgotten, a guard's halt is not. Fields that differ without other parameters (another reason, say) change at once, orders rest on.
 extension SymbolState {
@@ -46,7 +62,8 @@ extension SymbolState {
         change = nil
         guard fields != armFields else { return 0 }
         let isSameCandidate = fields.experiment == armFields.experiment && fields.configHash == armFields.configHash
-        let stopsQuoting = fields.arm != armFields.arm || (fields.arm == .b && !isSameCandidate)
+        let isNewBlock = fields.block != nil && fields.block != armFields.block
+        let stopsQuoting = fields.arm != armFields.arm || (fields.arm == .b && !isSameCandidate) || isNewBlock
         change = ArmChange(to: fields, stopsQuoting: stopsQuoting)
         let cancelled = stopsQuoting ? pull(at: now, &shared) : 0
         applyRequests(at: now, &shared)
@@ -114,12 +131,32 @@ extension QuoteNode {
                 EventRecord(wall: now.wall, kind: .config, armFields: ArmFields(configHash: plan.configHash)))
         }
         if let candidate = plan.candidate { adopt(candidate) }
+        shared.breakers.pointee.watch(
+            plan.candidate == nil ? nil : plan.experiment, configHash: plan.configHash, dailyLossHost: armParameters[0].limits.dailyLossHost
+        )
         var cancelled = 0
-        for (index, (arm, why)) in plan.arms.enumerated() {
-            let fields = ArmFields(arm: arm, why: why, experiment: plan.experiment, configHash: plan.configHash)
+        for (index, choice) in plan.arms.enumerated() {
+            let fields = ArmFields(
+                arm: choice.arm, why: choice.why, experiment: plan.experiment, block: choice.block, configHash: plan.configHash)
             cancelled += symbols[index].change(to: fields, at: now, &shared)
         }
         return cancelled
+    }
+
+    /// Whether a breaker tripped: `takeBreaker` says which.
+    package var hasTripped: Bool { shared.breakers.pointee.hasTripped }
+
+    /// What tripped since the last call; told as an event. Nothing trips before it is taken.
+    package mutating func takeBreaker(at now: Moment) -> BreakerTrip? {
+        guard let trip = shared.breakers.pointee.take() else { return nil }
+        let unit: Int64 = trip.kind == .loss ? 100_000_000 : 1
+        let (count, of) = (min(trip.count / unit, Int64(Int32.max)), min(trip.of / unit, Int64(UInt32.max)))
+        shared.outboxes.events.push(
+            EventRecord(
+                wall: now.wall, kind: .breaker, first: Int64(trip.kind.rawValue) * 2 + Int64(trip.scope.rawValue),
+                second: count << 32 | of,
+                armFields: ArmFields(experiment: shared.breakers.pointee.experiment, configHash: shared.configHash)))
+        return trip
     }
 
     /// Symbols whose change is still under way.

@@ -72,9 +72,12 @@ package struct LatchRecord: Sendable, Equatable {
     package var reason: String
     package var cancelledOrders: Int64
     package var revision: Revision
+    /// This edge's own breaker did it; nil: the command.
+    package var breaker: BreakerKind?
 
     package init(
-        milliseconds: Int64, experiment: String, command: String, by: String, reason: String, cancelledOrders: Int64, revision: Revision
+        milliseconds: Int64, experiment: String, command: String, by: String, reason: String, cancelledOrders: Int64, revision: Revision,
+        breaker: BreakerKind? = nil
     ) {
         self.milliseconds = milliseconds
         self.experiment = experiment
@@ -83,6 +86,7 @@ package struct LatchRecord: Sendable, Equatable {
         self.reason = reason
         self.cancelledOrders = cancelledOrders
         self.revision = revision
+        self.breaker = breaker
     }
 
     /// With its newline.
@@ -96,6 +100,7 @@ package struct LatchRecord: Sendable, Equatable {
         json.field("reason", string: reason)
         json.field("cancelled_orders", integer: cancelledOrders)
         json.revision(revision)
+        if let breaker { json.field("breaker", string: breaker.text) }
         json.endObject()
         json.newline()
         return json.bytes
@@ -103,10 +108,15 @@ package struct LatchRecord: Sendable, Equatable {
 
     package init(_ value: JSONValue) throws(WireError) {
         let fields = try Fields(value, of: "row")
+        var breaker: BreakerKind?
+        if let name = try fields.optionalString("breaker") {
+            breaker = BreakerKind.allCases.first { "\($0.text)" == name }
+            guard breaker != nil else { throw .outOfRange("breaker") }
+        }
         self.init(
             milliseconds: try fields.integer("ts"), experiment: try fields.string("experiment"), command: try fields.string("command"),
             by: try fields.string("by"), reason: try fields.string("reason"), cancelledOrders: try fields.integer("cancelled_orders"),
-            revision: try fields.revision())
+            revision: try fields.revision(), breaker: breaker)
     }
 }
 

@@ -77,12 +77,15 @@ package final class OutboxMemory {
     /// The n-th recorded tick since the beginning; valid for the last `Capacity.ticks` of them.
     package func tick(_ position: Int) -> TickRecord { ticks[position & (Outboxes.Capacity.ticks - 1)] }
 
-    /// Frees every slot, as a consumer would that is never late. Call it after every frame.
-    package func discard(_ outboxes: inout Outboxes) {
+    /// The n-th snapshot since the beginning; valid for the last `Capacity.snapshots` of them.
+    package func snapshot(_ position: Int) -> SnapshotRecord { snapshots[position & (Outboxes.Capacity.snapshots - 1)] }
+
+    /// Frees every slot, as a consumer would that is never late, but for that many snapshots. Call it after every frame.
+    package func discard(_ outboxes: inout Outboxes, keepingSnapshots kept: Int = 0) {
         outboxes.fills.limit = outboxes.fills.committed + Outboxes.Capacity.fills
         outboxes.markouts.limit = outboxes.markouts.committed + Outboxes.Capacity.markouts
         outboxes.events.limit = outboxes.events.committed + Outboxes.Capacity.events
-        outboxes.snapshots.limit = outboxes.snapshots.committed + Outboxes.Capacity.snapshots
+        outboxes.snapshots.limit = outboxes.snapshots.committed - kept + Outboxes.Capacity.snapshots
         outboxes.quotes.limit = outboxes.quotes.committed + Outboxes.Capacity.quotes
         outboxes.ticks.limit = outboxes.ticks.committed + Outboxes.Capacity.ticks
     }

@@ -36,6 +36,10 @@ extension SymbolState {
             accumulator.pointee.counts.deadlineMisses += 1
             shared.metrics.pointee.missedDeadline(armFields.arm)
         }
+        if shared.breakers.pointee.isWatching {
+            shared.breakers.pointee.ticked(
+                armFields.arm, isMissed: missedDeadline, isRefused: fetched.outcome == .refused, at: now.wall)
+        }
         let kind = outcome == .ordinary && isLate ? .missed : outcome
         guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }
         var record = TickRecord()
@@ -145,7 +149,9 @@ extension SymbolState {
             pullsSell: guarded.pullsSell, orderRoom: orderRoom(shared), isBuyOpen: bidSide.isOpen, isSellOpen: askSide.isOpen)
         let emitted = EmitStage.run(emitInput, hardLimits)
         noteTargets(emitted)
-        let isLate = !shared.isRecorded && shared.clock.now() - frameReadAt > parameters.pointee.tickDeadlineNanoseconds
+        let isLate =
+            !shared.isRecorded
+            && shared.clock.now(of: armFields.arm, since: frameReadAt) - frameReadAt > parameters.pointee.tickDeadlineNanoseconds
         let quote = QuoteContext(top: top, spread: guarded.spread, skew: inventory.skew, volatility: features.volRealized)
         let resting = (bidSide.intended, askSide.intended)
         let buyDecision = act(.buy, emitted.bid, nudge: buy.nudge, quote, isLate: isLate, at: now, &shared)

@@ -4,8 +4,21 @@ import Wire
 /// Reads a monotonic clock in nanoseconds; the one closure on the quote path.
 package struct StopClock {
     private let read: () -> Int64
-    package init(_ read: @escaping () -> Int64) { self.read = read }
+    private let wait: ((Arm, Int64) -> Void)?
+
+    /// `wait`: the laboratory's, to keep a tick of an arm busy that began then; production has none.
+    package init(_ read: @escaping () -> Int64, wait: ((Arm, Int64) -> Void)? = nil) {
+        self.read = read
+        self.wait = wait
+    }
+
     package func now() -> Int64 { read() }
+
+    /// Where a tick has decided.
+    package func now(of arm: Arm, since began: Int64) -> Int64 {
+        if let wait { wait(arm, began) }
+        return read()
+    }
 }
 
 /// What the symbols of one node share: parameters, rings, the order rate, the run's identity.
@@ -21,6 +34,7 @@ package struct SharedState {
     package var outboxes: Outboxes
     /// The node's; freed with it.
     let metrics: UnsafeMutablePointer<NodeMetrics>
+    let breakers: UnsafeMutablePointer<Breakers>
     package var explainTick: Int64?
     package var explainSymbol: SymbolIndex = 0
     package internal(set) var explanation: TickExplanation?
@@ -68,6 +82,8 @@ package struct SharedState {
         self.outboxes = outboxes
         metrics = .allocate(capacity: 1)
         metrics.initialize(to: NodeMetrics())
+        breakers = .allocate(capacity: 1)
+        breakers.initialize(to: Breakers())
         self.clock = clock
         connectionAnswers = isRecorded
         orderRate = OrderRate(perSecond: parameters.orderRatePerSecond, burst: parameters.orderBurst)
@@ -224,6 +240,7 @@ package struct QuoteNode: ~Copyable {
         armParameters.deallocate()
         shared.metrics.deinitialize(count: 1)
         shared.metrics.deallocate()
+        shared.breakers.deallocate()
         shared.pulses.deallocate()
     }
 

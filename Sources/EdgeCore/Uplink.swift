@@ -311,7 +311,7 @@ package struct Uplink {
             case .ack(let ack): acknowledged(ack, &effects)
             case .sealed(let sealed): settled(sealed, &effects)
             case .lease, .assignment, .command: effects.append(.deliver(message))
-            case .hello, .welcome, .append, .gone, .status, .commandResult, .request, .reply, .progress, .chunk:
+            case .hello, .welcome, .append, .gone, .status, .commandResult, .breaker, .request, .reply, .progress, .chunk:
                 effects.append(.send(.error(code: "unexpected", text: "an edge takes no '\(message.type)'")))
             }
         }

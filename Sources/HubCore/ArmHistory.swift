@@ -7,6 +7,7 @@ package struct ArmHistory: ~Copyable {
     private var symbols: [String: Set<String>] = [:]
     private var notional: [String: Int128] = [:]
     private var last: Int64 = 0
+    private var first = Int64.max
     /// Of the rows; a plan is made of one.
     package private(set) var sources: Set<RowSource> = []
 
@@ -25,14 +26,20 @@ package struct ArmHistory: ~Copyable {
         symbols[host, default: []].insert(symbol)
         notional[symbol, default: 0] += Int128(row.value(.fillNotional))
         last = max(last, row.value(.fromTs) + row.value(.spanMs))
+        first = min(first, row.value(.fromTs))
     }
 
     /// Symbols on hosts.
     package var unitCount: Int { symbols.values.reduce(0) { $0 + $1.count } }
 
+    /// By what was traded, most first.
+    package var ranked: [String] { notional.keys.sorted { (notional[$1] ?? 0, $0) < (notional[$0] ?? 0, $1) } }
+
+    /// From the first row to the end of the last, ms UTC; nil without rows.
+    package var span: (from: Int64, to: Int64)? { first == .max ? nil : (first, last) }
+
     /// An experiment that would begin where the rows end, so that the day before it is its pre-period. Any coins serve.
     package func plan(source: RowSource, blockMilliseconds: Int64, washoutMilliseconds: Int64) -> PairPlan {
-        let ranked = notional.keys.sorted { (notional[$1] ?? 0, $0) < (notional[$0] ?? 0, $1) }
         let design = Switchback(
             startMilliseconds: last - last % Switchback.stepMilliseconds, blockMilliseconds: blockMilliseconds,
             washoutMilliseconds: washoutMilliseconds, key0: 0x706f_7765_7200_0001, key1: 0x706f_7765_7200_0002,

@@ -23,6 +23,12 @@ package struct Control: Sendable {
         case request(LinkID, Message.Request)
         /// A file of the host is to go on in a new part.
         case part(host: String, FeedPart)
+        /// The answer to `survey`.
+        case surveyed(experiment: String, ExperimentHistory)
+        /// What the stored rows of a running experiment say.
+        case assessed(Assessment)
+        /// A host owes a pair for too long.
+        case silent(experiment: String, PairPlan.Silence)
         /// Every record up to this one is durable.
         case persisted(Int64)
         case tick
@@ -35,6 +41,12 @@ package struct Control: Sendable {
         case reply(LinkID, id: Int64, Message.Reply.Outcome)
         /// The part is in the log: bytes may go to it.
         case partRecorded(host: String, FeedPart)
+        /// Look at the stored rows of these hosts before the experiment starts; answer with `.surveyed`.
+        case survey(experiment: String, hosts: [String])
+        /// Read the experiment's stored rows from now on, and answer with `.assessed` and `.silent`; again: nothing new.
+        case watch(Experiment)
+        case unwatch(experiment: String)
+        case silenceRecorded(experiment: String, PairPlan.Silence)
     }
 
     package struct Host: Sendable {
@@ -67,6 +79,14 @@ package struct Control: Sendable {
         package var expiresMilliseconds: Int64
     }
 
+    private struct Start {
+        var link: LinkID
+        var request: Int64
+        var by: String
+        var reason: String
+        var mode: ExperimentSpec.Mode
+    }
+
     private struct Waiter {
         var link: LinkID
         var request: Int64
@@ -80,6 +100,10 @@ package struct Control: Sendable {
     private var pending: [LogRecord] = []
     private var deferred: [(link: LinkID, request: Message.Request)] = []
     private var waiters: [Waiter] = []
+    /// Experiments whose start waits for a survey.
+    private var starts: [String: Start] = [:]
+    /// Of running experiments, the newest.
+    package private(set) var assessments: [String: Assessment] = [:]
     /// Who asked for a record, to be answered when it is applied.
     private var askers: [Int64: (link: LinkID, request: Int64, timeout: Int64)] = [:]
     private var links: [LinkID: Peer] = [:]
@@ -130,6 +154,7 @@ package struct Control: Sendable {
             startedAt = now.instant
             // A new term at every start: whatever a predecessor sent and did not log is older (SPEC 8.5).
             _ = propose(.term, at: now, term: chain.term + 1, &effects) { $0.field("why", string: "start" as StaticString) }
+            for experiment in experiments where experiment.state.isRunning { watch(experiment.spec.id, &effects) }
         case .connected(let link, let peer, let hello): connected(link, peer, hello, now, &effects)
         case .disconnected(let link): disconnected(link, now)
         case .received(let link, let message): received(link, message, now, &effects)
@@ -139,6 +164,9 @@ package struct Control: Sendable {
                 json.field("host", string: host)
                 part.write(to: &json)
             }
+        case .surveyed(let id, let history): surveyed(id, history, now, &effects)
+        case .assessed(let assessment): assessed(assessment, now, &effects)
+        case .silent(let id, let silence): silent(id, silence, now, &effects)
         case .persisted(let number): persisted(number, now, &effects)
         case .tick: break
         }
@@ -166,7 +194,7 @@ package struct Control: Sendable {
         pending.contains { record in
             switch record.kind {
             case .experiment, .experimentState, .command: true
-            case .term, .host, .target, .result, .part: false
+            case .term, .host, .target, .result, .part, .silence: false
             }
         }
     }
@@ -210,12 +238,17 @@ package struct Control: Sendable {
         hosts[edge.host] = host
         sendOwed(edge.host, now, &effects)
         sendAssignment(edge.host, &effects)
+        // Its breaker latched one while nobody heard of it (SPEC 7.4).
+        for experiment in experiments where experiment.state.isRunning && edge.latches.contains(experiment.spec.id) {
+            decideRollback(experiment, reason: "latched by \(edge.host)", evidence: nil, now, &effects)
+        }
     }
 
     private mutating func disconnected(_ link: LinkID, _ now: Moment) {
         let host = host(of: link)
         links[link] = nil
         deferred.removeAll { $0.link == link }
+        starts = starts.filter { $0.value.link != link }
         waiters.removeAll { $0.link == link }
         askers = askers.filter { $0.value.link != link }
         guard let name = host else { return }
@@ -240,9 +273,9 @@ package struct Control: Sendable {
         case .status(let status): self.status(status, name, now, &effects)
         case .lease(let lease): self.lease(lease, name, link, now, &effects)
         case .commandResult(let result): self.result(result, name, now, &effects)
+        case .breaker(let breaker): self.breaker(breaker, name, now, &effects)
         case .ping, .pong, .error, .hello, .welcome, .resume, .append, .ack, .sealed, .gone, .assignment, .command, .request, .reply,
-            .progress,
-            .chunk:
+            .progress, .chunk:
             preconditionFailure("BUG: '\(message.type)' is not for the control core")
         }
     }
@@ -277,20 +310,18 @@ package struct Control: Sendable {
                 expiresMilliseconds: now.wall.milliseconds + Limits.leaseNanoseconds / 1_000_000)
         }
         let duration = isGranted ? Limits.leaseNanoseconds / 1_000_000 : 0
-        let answer = Message.Lease(experiment: lease.experiment, number: lease.number, durationMilliseconds: duration)
+        let answer = Message.Lease(
+            experiment: lease.experiment, number: lease.number, durationMilliseconds: duration, wallMilliseconds: now.wall.milliseconds)
         effects.append(.send(link, .lease(answer)))
         if !isKnownAndNotRolledBack(lease.experiment) { oweRollback(lease.experiment, to: name, isRepeated: true, now, &effects) }
     }
 
     /// Whether B may be played there: only while the experiment is online and nobody has asked to take it back.
     private func mayHold(_ id: String, _ name: String) -> Bool {
-        guard let experiment = experiment(id), experiment.state == .online, let host = hosts[name], experiment.enrols(host.symbols),
-            !host.latches.contains(id)
+        guard let experiment = experiment(id), experiment.state == .online, let host = hosts[name],
+            experiment.enrols(host.symbols, on: name), !host.latches.contains(id)
         else { return false }
-        return !pending.contains { record in
-            (record.kind == .command && record.body["experiment"]?.string == id)
-                || (record.kind == .experimentState && record.body["id"]?.string == id)
-        }
+        return !isBeingChanged(id)
     }
 
     private func isKnownAndNotRolledBack(_ id: String) -> Bool {
@@ -394,15 +425,17 @@ package struct Control: Sendable {
     /// are A's; to any other host a rolled-back experiment is none.
     private func sendAssignment(_ name: String, _ effects: inout [Effect]) {
         guard let host = hosts[name], let link = host.link else { return }
-        let last = experiments.last { $0.enrols(host.symbols) }
-        let intended = last.flatMap { experiment -> ExperimentSpec? in
-            switch experiment.state {
-            case .online: experiment.spec
-            case .rolledBack: host.latches.contains(experiment.spec.id) ? experiment.spec : nil
-            case .draft, .stopped: nil
+        let known = experiments.filter { $0.enrols(host.symbols, on: name) }
+        let intended =
+            known.last { $0.state.isRunning }
+            ?? known.last { $0.state != .draft }.flatMap { last in
+                last.state == .rolledBack && host.latches.contains(last.spec.id) ? last : nil
             }
-        }
-        effects.append(.send(link, .assignment(Message.Assignment(revision: revision, experiment: intended))))
+        effects.append(
+            .send(
+                link,
+                .assignment(
+                    Message.Assignment(revision: revision, experiment: intended?.spec, isPaused: intended?.state == .paused))))
     }
 
     // MARK: Applying
@@ -413,16 +446,20 @@ package struct Control: Sendable {
         case .term: break
         case .host: try applyHost(fields, record)
         case .experiment:
-            experiments.append(
-                Experiment(
-                    spec: try ExperimentSpec(fields.value("spec")), state: .online, reason: try fields.string("reason"),
-                    by: try fields.string("by"), changedMilliseconds: record.timestamp))
-            if experiments.count > Limits.experimentsListedMax, let old = experiments.firstIndex(where: { $0.state != .online }) {
+            var experiment = Experiment(
+                spec: try ExperimentSpec(fields.value("spec")), state: .draft, reason: try fields.string("reason"),
+                by: try fields.string("by"), changedMilliseconds: record.timestamp)
+            experiment.note(
+                .init(milliseconds: record.timestamp, state: .draft, by: experiment.by, reason: experiment.reason, evidence: nil))
+            experiments.append(experiment)
+            if experiments.count > Limits.experimentsListedMax, let old = experiments.firstIndex(where: { !$0.state.isRunning }) {
                 experiments.remove(at: old)
             }
-        case .experimentState:
-            guard let state = Experiment.State(rawValue: try fields.string("state")) else { throw .outOfRange("state") }
-            setState(try fields.string("id"), state, record)
+        case .experimentState: try applyState(fields, record)
+        case .silence:
+            let id = try fields.string("id")
+            let silence = try PairPlan.Silence(fields)
+            if let place = experiments.firstIndex(where: { $0.spec.id == id }) { experiments[place].silences.insert(silence) }
         case .command: try applyCommand(fields, record)
         case .target:
             let id = try fields.string("command")
@@ -450,10 +487,35 @@ package struct Control: Sendable {
         hosts[name] = host
     }
 
-    private mutating func setState(_ id: String, _ state: Experiment.State, _ record: LogRecord) {
+    private mutating func applyState(_ fields: Fields, _ record: LogRecord) throws(WireError) {
+        guard let state = Experiment.State(rawValue: try fields.string("state")) else { throw .outOfRange("state") }
+        let id = try fields.string("id")
         guard let place = experiments.firstIndex(where: { $0.spec.id == id }) else { return }
-        experiments[place].state = state
-        experiments[place].changedMilliseconds = record.timestamp
+        // What it starts with: the spec with its times, and who plays it.
+        if let spec = fields.optional("spec") { experiments[place].spec = try ExperimentSpec(spec) }
+        if let hosts = fields.optional("hosts")?.array {
+            var planned: [PairPlan.Host] = []
+            for value in hosts {
+                let host = try Fields(value, of: "hosts")
+                planned.append(PairPlan.Host(name: try host.string("host"), symbols: try host.strings("symbols")))
+            }
+            experiments[place].hosts = planned
+        }
+        if let source = try fields.optionalString("source") {
+            experiments[place].source = RowSource.allCases.first { $0.name == source }
+        }
+        try note(place, state, fields, record)
+    }
+
+    private mutating func note(_ place: Int, _ state: Experiment.State, _ fields: Fields, _ record: LogRecord) throws(WireError) {
+        if let verdict = try fields.optionalString("verdict") {
+            guard let verdict = Experiment.Verdict(rawValue: verdict) else { throw .outOfRange("verdict") }
+            experiments[place].verdict = verdict
+        }
+        experiments[place].note(
+            .init(
+                milliseconds: record.timestamp, state: state, by: try fields.string("by"), reason: try fields.string("reason"),
+                evidence: fields.optional("evidence")))
     }
 
     private mutating func applyCommand(_ fields: Fields, _ record: LogRecord) throws(WireError) {
@@ -467,7 +529,10 @@ package struct Control: Sendable {
         let command = FleetCommand(
             wire: wire, host: try fields.optionalString("host"), deliveries: deliveries, isInForce: kind == .kill)
         switch kind {
-        case .rollback: setState(wire.experiment ?? "", .rolledBack, record)
+        case .rollback:
+            if let place = experiments.firstIndex(where: { $0.spec.id == wire.experiment }) {
+                try note(place, .rolledBack, fields, record)
+            }
         case .kill, .parameters: break
         case .release:
             for place in commands.indices where commands[place].isInForce && command.covers(commands[place]) {
@@ -532,12 +597,20 @@ package struct Control: Sendable {
         case .target:
             guard let name = record.body["host"]?.string else { return }
             sendOwed(name, now, &effects)
-        case .experiment, .experimentState:
+        case .experiment: answerExperiment(record, &effects)
+        case .experimentState:
             for name in hosts.keys.sorted() { sendAssignment(name, &effects) }
+            watch(record.body["id"]?.string ?? "", &effects)
             answerExperiment(record, &effects)
+        case .silence:
+            guard let id = record.body["id"]?.string, let fields = try? Fields(record.body, of: "silence"),
+                let silence = try? PairPlan.Silence(fields)
+            else { return }
+            effects.append(.silenceRecorded(experiment: id, silence))
         case .command:
             guard let place = commands.firstIndex(where: { $0.wire.id == record.body["id"]?.string }) else { return }
             for name in commands[place].deliveries.keys.sorted() { send(place, to: name, now, &effects) }
+            if let experiment = commands[place].wire.experiment { watch(experiment, &effects) }
             // No other assignment: the command itself takes the experiment away, for ever.
             if let asker = askers.removeValue(forKey: record.number) {
                 waiters.append(
@@ -574,23 +647,16 @@ package struct Control: Sendable {
         let arguments = request.arguments
         switch verb {
         case .experimentList: return experimentList
-        case .experimentShow: return try experimentShow(arguments["id"] ?? "", now)
+        case .experimentGet: return try experimentGet(arguments["id"] ?? "", now)
+        case .gateList: return try gateList(arguments["id"] ?? "")
         case .commandList: return commandList(now)
         case .experimentCreate:
             let number = try create(arguments, peer, now, &effects)
             askers[number] = (link, request.id, 0)
-        case .experimentStop:
-            let reason = try Verb.reason(arguments)
-            let experiment = try known(arguments["id"] ?? "")
-            guard experiment.state == .online else {
-                throw .failed("not_online", "experiment '\(experiment.spec.id)' is \(experiment.state.rawValue)")
-            }
-            let number = propose(.experimentState, at: now, &effects) { json in
-                json.field("id", string: experiment.spec.id)
-                json.field("state", string: Experiment.State.stopped.rawValue)
-                json.field("reason", string: reason)
-                json.field("by", string: peer.identity)
-            }
+        case .experimentStart:
+            if let number = try start(arguments, link, request.id, peer, now, &effects) { askers[number] = (link, request.id, 0) }
+        case .experimentPause, .experimentStop, .experimentPromote:
+            let number = try change(verb, arguments, peer, now, &effects)
             askers[number] = (link, request.id, 0)
         case .experimentRollback, .kill, .killRelease, .parametersSet:
             guard waiters.count < Limits.commandWaitersMax else { throw .failed("busy", "too many operators wait for commands") }
@@ -607,7 +673,7 @@ package struct Control: Sendable {
                             deadline: now.instant.advanced(nanoseconds: timeout * 1_000_000)))
                     return nil
                 }
-                let targets = hosts.values.filter { experiment.enrols($0.symbols) }.map(\.name)
+                let targets = enrolledHosts(experiment)
                 let number = proposeCommand(
                     .rollback, experiment: experiment.spec.id, host: nil, symbol: nil, targets: targets, reason: reason, by: peer.identity,
                     now, &effects)
@@ -622,7 +688,7 @@ package struct Control: Sendable {
                 let number = try release(arguments, peer, now, &effects)
                 askers[number] = (link, request.id, timeout)
             }
-        case .hostList, .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull:
+        case .hostList, .gateExplain, .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull:
             preconditionFailure("BUG: '\(verb.rawValue)' is not the control core's")
         }
         return nil
@@ -654,9 +720,10 @@ package struct Control: Sendable {
         guard ExperimentSpec.isID(id) else {
             throw .usage("an id has 1 to \(ExperimentSpec.idBytesMax) letters, digits, '-', '_' and '.'")
         }
-        guard let split = Array((arguments["split"] ?? "").utf8).withUnsafeBytes({ DecimalText($0)?.exact(places: 6) }),
-            (0...1_000_000).contains(split)
-        else { throw .usage("split is a share from 0 to 1 with at most 6 decimal places") }
+        guard let design = ExperimentSpec.Design(rawValue: arguments["design"] ?? ExperimentSpec.Design.switchback.rawValue) else {
+            throw .usage("a design is \(ExperimentSpec.Design.allCases.map(\.rawValue).joined(separator: ", "))")
+        }
+        let split = try self.split(arguments["split"], design)
         let candidate = try overrides(arguments["candidate"] ?? "", of: "candidate")
         guard experiment(id) == nil, !hosts.values.contains(where: { $0.latches.contains(id) }),
             !commands.contains(where: { $0.wire.experiment == id })
@@ -667,13 +734,16 @@ package struct Control: Sendable {
         if symbols.isEmpty { symbols = fleet }
         guard !symbols.isEmpty else { throw .failed("no_symbols", "no host has connected yet, so there are no symbols") }
         guard symbols.count <= Limits.symbolsMax else { throw .failed("too_many", "more than \(Limits.symbolsMax) symbols") }
-        if let other = experiments.first(where: { $0.state == .online }) {
-            throw .failed("busy", "experiment '\(other.spec.id)' is online; an edge plays one at a time")
-        }
         let salt = hexadecimal(random()) + hexadecimal(random())
-        let (a, b) = ExperimentSpec.split(symbols.sorted(), splitMicro: split, salt: salt)
-        let spec = ExperimentSpec(
-            id: id, createdMilliseconds: milliseconds, salt: salt, splitMicro: split, symbolsA: a, symbolsB: b, candidate: candidate)
+        var spec = ExperimentSpec(
+            id: id, design: design.rawValue, createdMilliseconds: milliseconds, salt: salt, splitMicro: split, candidate: candidate)
+        switch design {
+        case .symbol: (spec.symbolsA, spec.symbolsB) = ExperimentSpec.split(symbols.sorted(), splitMicro: split, salt: salt)
+        case .hostSymbol:
+            let playing = hosts.values.filter { !symbols.isDisjoint(with: $0.symbols) }.map(\.name)
+            spec.hostSymbols = ExperimentSpec.HostSymbols(hosts: playing, symbols: symbols.sorted())
+        case .switchback: spec.switchback = try switchback(arguments, symbols.sorted(), salt)
+        }
         guard spec.bytes.count < Limits.controlLineBytesMax / 2 else {
             throw .failed("too_long", "the experiment does not fit in a message")
         }
@@ -682,6 +752,266 @@ package struct Control: Sendable {
             spec.write(to: &json)
             json.field("reason", string: reason)
             json.field("by", string: peer.identity)
+        }
+    }
+
+    /// In 1e-6; half of them when nothing is said.
+    private func split(_ text: String?, _ design: ExperimentSpec.Design) throws(Refusal) -> Int64 {
+        guard let text else { return 500_000 }
+        guard design != .switchback else { throw .usage("a switchback gives B one half of every pair: it takes no split") }
+        guard let split = Array(text.utf8).withUnsafeBytes({ DecimalText($0)?.exact(places: 6) }), (0...1_000_000).contains(split) else {
+            throw .usage("split is a share from 0 to 1 with at most 6 decimal places")
+        }
+        return split
+    }
+
+    /// A draft's: its T0 and its matching are made as it starts.
+    private func switchback(_ arguments: [String: String], _ symbols: [String], _ salt: String) throws(Refusal) -> Switchback {
+        func milliseconds(_ name: String, in range: ClosedRange<Int64>, otherwise: Int64) throws(Refusal) -> Int64 {
+            guard let text = arguments[name] else { return otherwise * 1000 }
+            guard let value = Int64(text), range.contains(value), value.isMultiple(of: 10) else {
+                throw .usage("\(name) is a multiple of 10 from \(range.lowerBound) to \(range.upperBound)")
+            }
+            return value * 1000
+        }
+        let block = try milliseconds("block_sec", in: 10...86_400, otherwise: 300)
+        let washout = try milliseconds("washout_sec", in: 0...(block / 1000 - 10), otherwise: min(30, block / 1000 - 10))
+        let jitter = try milliseconds("jitter_sec", in: 0...86_400, otherwise: 0)
+        var ramp: [Switchback.RampStep] = []
+        for step in Verb.names(arguments["ramp"]) {
+            let halves = step.split(separator: ":", omittingEmptySubsequences: false)
+            guard halves.count == 2, let pair = Int32(halves[0]), (0...Limits.experimentPairsMax).contains(pair),
+                let share = Array(halves[1].utf8).withUnsafeBytes({ DecimalText($0)?.exact(places: 6) }), (0...1_000_000).contains(share),
+                ramp.last.map({ $0.fromPair < pair && $0.shareMicro <= share }) ?? true
+            else { throw .usage("a ramp is PAIR:SHARE,PAIR:SHARE, both rising, such as 0:0.1,12:0.5,36:1") }
+            ramp.append(Switchback.RampStep(fromPair: pair, shareMicro: share))
+        }
+        let (key0, key1) = ExperimentSpec.keys(salt)
+        return Switchback(
+            startMilliseconds: 0, blockMilliseconds: block, washoutMilliseconds: washout, jitterMilliseconds: jitter, key0: key0,
+            key1: key1, clusters: Switchback.matched(symbols), ramp: ramp)
+    }
+
+    // MARK: Lifecycle
+
+    /// The number of the record that answers it; nil: it is surveyed first.
+    private mutating func start(
+        _ arguments: [String: String], _ link: LinkID, _ request: Int64, _ peer: Peer, _ now: Moment, _ effects: inout [Effect]
+    ) throws(Refusal) -> Int64? {
+        let reason = try Verb.reason(arguments)
+        let experiment = try known(arguments["id"] ?? "")
+        let id = experiment.spec.id
+        guard let mode = ExperimentSpec.Mode(rawValue: arguments["mode"] ?? ExperimentSpec.Mode.online.rawValue) else {
+            throw .usage("a mode is online or dry")
+        }
+        if let other = experiments.first(where: { $0.state.isRunning && $0.spec.id != id }) {
+            throw .failed("busy", "experiment '\(other.spec.id)' is \(other.state.rawValue); an edge plays one at a time")
+        }
+        switch experiment.state {
+        case .draft: break
+        case .dry where mode == .online: break
+        case .paused where mode == .online: return proposeState(experiment, .online, by: peer.identity, reason: reason, now, &effects)
+        case .dry, .paused, .online, .promoted, .rolledBack, .stopped:
+            throw .failed("not_startable", "experiment '\(id)' is \(experiment.state.rawValue)")
+        }
+        let playing = connectedHosts(experiment)
+        guard !playing.isEmpty else { throw .failed("no_hosts", "no connected host quotes its symbols") }
+        let sources = Set(playing.compactMap { hosts[$0]?.source })
+        guard sources.count == 1 else {
+            throw Refusal("mixed_sources", "its hosts mix sources: \(sources.sorted().joined(separator: ", "))", exit: 2)
+        }
+        let start = Start(link: link, request: request, by: peer.identity, reason: reason, mode: mode)
+        // A dry run has no times to fix: both arms are on every tick.
+        guard experiment.spec.switchback != nil, mode == .online else { return proposeStart(experiment, start, now, &effects) }
+        guard starts[id] == nil else { throw .failed("busy", "experiment '\(id)' is being started") }
+        starts[id] = start
+        effects.append(.survey(experiment: id, hosts: playing))
+        return nil
+    }
+
+    /// The pre-period ends where the stored rows end now; without enough of it the experiment first runs on A only, and T0 comes when there is
+    /// (SPEC 7.3).
+    private mutating func surveyed(_ id: String, _ history: ExperimentHistory, _ now: Moment, _ effects: inout [Effect]) {
+        guard let start = starts.removeValue(forKey: id), var experiment = experiment(id), [.draft, .dry].contains(experiment.state),
+            var design = experiment.spec.switchback
+        else { return }
+        let symbols = experiment.spec.symbols
+        let ranked = history.ranked.filter { symbols.contains($0) }
+        design.clusters = Switchback.matched(ranked + symbols.filter { !ranked.contains($0) })
+        let step = Switchback.stepMilliseconds
+        let soon = (now.wall.milliseconds + Limits.experimentLeadMilliseconds + step - 1) / step * step
+        let missing = Int64(PrePeriod.pairsMin) - min(Int64(PrePeriod.pairsMin), history.pairs(design.blockMilliseconds, until: soon))
+        design.startMilliseconds = soon + missing * 2 * design.blockMilliseconds
+        experiment.spec.switchback = design
+        experiment.spec.prePeriod = missing > 0 ? [] : history.ends
+        guard experiment.spec.bytes.count < Limits.controlLineBytesMax / 2 else {
+            effects.append(
+                .reply(
+                    start.link, id: start.request, Refusal.failed("too_long", "the experiment does not fit in a message").outcome))
+            return
+        }
+        let number = proposeStart(experiment, start, now, &effects)
+        askers[number] = (start.link, start.request, 0)
+    }
+
+    private mutating func proposeStart(_ experiment: Experiment, _ start: Start, _ now: Moment, _ effects: inout [Effect]) -> Int64 {
+        let playing = connectedHosts(experiment)
+        let hosts = hosts
+        var spec = experiment.spec
+        spec.mode = start.mode.rawValue
+        let enrolled = Set(spec.symbols)
+        return proposeState(experiment, start.mode == .dry ? .dry : .online, by: start.by, reason: start.reason, now, &effects) { json in
+            json.key("spec")
+            spec.write(to: &json)
+            json.key("hosts")
+            json.beginArray()
+            for name in playing {
+                json.beginObject()
+                json.field("host", string: name)
+                json.field("symbols", strings: (hosts[name]?.symbols ?? []).filter { enrolled.contains($0) }.sorted())
+                json.endObject()
+            }
+            json.endArray()
+            json.field("source", string: playing.first.flatMap { hosts[$0]?.source })
+        }
+    }
+
+    @discardableResult private mutating func proposeState(
+        _ experiment: Experiment, _ state: Experiment.State, by: String, reason: String, verdict: Experiment.Verdict? = nil,
+        evidence: JSONValue? = nil, _ now: Moment, _ effects: inout [Effect], _ more: (inout JSONWriter) -> Void = { _ in }
+    ) -> Int64 {
+        propose(.experimentState, at: now, &effects) { json in
+            json.field("id", string: experiment.spec.id)
+            json.field("state", string: state.rawValue)
+            json.field("reason", string: reason)
+            json.field("by", string: by)
+            if let verdict { json.field("verdict", string: verdict.rawValue) }
+            if let evidence {
+                json.key("evidence")
+                evidence.write(to: &json)
+            }
+            more(&json)
+        }
+    }
+
+    private mutating func change(
+        _ verb: Verb, _ arguments: [String: String], _ peer: Peer, _ now: Moment, _ effects: inout [Effect]
+    ) throws(Refusal) -> Int64 {
+        let reason = try Verb.reason(arguments)
+        let experiment = try known(arguments["id"] ?? "")
+        func refuse(_ code: String) -> Refusal { .failed(code, "experiment '\(experiment.spec.id)' is \(experiment.state.rawValue)") }
+        let evidence = assessments[experiment.spec.id]?.json
+        switch verb {
+        case .experimentPause:
+            guard experiment.state == .online else { throw refuse("not_online") }
+            return proposeState(experiment, .paused, by: peer.identity, reason: reason, now, &effects)
+        case .experimentStop:
+            guard !experiment.state.isOver else { throw refuse("over") }
+            let verdict: Experiment.Verdict? = experiment.state == .draft ? nil : .inconclusive
+            return proposeState(
+                experiment, .stopped, by: peer.identity, reason: reason, verdict: verdict, evidence: evidence, now, &effects)
+        default:
+            guard experiment.state == .online || experiment.state == .paused else { throw refuse("not_online") }
+            let verdict = assessments[experiment.spec.id]?.verdict ?? .inconclusive
+            guard verdict == .pass else {
+                throw Refusal("not_passed", "the verdict is \(verdict.rawValue); only PASS is promoted", exit: 2)
+            }
+            guard !experiment.operators.contains(peer.identity) else {
+                throw Refusal("second_operator", "\(peer.identity) brought it here; another operator promotes it", exit: 4)
+            }
+            return proposeState(
+                experiment, .promoted, by: peer.identity, reason: reason, verdict: .pass, evidence: evidence, now, &effects)
+        }
+    }
+
+    /// Hosts with a symbol that takes part.
+    private func enrolledHosts(_ experiment: Experiment) -> [String] {
+        hosts.values.filter { experiment.enrols($0.symbols, on: $0.name) }.map(\.name).sorted()
+    }
+
+    /// Those that play it as it starts: one that is away would owe every pair.
+    private func connectedHosts(_ experiment: Experiment) -> [String] { enrolledHosts(experiment).filter { hosts[$0]?.link != nil } }
+
+    // MARK: Decisions
+
+    /// What the rows say while it is online; of a paused one it is only noted.
+    private mutating func assessed(_ assessment: Assessment, _ now: Moment, _ effects: inout [Effect]) {
+        guard let experiment = experiment(assessment.experiment), experiment.state.isRunning else { return }
+        assessments[assessment.experiment] = assessment
+        guard experiment.state == .online, !isBeingChanged(assessment.experiment) else { return }
+        switch assessment.demand {
+        case nil: break
+        case .rollback(let gate):
+            decideRollback(experiment, reason: "gate \(gate)", evidence: assessment.json, now, &effects)
+        case .invalid(let why):
+            proposeState(
+                experiment, .stopped, by: "hub", reason: why, verdict: .invalid, evidence: assessment.json, now, &effects)
+        case .pause(let why):
+            proposeState(experiment, .paused, by: "hub", reason: why, evidence: assessment.json, now, &effects)
+        }
+    }
+
+    /// An edge's fast breaker (SPEC 7.4): harm takes the whole fleet back, an environment that is bad for both arms pauses.
+    private mutating func breaker(_ breaker: Message.Breaker, _ name: String, _ now: Moment, _ effects: inout [Effect]) {
+        guard let experiment = experiment(breaker.experiment), experiment.state.isRunning, !isBeingChanged(breaker.experiment) else {
+            return
+        }
+        let evidence = JSONValue.object { json in
+            json.field("host", string: name)
+            json.field("kind", string: breaker.trip.kind.text)
+            json.field("scope", string: breaker.trip.scope.text)
+            json.field("count", integer: breaker.trip.count)
+            json.field("of", integer: breaker.trip.of)
+            json.field("baseline_count", integer: breaker.trip.baselineCount)
+            json.field("baseline_of", integer: breaker.trip.baselineOf)
+            json.field("at_ms", integer: breaker.atMilliseconds)
+        }
+        let reason = "\(name): \(breaker.trip.sentence)"
+        switch breaker.trip.scope {
+        case .harm: decideRollback(experiment, reason: reason, evidence: evidence, now, &effects)
+        case .environment:
+            guard experiment.state == .online else { return }
+            proposeState(experiment, .paused, by: "hub", reason: reason, evidence: evidence, now, &effects)
+        }
+    }
+
+    private mutating func decideRollback(
+        _ experiment: Experiment, reason: String, evidence: JSONValue?, _ now: Moment, _ effects: inout [Effect]
+    ) {
+        guard !isBeingChanged(experiment.spec.id) else { return }
+        proposeCommand(
+            .rollback, experiment: experiment.spec.id, host: nil, symbol: nil, targets: enrolledHosts(experiment), reason: reason,
+            by: "hub", verdict: .fail, evidence: evidence, now, &effects)
+    }
+
+    private mutating func silent(_ id: String, _ silence: PairPlan.Silence, _ now: Moment, _ effects: inout [Effect]) {
+        guard let experiment = experiment(id), experiment.state.isRunning, !experiment.silences.contains(silence) else { return }
+        let isPending = pending.contains { record in
+            record.kind == .silence && record.body["id"]?.string == id && record.body["host"]?.string == silence.host
+                && record.body["pair"]?.integer == Int64(silence.pair)
+        }
+        guard !isPending else { return }
+        _ = propose(.silence, at: now, &effects) { json in
+            json.field("id", string: id)
+            silence.write(to: &json)
+        }
+    }
+
+    /// A change of it is on its way to the disk.
+    private func isBeingChanged(_ id: String) -> Bool {
+        pending.contains { record in
+            (record.kind == .command && record.body["experiment"]?.string == id)
+                || (record.kind == .experimentState && record.body["id"]?.string == id)
+        }
+    }
+
+    private mutating func watch(_ id: String, _ effects: inout [Effect]) {
+        guard let experiment = experiment(id) else { return }
+        if experiment.state == .online || experiment.state == .paused {
+            effects.append(.watch(experiment))
+        } else {
+            assessments[id] = nil
+            effects.append(.unwatch(experiment: id))
         }
     }
 
@@ -704,7 +1034,8 @@ package struct Control: Sendable {
 
     @discardableResult private mutating func proposeCommand(
         _ kind: Message.CommandKind, experiment: String?, host: String?, symbol: String?, set: [ExperimentSpec.Override] = [],
-        targets: [String], reason: String, by: String, _ now: Moment, _ effects: inout [Effect]
+        targets: [String], reason: String, by: String, verdict: Experiment.Verdict? = nil, evidence: JSONValue? = nil, _ now: Moment,
+        _ effects: inout [Effect]
     ) -> Int64 {
         let id = "\(kind.rawValue)-\(hexadecimal(random()))"
         return propose(.command, at: now, &effects) { json in
@@ -717,6 +1048,11 @@ package struct Control: Sendable {
             json.field("targets", strings: targets.sorted())
             json.field("reason", string: reason)
             json.field("by", string: by)
+            if let verdict { json.field("verdict", string: verdict.rawValue) }
+            if let evidence {
+                json.key("evidence")
+                evidence.write(to: &json)
+            }
         }
     }
 

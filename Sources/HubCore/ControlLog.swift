@@ -11,8 +11,12 @@ package struct LogRecord: Sendable, Equatable {
         case term
         /// A host was seen for the first time, or with another epoch, venue or other symbols.
         case host
+        /// One was made: a draft.
         case experiment
+        /// It came to another state; with what it starts as, and the evidence of a decision.
         case experimentState = "experiment_state"
+        /// A host did not finish a pair of it in time (SPEC 7.3).
+        case silence
         case command
         /// A host a command is owed to besides those it was given for.
         case target

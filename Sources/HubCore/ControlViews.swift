@@ -63,7 +63,7 @@ extension Control {
     /// All null for a host whose files are here and of which the log knows nothing.
     private func writeHost(_ host: Host?, _ now: Moment, _ json: inout JSONWriter) {
         let isLeased = host?.lease.map { now.instant.since($0.grantedAt) < Limits.leaseNanoseconds } == true
-        let experiment = host.flatMap { host in experiments.last { $0.state == .online && $0.enrols(host.symbols) } }
+        let experiment = host.flatMap { host in experiments.last { $0.state.isRunning && $0.enrols(host.symbols, on: host.name) } }
         json.field("state", string: host.map { hostState($0, now.instant).rawValue } ?? HostState.lost.rawValue)
         json.field("first_seen_ms", integer: host?.firstSeenMilliseconds)
         json.field("last_seen_ms", integer: host?.lastSeenMilliseconds)
@@ -90,19 +90,19 @@ extension Control {
         }
     }
 
-    func experimentShow(_ id: String, _ now: Moment) throws(Refusal) -> JSONValue {
+    func experimentGet(_ id: String, _ now: Moment) throws(Refusal) -> JSONValue {
         let experiment = try known(id)
         return .object { json in
             json.experiment("experiment", experiment)
             json.field("state", string: experiment.state.rawValue)
             json.key("hosts")
             json.beginArray()
-            for (name, host) in hosts.sorted(by: { $0.key < $1.key }) where experiment.enrols(host.symbols) {
+            for (name, host) in hosts.sorted(by: { $0.key < $1.key }) where experiment.enrols(host.symbols, on: name) {
                 json.beginObject()
                 json.field("host", string: name)
                 json.field("state", string: hostState(host, now.instant).rawValue)
                 writeLease(experiment, host, now, &json)
-                writeArms(experiment, host, &json)
+                writeArms(experiment, host, now, &json)
                 json.endObject()
             }
             json.endArray()
@@ -114,6 +114,68 @@ extension Control {
                 json.endObject()
             }
             json.endArray()
+            json.key("gates")
+            json.beginArray()
+            for gate in assessments[id]?.gates ?? [] { json.gate(gate) }
+            json.endArray()
+            json.key("assessment")
+            if let assessment = assessments[id] { assessment.json.write(to: &json) } else { json.null() }
+            json.key("changes")
+            json.beginArray()
+            for change in experiment.changes { json.change(change) }
+            json.endArray()
+        }
+    }
+
+    /// The last change of it that was made for a reason of its rows, and the experiment.
+    package func decision(_ id: String) throws(Refusal) -> (Experiment, evidence: JSONValue) {
+        let experiment = try known(id)
+        if let evidence = experiment.changes.last(where: { $0.evidence != nil })?.evidence { return (experiment, evidence) }
+        if let running = assessments[id]?.json { return (experiment, running) }
+        throw Refusal("no_decision", "nothing was decided about '\(id.prefix(64))' from stored rows", exit: 2)
+    }
+
+    /// What was decided, and what the stored bytes say now.
+    package static func explanation(_ experiment: Experiment, _ evidence: JSONValue, _ again: JSONValue) -> JSONValue {
+        func bytes(_ value: JSONValue) -> [UInt8] {
+            var json = JSONWriter()
+            value.write(to: &json)
+            return json.take()
+        }
+        let change = experiment.changes.last { $0.evidence == evidence }
+        return .object { json in
+            json.field("experiment", string: experiment.spec.id)
+            json.field("state", string: experiment.state.rawValue)
+            json.field("verdict", string: experiment.verdict?.rawValue)
+            json.field("decided_ms", integer: change?.milliseconds)
+            json.field("reason", string: change?.reason)
+            json.field("same", boolean: bytes(evidence) == bytes(again))
+            json.key("decided")
+            evidence.write(to: &json)
+            json.key("recomputed")
+            again.write(to: &json)
+        }
+    }
+
+    /// The gates of a running experiment as they stand, or of an ended one as they stood.
+    func gateList(_ id: String) throws(Refusal) -> JSONValue {
+        let experiment = try known(id)
+        let last = experiment.changes.last { $0.evidence?["gates"] != nil }?.evidence
+        return .object { json in
+            json.field("experiment", string: id)
+            json.field("state", string: experiment.state.rawValue)
+            json.field("verdict", string: (assessments[id]?.verdict ?? experiment.verdict)?.rawValue)
+            json.key("gates")
+            if let assessment = assessments[id] {
+                json.beginArray()
+                for gate in assessment.gates { json.gate(gate) }
+                json.endArray()
+            } else if let gates = last?["gates"] {
+                gates.write(to: &json)
+            } else {
+                json.beginArray()
+                json.endArray()
+            }
         }
     }
 
@@ -130,9 +192,13 @@ extension Control {
                         latchedLatencyNanoseconds: delivery.latchedLatency, cancelledOrders: delivery.cancelledOrders)
                 })
         }
-        return ABRun(
+        var run = ABRun(
             id: TimeText.stamp(now.wall.milliseconds), generatedMilliseconds: now.wall.milliseconds, experiment: experiment.spec,
             state: experiment.state.rawValue, isRolledBack: experiment.state == .rolledBack, commands: commands)
+        run.verdict = assessments[id]?.verdict ?? experiment.verdict
+        run.changes = experiment.changes
+        run.judged = experiment.hosts.isEmpty ? nil : experiment
+        return run
     }
 
     private func writeLease(_ experiment: Experiment, _ host: Host, _ now: Moment, _ json: inout JSONWriter) {
@@ -146,15 +212,15 @@ extension Control {
     }
 
     /// Intended, and as the host reported it last.
-    private func writeArms(_ experiment: Experiment, _ host: Host, _ json: inout JSONWriter) {
+    private func writeArms(_ experiment: Experiment, _ host: Host, _ now: Moment, _ json: inout JSONWriter) {
         json.key("arms")
         json.beginArray()
         for symbol in host.symbols.sorted() {
-            guard let arm = experiment.arm(of: symbol) else { continue }
+            guard let arm = experiment.arm(of: symbol, on: host.name, at: now.wall.milliseconds) else { continue }
             let reported = host.status[symbol]?.symbol
             json.beginObject()
             json.field("symbol", string: symbol)
-            json.field("intended", string: experiment.state == .online ? arm.text : Arm.a.text)
+            json.field("intended", string: arm.text)
             json.field("reported", string: reported?.arm)
             json.field("why", string: reported?.armWhy)
             json.endObject()
@@ -227,6 +293,18 @@ extension JSONWriter {
         field("reason", string: experiment.reason)
         field("by", string: experiment.by)
         field("changed_ms", integer: experiment.changedMilliseconds)
+        field("verdict", string: experiment.verdict?.rawValue)
+        endObject()
+    }
+
+    mutating func change(_ change: Experiment.Change) {
+        beginObject()
+        field("ts", integer: change.milliseconds)
+        field("state", string: change.state.rawValue)
+        field("by", string: change.by)
+        field("reason", string: change.reason)
+        key("evidence")
+        if let evidence = change.evidence { evidence.write(to: &self) } else { null() }
         endObject()
     }
 }

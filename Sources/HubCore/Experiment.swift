@@ -2,11 +2,47 @@ import CalibModel
 import Wire
 
 /// An experiment as the hub intends it, and how far it has come (SPEC 7.2).
+///
+///     draft -> dry -> online <-> paused -> promoted | rolled back | stopped
+///
+/// `dry` may be left out; a rollback is possible from every state, the ended ones included.
 package struct Experiment: Sendable, Equatable {
     package enum State: String, Sendable, CaseIterable {
-        case draft, online
+        case draft, dry, online, paused, promoted
         case rolledBack = "rolled_back"
         case stopped
+
+        /// Edges know of it.
+        package var isRunning: Bool {
+            switch self {
+            case .dry, .online, .paused: true
+            case .draft, .promoted, .rolledBack, .stopped: false
+            }
+        }
+        package var isOver: Bool {
+            switch self {
+            case .promoted, .rolledBack, .stopped: true
+            case .draft, .dry, .online, .paused: false
+            }
+        }
+    }
+
+    /// SPEC 7.5; only `pass` promotes.
+    package enum Verdict: String, Sendable, CaseIterable {
+        case pass = "PASS"
+        case fail = "FAIL"
+        case inconclusive = "INCONCLUSIVE"
+        case invalid = "INVALID"
+    }
+
+    /// One line of its decision log.
+    package struct Change: Sendable, Equatable {
+        package var milliseconds: Int64
+        package var state: State
+        package var by: String
+        package var reason: String
+        /// What was known: `Assessment.json`, or a breaker's trip. Nil for what an operator did for reasons of their own.
+        package var evidence: JSONValue?
     }
 
     package var spec: ExperimentSpec
@@ -15,15 +51,35 @@ package struct Experiment: Sendable, Equatable {
     package var by: String
     /// When the state became what it is, ms UTC.
     package var changedMilliseconds: Int64
+    package var verdict: Verdict?
+    /// Who plays it, frozen as it starts online; empty before.
+    package var hosts: [PairPlan.Host] = []
+    package var source: RowSource?
+    /// Hosts that did not finish a pair in time, as decided.
+    package var silences: Set<PairPlan.Silence> = []
+    /// The first is its creation. The oldest in the middle are forgotten beyond `Limits.experimentChangesListedMax`; the log keeps all.
+    package var changes: [Change] = []
 
-    /// Whether any of these symbols plays in it.
-    package func enrols(_ symbols: [String]) -> Bool { symbols.contains { arm(of: $0) != nil } }
-
-    /// Nil for a symbol that takes no part.
-    package func arm(of symbol: String) -> Arm? {
-        if spec.symbolsA.contains(symbol) { return .a }
-        return spec.symbolsB.contains(symbol) ? .b : nil
+    /// Whether any of these symbols plays in it on this host. Hosts that came after a switchback began do not: their pairs are not planned.
+    package func enrols(_ symbols: [String], on host: String) -> Bool {
+        if spec.switchback != nil, !hosts.isEmpty, !hosts.contains(where: { $0.name == host }) { return false }
+        return spec.enrols(symbols, on: host)
     }
+
+    /// What a symbol on a host is to play now; nil when it takes no part.
+    package func arm(of symbol: String, on host: String, at milliseconds: Int64) -> Arm? {
+        spec.place(of: symbol, on: host, at: milliseconds).map { state == .online ? $0.arm : .a }
+    }
+
+    mutating func note(_ change: Change) {
+        state = change.state
+        changedMilliseconds = change.milliseconds
+        changes.append(change)
+        if changes.count > Limits.experimentChangesListedMax { changes.remove(at: 1) }
+    }
+
+    /// Who brought it as far as it is: another operator promotes it.
+    package var operators: Set<String> { Set(changes.filter { $0.state != .paused }.map(\.by)) }
 }
 
 /// A command to the fleet: a rollback, a kill or its release, and what each host made of it (SPEC 7.6, 10.1).

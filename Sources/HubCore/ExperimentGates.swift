@@ -75,8 +75,8 @@ package struct ExperimentGates: Sendable {
 
     package init(_ gates: [Gate] = Gate.all) { table = gates.filter { $0.kind == .sequential } }
 
-    /// Takes what the ledger settled since the last call.
-    package mutating func evaluate(_ ledger: inout PairLedger) {
+    /// Takes what the ledger settled since the last call; `each` looks at the gates after each pair.
+    package mutating func evaluate(_ ledger: inout PairLedger, _ each: (ExperimentGates, SettledPair) -> Void = { _, _ in }) {
         for pair in ledger.takeSettled() {
             if prePairs == nil {
                 let before = ledger.prePairs
@@ -84,6 +84,7 @@ package struct ExperimentGates: Sendable {
                 gates = table.map { SequentialGate($0, prePairs: before, units: ledger.unitCount) }
             }
             add(pair)
+            each(self, pair)
         }
     }
 

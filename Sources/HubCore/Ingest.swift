@@ -220,10 +220,10 @@ package struct Ingest {
         case (.gone(let gone), .open(let edge)): return self.gone(gone, edge, link)
         case (.error, _): return []  // What a peer could not read is in its own log.
         case (.resume, .openWithoutFeeds), (.append, .openWithoutFeeds), (.sealed, .openWithoutFeeds), (.gone, .openWithoutFeeds),
-            (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds), (.commandResult, .openWithoutFeeds):
+            (.status, .openWithoutFeeds), (.lease, .openWithoutFeeds), (.commandResult, .openWithoutFeeds), (.breaker, .openWithoutFeeds):
             return leave(link, "identity", "\(peer.identity) is no edge")
         case (.request, .open): return leave(link, "identity", "\(peer.identity) may not send requests")
-        case (.status, .open), (.lease, .open), (.commandResult, .open), (.request, .openWithoutFeeds): return nil
+        case (.status, .open), (.lease, .open), (.commandResult, .open), (.breaker, .open), (.request, .openWithoutFeeds): return nil
         case (.welcome, _), (.ack, _), (.assignment, _), (.command, _), (.reply, _), (.progress, _), (.chunk, _):
             return leave(link, "not_yours", "only a hub sends '\(message.type)'")
         }

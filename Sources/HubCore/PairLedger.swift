@@ -34,7 +34,7 @@ package struct StoredOffset: Sendable, Comparable, Hashable {
 
 /// What an experiment's pairs are made of.
 package struct PairPlan: Sendable {
-    package struct Host: Sendable {
+    package struct Host: Sendable, Equatable {
         package var name: String
         /// Those of the design that it quotes.
         package var symbols: [String]

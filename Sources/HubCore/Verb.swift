@@ -21,9 +21,14 @@ package enum Verb: String, CaseIterable, Sendable {
     case hostList = "host list"
     case experimentCreate = "experiment create"
     case experimentList = "experiment list"
-    case experimentShow = "experiment show"
+    case experimentGet = "experiment get"
+    case experimentStart = "experiment start"
+    case experimentPause = "experiment pause"
+    case experimentPromote = "experiment promote"
     case experimentRollback = "experiment rollback"
     case experimentStop = "experiment stop"
+    case gateList = "gate list"
+    case gateExplain = "gate explain"
     case kill
     case killRelease = "kill release"
     case parametersSet = "parameters set"
@@ -38,15 +43,21 @@ package enum Verb: String, CaseIterable, Sendable {
     /// Viewers may only read (SPEC 10.3).
     package var acts: Bool {
         switch self {
-        case .experimentCreate, .experimentRollback, .experimentStop, .kill, .killRelease, .parametersSet, .datasetBuild, .reportBuild: true
-        case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .datasetPull, .reportList, .reportPull: false
+        case .experimentCreate, .experimentStart, .experimentPause, .experimentPromote, .experimentRollback, .experimentStop, .kill,
+            .killRelease, .parametersSet, .datasetBuild, .reportBuild:
+            true
+        case .hostList, .experimentList, .experimentGet, .gateList, .gateExplain, .commandList, .datasetList, .datasetPull, .reportList,
+            .reportPull:
+            false
         }
     }
 
     package var needed: Set<String> {
         switch self {
-        case .experimentCreate: ["split", "candidate", "reason"]
-        case .experimentShow, .experimentRollback, .experimentStop: ["id"]
+        case .experimentCreate: ["candidate", "reason"]
+        case .experimentGet, .experimentStart, .experimentPause, .experimentPromote, .experimentRollback, .experimentStop, .gateList,
+            .gateExplain:
+            ["id"]
         case .parametersSet: ["set", "reason"]
         case .datasetBuild: ["from_ms", "to_ms"]
         case .datasetPull, .reportPull: ["name"]
@@ -56,9 +67,10 @@ package enum Verb: String, CaseIterable, Sendable {
 
     package var optional: Set<String> {
         switch self {
-        case .experimentCreate: ["id", "symbols"]
+        case .experimentCreate: ["id", "symbols", "design", "split", "block_sec", "washout_sec", "jitter_sec", "ramp"]
+        case .experimentStart: ["mode", "reason"]
         case .experimentRollback: ["reason", "timeout_ms"]
-        case .experimentStop: ["reason"]
+        case .experimentPause, .experimentPromote, .experimentStop: ["reason"]
         case .kill, .killRelease: ["host", "symbol", "all", "reason", "timeout_ms"]
         case .parametersSet: ["host", "all", "timeout_ms"]
         case .datasetBuild:
@@ -68,7 +80,7 @@ package enum Verb: String, CaseIterable, Sendable {
             ]
         case .reportBuild: ["experiment", "dataset", "reason"]
         case .datasetPull, .reportPull: ["offset", "sha256"]
-        case .hostList, .experimentList, .experimentShow, .commandList, .datasetList, .reportList: []
+        case .hostList, .experimentList, .experimentGet, .gateList, .gateExplain, .commandList, .datasetList, .reportList: []
         }
     }
 

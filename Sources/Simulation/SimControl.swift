@@ -57,6 +57,8 @@ extension World {
                 if let id = hub.links[link] { send(message.line, on: id, to: .edge) }
             case .reply: break
             case .partRecorded(let host, let part): hubPerform(hub.ingest?.recorded(host: host, part) ?? [])
+            // Nothing judges rows here.
+            case .survey, .watch, .unwatch, .silenceRecorded: break
             }
         }
         guard let control = hub.control else { return }
@@ -75,19 +77,28 @@ extension World {
         step(.persisted(last.number))
     }
 
-    /// The operator begins an experiment, or takes back the one that runs.
+    /// Now and then the operator acts.
     func operate() {
         guard !isHealing else { return }
         after(seconds(60, 1200)) { $0.operate() }
-        guard let control = hub.control else { return }
+        act()
+    }
+
+    /// The operator drafts an experiment and starts it soon, or takes back the one that runs.
+    private func act() {
+        guard !isHealing, let control = hub.control else { return }
         hub.requests += 1
         var arguments = ["reason": "because"]
         var verb = "experiment create"
         if let online = control.experiments.first(where: { $0.state == .online }) {
             verb = random.below(8) == 0 ? "experiment stop" : "experiment rollback"
             arguments["id"] = online.spec.id
+        } else if let draft = control.experiments.first(where: { $0.state == .draft }) {
+            verb = "experiment start"
+            arguments["id"] = draft.spec.id
         } else {
-            arguments.merge(["id": "x\(hub.requests)", "split": "1", "candidate": "spread.base_bps=1.4"]) { $1 }
+            arguments.merge(["id": "x\(hub.requests)", "design": "symbol", "split": "1", "candidate": "spread.base_bps=1.4"]) { $1 }
+            after(seconds(1, 30)) { $0.act() }
         }
         step(.request(SimHub.operatorLink, Message.Request(id: hub.requests, verb: verb, arguments: arguments)))
     }
@@ -108,7 +119,8 @@ extension World {
             try disk.syncNames(in: "")
             rows.removeLast(rows.count - whole)
         }
-        edges[index].arms = SimArms(control: ArmControl(symbols: ["BTCUSDT"], latches: rows) { _ in nil }, aloneSince: now)
+        edges[index].arms = SimArms(
+            control: ArmControl(symbols: ["BTCUSDT"], host: edges[index].name, latches: rows) { _ in nil }, aloneSince: now)
     }
 
     func arms(_ index: Int, _ life: Int, _ input: ArmControl.Input) {

@@ -79,6 +79,7 @@ package enum Message: Sendable, Equatable {
     case assignment(Assignment)
     case command(Command)
     case commandResult(CommandResult)
+    case breaker(Breaker)
     // Operators.
     case request(Request)
     case reply(Reply)
@@ -316,10 +317,13 @@ package enum Message: Sendable, Equatable {
         package var number: Int64
         /// Nil in the edge's request.
         package var durationMilliseconds: Int64?
-        package init(experiment: String, number: Int64, durationMilliseconds: Int64?) {
+        /// The hub's wall clock as it answered, ms UTC: what the edge holds its own against. Nil in the edge's request.
+        package var wallMilliseconds: Int64?
+        package init(experiment: String, number: Int64, durationMilliseconds: Int64?, wallMilliseconds: Int64? = nil) {
             self.experiment = experiment
             self.number = number
             self.durationMilliseconds = durationMilliseconds
+            self.wallMilliseconds = wallMilliseconds
         }
     }
 
@@ -327,9 +331,25 @@ package enum Message: Sendable, Equatable {
     package struct Assignment: Sendable, Equatable {
         package var revision: Revision
         package var experiment: ExperimentSpec?
-        package init(revision: Revision, experiment: ExperimentSpec?) {
+        /// It is to wait on A, and to go on with the same schedule.
+        package var isPaused: Bool
+        package init(revision: Revision, experiment: ExperimentSpec?, isPaused: Bool = false) {
             self.revision = revision
             self.experiment = experiment
+            self.isPaused = isPaused
+        }
+    }
+
+    /// A breaker of the edge tripped: it plays A (SPEC 7.4).
+    package struct Breaker: Sendable, Equatable {
+        package var experiment: String
+        package var trip: BreakerTrip
+        /// Edge's wall clock when it tripped, ms UTC.
+        package var atMilliseconds: Int64
+        package init(experiment: String, trip: BreakerTrip, atMilliseconds: Int64) {
+            self.experiment = experiment
+            self.trip = trip
+            self.atMilliseconds = atMilliseconds
         }
     }
 

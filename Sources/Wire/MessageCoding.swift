@@ -135,6 +135,7 @@ extension Message {
         case .assignment: "assignment"
         case .command: "command"
         case .commandResult: "command_result"
+        case .breaker: "breaker"
         case .request: "request"
         case .reply: "reply"
         case .progress: "progress"
@@ -182,10 +183,12 @@ extension Message {
             json.field("experiment", string: lease.experiment)
             json.field("number", integer: lease.number)
             json.field("duration_ms", integer: lease.durationMilliseconds)
+            json.field("wall_ms", integer: lease.wallMilliseconds)
         case .assignment(let assignment):
             assignment.revision.write("revision", to: &json)
             json.key("experiment")
             if let experiment = assignment.experiment { experiment.write(to: &json) } else { json.null() }
+            json.field("paused", boolean: assignment.isPaused)
         case .command(let command):
             json.field("id", string: command.id)
             command.revision.write("revision", to: &json)
@@ -202,6 +205,15 @@ extension Message {
             json.field("at_ms", integer: result.atMilliseconds)
             json.field("cancelled_orders", integer: result.cancelledOrders)
             json.field("text", string: result.text)
+        case .breaker(let breaker):
+            json.field("experiment", string: breaker.experiment)
+            json.field("kind", string: breaker.trip.kind.text)
+            json.field("scope", string: breaker.trip.scope.text)
+            json.field("count", integer: breaker.trip.count)
+            json.field("of", integer: breaker.trip.of)
+            json.field("baseline_count", integer: breaker.trip.baselineCount)
+            json.field("baseline_of", integer: breaker.trip.baselineOf)
+            json.field("at_ms", integer: breaker.atMilliseconds)
         case .request(let request):
             json.field("id", integer: request.id)
             json.field("verb", string: request.verb)
@@ -403,11 +415,15 @@ extension Message {
             self = .lease(
                 Lease(
                     experiment: try fields.string("experiment"), number: try fields.integer("number", in: 0 ... .max),
-                    durationMilliseconds: try fields.optionalInteger("duration_ms", in: 0...86_400_000)))
+                    durationMilliseconds: try fields.optionalInteger("duration_ms", in: 0...86_400_000),
+                    // A hub of the version before sends none.
+                    wallMilliseconds: try fields.optionalInteger("wall_ms", in: 0...4_102_444_800_000)))
         case "assignment":
             var experiment: ExperimentSpec?
             if let value = fields.optional("experiment") { experiment = try ExperimentSpec(value) }
-            self = .assignment(Assignment(revision: try Revision(fields.value("revision")), experiment: experiment))
+            let isPaused = fields.optional("paused") == nil ? false : try fields.boolean("paused")
+            self = .assignment(
+                Assignment(revision: try Revision(fields.value("revision")), experiment: experiment, isPaused: isPaused))
         case "command":
             guard let kind = CommandKind(rawValue: try fields.string("kind")) else { throw .outOfRange("kind") }
             self = .command(
@@ -422,6 +438,17 @@ extension Message {
                 CommandResult(
                     id: try fields.string("id"), state: state, atMilliseconds: try fields.integer("at_ms"),
                     cancelledOrders: try fields.integer("cancelled_orders"), text: try fields.optionalString("text")))
+        case "breaker":
+            let (kindName, scopeName) = (try fields.string("kind"), try fields.string("scope"))
+            guard let kind = BreakerKind.allCases.first(where: { "\($0.text)" == kindName }) else { throw .outOfRange("kind") }
+            guard let scope = BreakerTrip.Scope.allCases.first(where: { "\($0.text)" == scopeName }) else { throw .outOfRange("scope") }
+            self = .breaker(
+                Breaker(
+                    experiment: try fields.string("experiment"),
+                    trip: BreakerTrip(
+                        kind: kind, scope: scope, count: try fields.integer("count"), of: try fields.integer("of"),
+                        baselineCount: try fields.integer("baseline_count"), baselineOf: try fields.integer("baseline_of")),
+                    atMilliseconds: try fields.integer("at_ms")))
         case "request":
             guard let members = try fields.value("arguments").members else { throw .wrongType("arguments") }
             var arguments: [String: String] = [:]

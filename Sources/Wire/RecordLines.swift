@@ -270,6 +270,12 @@ package struct RecordLines {
             row.field("why", string: (record.armFields?.why ?? .none).text)
             experiment()
         case .latch: experiment()
+        case .breaker:
+            experiment()
+            row.field("kind", string: BreakerKind(rawValue: UInt8(truncatingIfNeeded: record.first / 2))?.text ?? "")
+            row.field("scope", string: BreakerTrip.Scope(rawValue: UInt8(truncatingIfNeeded: record.first & 1))?.text ?? "")
+            row.field("count", integer: record.second >> 32)
+            row.field("of", integer: record.second & 0xffff_ffff)
         case .kill: row.field("cancelled_orders", integer: record.first)
         case .release: break
         case .config:
@@ -547,6 +553,7 @@ extension EventKind {
         case .disconnected: "disconnected"
         case .armChange: "arm_change"
         case .latch: "latch"
+        case .breaker: "breaker"
         case .kill: "kill"
         case .release: "release"
         case .config: "config"

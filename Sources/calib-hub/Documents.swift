@@ -76,9 +76,8 @@ final class Documents: @unchecked Sendable {
             case .reportBuild: return .body(try buildReport(job))
             case .reportList: return .body(try list(reports, "reports") { _ in true })
             case .reportPull: return try pull(job, from: reports, suffix: ".md")
-            case .hostList, .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
-                .parametersSet,
-                .commandList:
+            case .hostList, .experimentCreate, .experimentStart, .experimentPause, .experimentPromote, .experimentList, .experimentGet,
+                .experimentRollback, .experimentStop, .gateList, .gateExplain, .kill, .killRelease, .parametersSet, .commandList:
                 preconditionFailure("BUG: '\(job.verb.rawValue)' is about no document")
             }
         } catch let refusal as Refusal {
@@ -135,7 +134,9 @@ final class Documents: @unchecked Sendable {
     private func buildReport(_ job: Job) throws -> JSONValue {
         var made: [(name: String, bytes: [UInt8])] = []
         switch (job.run, job.arguments["dataset"]) {
-        case (let run?, nil):
+        case (let given?, nil):
+            var run = given
+            try judge(&run)
             let from = run.experiment.createdMilliseconds
             let files = try FeedDirectory.find(in: feeds, from: from, to: max(from, run.generatedMilliseconds) + 1) { name in
                 Feed.parse(fileName: name).flatMap { $0.feed == .snapshots ? $0 : nil }
@@ -155,7 +156,9 @@ final class Documents: @unchecked Sendable {
             }
             do {
                 let report = try build.finish()
-                made = [("\(report.stem).md", report.markdown), ("\(report.stem).json", report.json)]
+                made = [
+                    ("\(report.stem).md", report.markdown), ("\(report.stem).html", report.html), ("\(report.stem).json", report.json),
+                ]
             } catch .mixedSources(let names) {
                 throw Refusal("mixed_sources", "the experiment's rows mix sources: \(names.joined(separator: ", "))", exit: 2)
             }
@@ -178,6 +181,20 @@ final class Documents: @unchecked Sendable {
             json.field("sha256", string: Digest.sha256(first.bytes))
             json.field("names", strings: made.map(\.name))
         }
+    }
+
+    /// What a switchback's gates said after each pair, and at last.
+    private func judge(_ run: inout ABRun) throws {
+        guard let experiment = run.judged, experiment.spec.switchback != nil else { return }
+        var judge = ExperimentJudge(experiment, keepsPoints: true)
+        let first = CalendarDay(containing: WallTime(nanoseconds: ExperimentJudge.firstMilliseconds(experiment.spec) * 1_000_000))
+        for host in experiment.hosts {
+            var rows = StoredRows(host: host.name, firstDay: first.number - 1)
+            try rows.findAll(in: feeds)
+            try rows.read(in: feeds) { line, offset in judge.take(line, host: host.name, endingAt: offset) }
+        }
+        run.gates = judge.assess().gates
+        run.points = judge.points
     }
 
     // MARK: Lists and pulls

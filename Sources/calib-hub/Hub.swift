@@ -17,6 +17,9 @@ final class Hub: @unchecked Sendable {
     private var seals: SealKeeper?
     private var records: Worker<LogRecord>?
     private var documents: Documents?
+    private var judges: Judges?
+    /// Hosts of experiments that are watched.
+    private var watchedHosts: Set<String> = []
     private var links: [LinkID: LineLink] = [:]
     private var touched: Set<LinkID> = []
     private var transfers: [LinkID: [Transfer]] = [:]
@@ -55,13 +58,14 @@ final class Hub: @unchecked Sendable {
 
     /// Before the first link. Done once the new term is durable.
     func start(
-        committer: FeedCommitter, seals: SealKeeper, records: Worker<LogRecord>, documents: Documents,
+        committer: FeedCommitter, seals: SealKeeper, records: Worker<LogRecord>, documents: Documents, judges: Judges,
         held: [(host: String, files: [Ingest.HeldFile])]
     ) {
         self.committer = committer
         self.seals = seals
         self.records = records
         self.documents = documents
+        self.judges = judges
         counts.lastBuild = documents.newestDataset
         for (host, files) in held { ingest.found(host: host, files: files, parts: control.parts[host] ?? []) }
         perform(control.step(.started, at: now()))
@@ -88,6 +92,7 @@ final class Hub: @unchecked Sendable {
             if let step = clock.check(monotonic: monotonic, wall: SystemClock.wall()) {
                 logger.warning("The wall clock stepped; adopted.", metadata: ["milliseconds": "\(step / 1_000_000)"])
             }
+            if !watchedHosts.isEmpty { judges?.post(.tick(milliseconds: now().wall.milliseconds)) }
         }
         perform(ingest.tick(monotonic))
         perform(control.step(.tick, at: now()))
@@ -199,8 +204,39 @@ final class Hub: @unchecked Sendable {
                 send(message, to: id)
             case .reply(let id, let request, let outcome): reply(id, request, outcome)
             case .partRecorded(let host, let part): perform(ingest.recorded(host: host, part))
+            case .survey(let id, let hosts): judges?.post(.survey(id, held: held(of: hosts)))
+            case .watch(let experiment):
+                let hosts = experiment.hosts.map(\.name)
+                watchedHosts.formUnion(hosts)
+                judges?.post(.watch(experiment, held: held(of: hosts)))
+            case .unwatch(let id):
+                watchedHosts = Set(control.experiments.filter { $0.state.isRunning }.flatMap(\.hosts).map(\.name))
+                judges?.post(.unwatch(id))
+            case .silenceRecorded(let id, let silence): judges?.post(.silence(id, silence))
             }
         }
+    }
+
+    /// What is synced of their files.
+    private func held(of hosts: [String]) -> [String: [Ingest.HeldFile]] {
+        Dictionary(uniqueKeysWithValues: hosts.map { ($0, ingest.files(of: $0)) })
+    }
+
+    /// What the stored rows of experiments say.
+    func found(_ findings: [Judges.Finding]) {
+        guard !isStopping else { return }
+        for finding in findings {
+            switch finding {
+            case .assessed(let assessment): perform(control.step(.assessed(assessment), at: now()))
+            case .silent(let id, let silence): perform(control.step(.silent(experiment: id, silence), at: now()))
+            case .surveyed(let id, let history): perform(control.step(.surveyed(experiment: id, history), at: now()))
+            }
+        }
+        flush()
+    }
+
+    func unreadable(_ error: FileError) {
+        logger.error("Stored rows of an experiment cannot be read; its gates see nothing new.", metadata: ["error": "\(error)"])
     }
 
     // MARK: The other threads' results
@@ -217,6 +253,9 @@ final class Hub: @unchecked Sendable {
             case .committed(let host, let file, let length, let rows):
                 counts.stored(host, file, records: rows, at: now().wall)
                 perform(ingest.committed(host: host, file: file, length: length))
+                if watchedHosts.contains(host), file.hasPrefix(Feed.snapshots.rawValue) {
+                    judges?.post(.grew(host: host, file: file, length: length))
+                }
             case .inspected(let id, _, let file, let found): perform(ingest.inspected(id, file: file, found))
             case .verified(let id, _, let file, let found, let isDamaged):
                 perform(ingest.verified(id, file: file, found, isDamaged: isDamaged))
@@ -273,14 +312,30 @@ final class Hub: @unchecked Sendable {
             switch verb {
             case .hostList: reply(id, request.id, .ok(control.hostList(ingest, counts, now())))
             case .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull: try document(verb, request, id)
-            case .experimentCreate, .experimentList, .experimentShow, .experimentRollback, .experimentStop, .kill, .killRelease,
-                .parametersSet,
-                .commandList:
+            case .gateExplain: try explain(request, id)
+            case .experimentCreate, .experimentStart, .experimentPause, .experimentPromote, .experimentList, .experimentGet,
+                .experimentRollback, .experimentStop, .gateList, .kill, .killRelease, .parametersSet, .commandList:
                 perform(control.step(.request(id, request), at: now()))
             }
         } catch {
             reply(id, request.id, error.outcome)
         }
+    }
+
+    /// Says the last decision of an experiment again, from the stored bytes it was made of (SPEC 7.3).
+    private func explain(_ request: Message.Request, _ id: LinkID) throws(Refusal) {
+        let (experiment, evidence) = try control.decision(request.arguments["id"] ?? "")
+        let requestID = request.id
+        judges?.post(
+            .explain(experiment, evidence: evidence, held: held(of: experiment.hosts.map(\.name))) { [self] result in
+                eventLoop.execute { [self] in
+                    switch result {
+                    case .success(let again): reply(id, requestID, .ok(Control.explanation(experiment, evidence, again)))
+                    case .failure(let refusal): reply(id, requestID, refusal.outcome)
+                    }
+                    flush()
+                }
+            })
     }
 
     private func document(_ verb: Verb, _ request: Message.Request, _ id: LinkID) throws(Refusal) {

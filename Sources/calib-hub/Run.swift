@@ -82,6 +82,11 @@ struct Run: ParsableCommand {
         defer { seals.finish() }
         let documents = try Documents(artifacts: artifacts)
         defer { documents.finish() }
+        let judges = try Judges(
+            feeds: artifacts + "/feeds", hubStarted: SystemClock.wall().milliseconds,
+            deliver: { findings in hub.eventLoop.execute { hub.found(findings) } },
+            report: { error in hub.eventLoop.execute { hub.unreadable(error) } })
+        defer { judges.finish() }
         let records = try Worker<LogRecord>()
         let writer = try OwnerThread(name: "hub-control") {
             while let batch = records.take() {
@@ -103,7 +108,8 @@ struct Run: ParsableCommand {
             log.close()
         }
         try hub.eventLoop.submit {
-            hub.start(committer: committer, seals: seals, records: records, documents: documents, held: committer.held)
+            hub.start(
+                committer: committer, seals: seals, records: records, documents: documents, judges: judges, held: committer.held)
         }.wait()
 
         let channel = try bind("listen", configuration.listen) { host, port in

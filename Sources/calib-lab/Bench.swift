@@ -9,7 +9,7 @@ import Wire
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Measures the edge on recorded frames in memory, a real hub under load, and the building of datasets.",
-        subcommands: [Edge.self, Soak.self, JSON.self, Profile.self, Ingest.self, Fleet.self, Aggregate.self])
+        subcommands: [Edge.self, Soak.self, JSON.self, Profile.self, Ingest.self, Fleet.self, Control.self, Aggregate.self])
 
     struct Input: ParsableArguments {
         @Option(

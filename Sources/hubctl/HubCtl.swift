@@ -10,8 +10,9 @@ import ArgumentParser
             """,
         version: "0.1.0",
         subcommands: [
-            HostCommand.self, ExperimentCommand.self, CommandCommand.self, KillCommand.self, ParametersCommand.self, DatasetCommand.self,
-            FeedCommand.self, ReportCommand.self, ReadinessCommand.self, DoctorCommand.self, PerfGateCommand.self,
+            HostCommand.self, ExperimentCommand.self, GateCommand.self, CommandCommand.self, WaitCommand.self, KillCommand.self,
+            ParametersCommand.self, DatasetCommand.self, FeedCommand.self, ReportCommand.self, ReadinessCommand.self, DoctorCommand.self,
+            PerfGateCommand.self,
         ])
 }
 

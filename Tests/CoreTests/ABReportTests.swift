@@ -1,8 +1,9 @@
 import CalibModel
-import HubCore
 import TestSupport
 import Testing
 import Wire
+
+@testable import HubCore
 
 /// Reports whose every figure was computed by hand from the rows above it.
 @Suite struct ABReportTests {
@@ -226,11 +227,29 @@ import Wire
         }
         var run = Self.run(isRolledBack: true)
         run.gates = [GateEvidence(gate)]
+        run.points = (0..<3).map { PairPoint(pair: $0, planned: 4, counted: Int($0) + 2, gates: [GateEvidence(gate)]) }
+        run.verdict = .fail
+        run.changes = [
+            .init(
+                milliseconds: 1_736_510_400_000, state: .rolledBack, by: "hub", reason: "gate <taker> & more",
+                evidence: try JSONValue.parse(Array(#"{"held":[],"pairs":40,"planned":160,"counted":158}"#.utf8)))
+        ]
         let report = try Self.report(run, Self.rows)
         let text = String(decoding: report.markdown, as: UTF8.self)
         #expect(text.contains("| taker_share_increase | sequential | violated | taker_share | 0.200000 | 0."), "\(text)")
         let shown = try JSONValue.parse(report.json)["gates"]?.array?.first
         #expect(shown?["demands_rollback"]?.boolean == true && shown?["tests"]?.array?.count == 1)
+        // The decision log, in every form; and the plots of one: effect, states, exposure.
+        #expect(
+            text.contains("Verdict: FAIL\n")
+                && text.contains("| rolled_back | hub | gate \\<taker\\> & more | 40 pairs, 158 of 160 symbols"))
+        #expect(text.contains("12 planned, 9 counted"))
+        let json = try JSONValue.parse(report.json)
+        #expect(json["verdict"]?.string == "FAIL" && json["pairs"]?.array?.count == 3 && json["decisions"]?.array?.count == 1)
+        let html = String(decoding: report.html, as: UTF8.self)
+        #expect(html.contains("gate &lt;taker&gt; &amp; more") && html.contains("taker_share") && html.contains("40 pairs"))
+        #expect(html.ranges(of: "<svg").count == 2 && html.ranges(of: "class=\"bad\"").count == 3)
+        for foreign in ["<script", "http", "src=", "NaN"] { #expect(!html.contains(foreign), "\(foreign)") }
     }
 
     @Test func unknownIsADashAndNoCheckMark() throws {

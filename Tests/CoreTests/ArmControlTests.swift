@@ -98,9 +98,9 @@ struct ArmControlTests {
         var bad = Edge.spec()
         bad.candidate = [.init(key: "venue.url", value: "x")]
         var design = Edge.spec()
-        design.design = "switchback"
+        design.design = "latin_square"
         var mode = Edge.spec()
-        mode.mode = "dry"
+        mode.mode = "damp"
         for spec in [bad, design, mode] {
             var edge = Edge()
             _ = edge.step(.connected)
@@ -299,7 +299,7 @@ private struct Edge {
     }
 
     private static func make(_ latches: [UInt8]) -> ArmControl {
-        ArmControl(symbols: ["AAA", "BBB", "CCC"], latches: latches) { spec in
+        ArmControl(symbols: ["AAA", "BBB", "CCC"], host: "edge-1", latches: latches) { spec in
             spec.candidate.contains { !$0.key.hasPrefix("spread.") } ? "only quoting parameters" : nil
         }
     }
@@ -393,7 +393,7 @@ private struct World {
     }
 
     private static func make(_ latches: [UInt8]) -> ArmControl {
-        ArmControl(symbols: ["AAA", "BBB"], latches: latches) { _ in nil }
+        ArmControl(symbols: ["AAA", "BBB"], host: "edge-1", latches: latches) { _ in nil }
     }
 
     mutating func step() {

@@ -95,6 +95,39 @@ import Testing
         #expect(again == 0 && it.kinds(.armChange).count == 1, "what is in force already is no change")
     }
 
+    /// SPEC 1.3: a later block's target is no quote price of this one; and every block begins alike, whatever was played before.
+    @Test func aNewBlockOfTheSameArmBeginsWithAnEmptyBook() {
+        let it = QuoteBench()
+        _ = it.apply([.a], block: 3) { _ in }
+        it.quoting()
+        let cancelled = it.apply([.a], block: 4) { _ in }
+        #expect(cancelled == 2 && it.node.changingSymbols == 1)
+        it.advance(5)
+        #expect(it.open() == 0 && it.arm().block == 4)
+        // From washout to schedule orders rest on: it is the same block.
+        it.tick()
+        it.advance(6)
+        let kept = it.apply([.a], why: .washout, block: 4) { _ in }
+        #expect(kept == 0 && it.open() == 2 && it.arm().why == .washout)
+        it.advance(20_000)
+        #expect(Set(it.snapshots.compactMap(\.armFields.block)) == [3, 4])
+    }
+
+    @Test func aTrippedBreakerIsTakenOnce_andAnEventSaysSo() {
+        let it = QuoteBench()
+        it.quoting()
+        _ = it.apply([.b], wide)
+        it.node.shared.breakers.pointee.earned(.b, -it.node.shared.parameters.limits.dailyLossHost / 10)
+        let isTold = it.node.hasTripped
+        let trip = it.node.takeBreaker(at: it.now)
+        it.drain()
+        #expect(isTold && trip?.kind == .loss && trip?.scope == .harm)
+        #expect(it.kinds(.breaker).map(\.first) == [Int64(BreakerKind.loss.rawValue) * 2])
+        #expect(it.kinds(.breaker).first?.armFields?.experiment == ExperimentID("e1"))
+        let tripsAgain = it.node.hasTripped
+        #expect(!tripsAgain)
+    }
+
     @Test func anotherCandidateUnderTheSameArmIsAChange() {
         let it = QuoteBench()
         it.quoting()
@@ -138,7 +171,7 @@ import Testing
         it.node.shared.outboxes.snapshots.limit = it.node.shared.outboxes.snapshots.committed
         var candidate = Parameters()
         wide(&candidate)
-        let plan = ArmPlan(experiment: nil, candidate: candidate, configHash: 2, arms: [(.b, .manual)])
+        let plan = ArmPlan(experiment: nil, candidate: candidate, configHash: 2, arms: [ArmChoice(.b, .manual)])
         let cancelled = it.node.apply(plan, at: it.now)
         it.clock += 5
         it.node.advance(to: it.now)

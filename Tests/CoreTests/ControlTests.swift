@@ -1,8 +1,9 @@
 import CalibModel
-import HubCore
 import TestSupport
 import Testing
 import Wire
+
+@testable import HubCore
 
 /// The control core with a log in memory: what is persisted becomes durable when a test says so.
 struct ControlTests {
@@ -47,6 +48,9 @@ struct ControlTests {
         }
 
         private(set) var parts: [FeedPart] = []
+        private(set) var surveys: [(experiment: String, hosts: [String])] = []
+        private(set) var watched: [String: Experiment] = [:]
+        private(set) var silences: [PairPlan.Silence] = []
 
         mutating func step(_ input: Control.Input) {
             for effect in control.step(input, at: moment) {
@@ -55,6 +59,10 @@ struct ControlTests {
                 case .send(let link, let message): sent.append((link, message))
                 case .reply(let link, let id, let outcome): replies.append((link, id, outcome))
                 case .partRecorded(_, let part): parts.append(part)
+                case .survey(let id, let hosts): surveys.append((id, hosts))
+                case .watch(let experiment): watched[experiment.spec.id] = experiment
+                case .unwatch(let id): watched[id] = nil
+                case .silenceRecorded(_, let silence): silences.append(silence)
                 }
             }
         }
@@ -83,7 +91,10 @@ struct ControlTests {
         }
 
         mutating func create(_ id: String = "x") {
-            request("experiment create", ["id": id, "split": "0.5", "candidate": "spread.base_bps=1.2", "reason": "try"])
+            request(
+                "experiment create",
+                ["id": id, "design": "symbol", "split": "0.5", "candidate": "spread.base_bps=1.2", "reason": "try"])
+            request("experiment start", ["id": id, "reason": "go"])
         }
 
         mutating func result(_ link: Int, _ id: String, _ state: Message.CommandState, isSynced: Bool = true) {
@@ -160,7 +171,10 @@ struct ControlTests {
         hub.connect(1, "a")
         #expect(hub.assignment(of: 1) == .some(nil))
         hub.request(
-            "experiment create", ["id": "x", "split": "0.5", "candidate": "spread.base_bps=1.2", "reason": "try"], isSynced: false)
+            "experiment create", ["id": "x", "design": "symbol", "candidate": "spread.base_bps=1.2", "reason": "try"])
+        #expect(hub.lastReply?["experiment"]?["state"]?.string == "draft" && hub.assignment(of: 1) == .some(nil))
+        hub.replies = []
+        hub.request("experiment start", ["id": "x", "reason": "go"], isSynced: false)
         #expect(hub.assignment(of: 1) == .some(nil) && hub.replies.isEmpty)
         hub.sync()
         let spec = try #require(hub.assignment(of: 1) ?? nil)
@@ -184,15 +198,21 @@ struct ControlTests {
     static let refusals: [(String, [String: String], String)] = [
         ("experiment create", ["split": "0.5", "candidate": "a=1"], "usage"),
         ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "  "], "usage"),
-        ("experiment create", ["split": "1.5", "candidate": "a=1", "reason": "r"], "usage"),
-        ("experiment create", ["split": "0.5", "candidate": "a=1,a=2", "reason": "r"], "usage"),
-        ("experiment create", ["split": "0.5", "candidate": "a", "reason": "r"], "usage"),
-        ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "r", "id": "no blanks"], "usage"),
-        ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "r", "symbols": "NONE"], "unknown_symbol"),
-        ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "r", "id": "x"], "exists"),
-        ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "r", "id": "y"], "busy"),
+        ("experiment create", ["design": "symbol", "split": "1.5", "candidate": "a=1", "reason": "r"], "usage"),
+        ("experiment create", ["split": "0.5", "candidate": "a=1", "reason": "r"], "usage"),
+        ("experiment create", ["design": "coin", "candidate": "a=1", "reason": "r"], "usage"),
+        ("experiment create", ["block_sec": "15", "candidate": "a=1", "reason": "r"], "usage"),
+        ("experiment create", ["ramp": "0:0.5,0:1", "candidate": "a=1", "reason": "r"], "usage"),
+        ("experiment start", ["id": "x", "reason": "r"], "not_startable"),
+        ("experiment promote", ["id": "x", "reason": "r"], "not_passed"),
+        ("experiment start", ["id": "none", "reason": "r"], "unknown_experiment"),
+        ("experiment create", ["candidate": "a=1,a=2", "reason": "r"], "usage"),
+        ("experiment create", ["candidate": "a", "reason": "r"], "usage"),
+        ("experiment create", ["candidate": "a=1", "reason": "r", "id": "no blanks"], "usage"),
+        ("experiment create", ["candidate": "a=1", "reason": "r", "symbols": "NONE"], "unknown_symbol"),
+        ("experiment create", ["candidate": "a=1", "reason": "r", "id": "x"], "exists"),
         ("experiment rollback", ["id": "x"], "usage"), ("experiment rollback", ["id": "none", "reason": "r"], "unknown_experiment"),
-        ("experiment show", ["id": "none"], "unknown_experiment"), ("experiment dance", [:], "usage"), ("host list", ["a": "b"], "usage"),
+        ("experiment get", ["id": "none"], "unknown_experiment"), ("experiment dance", [:], "usage"), ("host list", ["a": "b"], "usage"),
         ("kill", ["reason": "r"], "usage"), ("kill", ["reason": "r", "all": "true", "host": "a"], "usage"),
         ("kill", ["all": "true"], "usage"),
         ("kill", ["reason": "r", "host": "nowhere"], "unknown_host"), ("kill", ["reason": "r", "symbol": "NONE"], "unknown_symbol"),
@@ -220,7 +240,7 @@ struct ControlTests {
             hub.request(verb.rawValue, arguments, by: Hub.viewer)
             #expect(hub.lastFailure == "not_authorised", "\(verb.rawValue)")
         }
-        hub.request("experiment show", ["id": "x"], by: Hub.viewer)
+        hub.request("experiment get", ["id": "x"], by: Hub.viewer)
         #expect(hub.lastReply?["state"]?.string == "online")
     }
 
@@ -231,7 +251,10 @@ struct ControlTests {
         hub.connect(1, "a")
         hub.connect(3, "c", symbols: ["SOLUSDT"])
         #expect(hub.lease(1, "other", number: 5) == 0)
-        hub.request("experiment create", ["id": "x", "symbols": "BTCUSDT,ETHUSDT", "split": "0.5", "candidate": "a=1", "reason": "r"])
+        hub.request(
+            "experiment create", ["id": "x", "design": "symbol", "symbols": "BTCUSDT,ETHUSDT", "candidate": "a=1", "reason": "r"])
+        #expect(hub.lease(1, "x", number: 1) == 0)
+        hub.request("experiment start", ["id": "x", "reason": "r"])
         #expect(hub.lease(1, "x", number: 6) == 15_000)
         #expect(hub.lease(3, "x", number: 7) == 0)
         hub.request("experiment rollback", ["id": "x", "reason": "bad"], isSynced: false)
@@ -344,7 +367,7 @@ struct ControlTests {
         _ = hub.lease(2, "ghost")
         hub.sync()
         #expect(hub.commands(to: 2).map(\.id) == [command.id])
-        hub.create("ghost")
+        hub.request("experiment create", ["id": "ghost", "candidate": "a=1", "reason": "r"])
         #expect(hub.lastFailure == "exists")
     }
 
@@ -563,5 +586,228 @@ struct ControlTests {
             let command = try #require(hub.control.commands.first { $0.wire.experiment == experiment.spec.id })
             #expect(command.wire.kind == .rollback)
         }
+    }
+}
+
+// MARK: - Lifecycle and decisions
+
+/// From a draft to its end, by operators, gates and breakers (SPEC 7.2, 7.4, 7.5); each with its place in the log.
+struct ExperimentLifecycleTests {
+    private typealias Hub = ControlTests.Hub
+
+    /// A switchback on two hosts, a draft.
+    private static func draft(_ more: [String: String] = [:]) -> Hub {
+        var hub = Hub()
+        hub.connect(1, "a")
+        hub.connect(2, "b")
+        hub.request(
+            "experiment create", ["id": "x", "candidate": "spread.base_bps=1.2", "reason": "try"].merging(more) { $1 })
+        return hub
+    }
+
+    private static let ends = [ExperimentSpec.PreEnd(host: "a", day: 20_088, part: 0, byte: 77)]
+
+    /// Surveyed with that many seconds of arm A before now.
+    private static func start(_ hub: inout Hub, secondsBefore: Int64 = 100_000) {
+        hub.request("experiment start", ["id": "x", "reason": "go"])
+        hub.step(
+            .surveyed(
+                experiment: "x",
+                ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], fromMilliseconds: hub.now - secondsBefore * 1000, ends: ends)))
+        hub.sync()
+    }
+
+    private static func online() -> Hub {
+        var hub = draft()
+        start(&hub)
+        return hub
+    }
+
+    private static func assessment(_ verdict: Experiment.Verdict, _ demand: Assessment.Demand? = nil) -> Assessment {
+        Assessment(
+            experiment: "x", verdict: verdict, demand: demand, gates: [],
+            json: .object { json in
+                json.field("held", strings: [])
+                json.field("silences", strings: [])
+            })
+    }
+
+    private func state(_ hub: Hub) -> Experiment.State? { hub.control.experiment("x")?.state }
+
+    /// What a hub is after its process ended: its log alone.
+    private func replayed(_ hub: Hub) -> Experiment? { Hub(replaying: hub.log).control.experiment("x") }
+
+    @Test func aDraftIsNobodys_andAStartFixesItsTimes() throws {
+        var hub = Self.draft(["block_sec": "60", "washout_sec": "10"])
+        #expect(state(hub) == .draft && hub.assignment(of: 1) == .some(nil))
+        hub.request("experiment start", ["id": "x", "reason": "go"])
+        #expect(hub.surveys.map { $0.hosts } == [["a", "b"]] && state(hub) == .draft)
+        hub.request("experiment start", ["id": "x", "reason": "go"])
+        #expect(hub.lastFailure == "busy")
+        hub.step(
+            .surveyed(
+                experiment: "x", ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], fromMilliseconds: hub.now - 720_000, ends: Self.ends)))
+        hub.sync()
+        let spec = try #require(hub.assignment(of: 2) ?? nil)
+        let design = try #require(spec.switchback)
+        #expect(design.startMilliseconds == hub.now + 10_000 && design.startMilliseconds % 10_000 == 0)
+        #expect(design.blockMilliseconds == 60_000 && design.clusters.map(\.symbols) == [["ETHUSDT"], ["BTCUSDT"]])
+        #expect(spec.prePeriod == Self.ends)
+        let experiment = try #require(hub.control.experiment("x"))
+        #expect(experiment.hosts.map(\.name) == ["a", "b"] && experiment.source == .sim && hub.watched["x"] == experiment)
+        #expect(replayed(hub) == experiment)
+        // Who comes later was not planned.
+        hub.connect(3, "c")
+        #expect(hub.assignment(of: 3) == .some(nil) && hub.lease(3, "x") == 0)
+    }
+
+    /// SPEC 7.3: under six pairs of arm A it first runs on A, and nothing is frozen before there are.
+    @Test func aShortPrePeriodDelaysT0() throws {
+        var hub = Self.draft(["block_sec": "60"])
+        Self.start(&hub, secondsBefore: 5 * 120 - 10 - 1)
+        let spec = try #require(hub.control.experiment("x")?.spec)
+        #expect(spec.switchback?.startMilliseconds == hub.now + 10_000 + 2 * 120_000 && spec.prePeriod.isEmpty)
+    }
+
+    @Test func gateThatDemandsIt_takesTheFleetBack_withItsEvidence() throws {
+        var hub = Self.online()
+        hub.step(.assessed(Self.assessment(.inconclusive)))
+        #expect(state(hub) == .online && hub.commands(to: 1).isEmpty)
+        hub.step(.assessed(Self.assessment(.fail, .rollback("latency_regression"))))
+        #expect(hub.lease(1, "x") == 0, "not even while the decision is on its way to the disk")
+        // Said again meanwhile it is one decision.
+        hub.step(.assessed(Self.assessment(.fail, .rollback("latency_regression"))))
+        hub.sync()
+        for link in 1...2 { #expect(hub.commands(to: link).map(\.reason) == ["gate latency_regression"]) }
+        let experiment = try #require(hub.control.experiment("x"))
+        #expect(experiment.state == .rolledBack && experiment.verdict == .fail && experiment.changes.last?.evidence?["held"] != nil)
+        #expect(replayed(hub) == experiment && hub.watched["x"] == nil)
+    }
+
+    @Test func invalidDataStopsIt_onA() {
+        var hub = Self.online()
+        hub.step(.assessed(Self.assessment(.invalid, .invalid("3 rows of another arm"))))
+        hub.sync()
+        #expect(state(hub) == .stopped && hub.control.experiment("x")?.verdict == .invalid)
+        #expect(hub.assignment(of: 1) == .some(nil) && hub.lease(1, "x") == 0)
+        #expect(replayed(hub) == hub.control.experiment("x"))
+    }
+
+    @Test func anEnvironmentPauses_andAnOperatorLetsItGoOn() {
+        for cause in [0, 1] {
+            var hub = Self.online()
+            if cause == 0 {
+                hub.step(.assessed(Self.assessment(.inconclusive, .pause("both arms are late"))))
+            } else {
+                hub.step(.received(LinkID(2), Self.breaker(.environment)))
+            }
+            hub.sync()
+            #expect(state(hub) == .paused && hub.lease(1, "x") == 0)
+            if case .assignment(let last)? = hub.sent.last(where: { $0.link == LinkID(1) && "\($0.message.type)" == "assignment" })?.message
+            {
+                #expect(last.isPaused && last.experiment?.id == "x")
+            } else {
+                Issue.record("no assignment")
+            }
+            let spec = hub.control.experiment("x")?.spec
+            hub.request("experiment start", ["id": "x", "reason": "the venue is well again"])
+            #expect(state(hub) == .online && hub.control.experiment("x")?.spec == spec)
+            #expect(hub.lease(1, "x", number: 2) == 15_000 && replayed(hub) == hub.control.experiment("x"))
+        }
+    }
+
+    private static func breaker(_ scope: BreakerTrip.Scope, _ experiment: String = "x") -> Message {
+        .breaker(
+            .init(
+                experiment: experiment,
+                trip: BreakerTrip(kind: .deadlineMiss, scope: scope, count: 25, of: 100, baselineCount: 1, baselineOf: 90),
+                atMilliseconds: 5))
+    }
+
+    @Test func oneEdgesBreakerTakesEveryEdgeBack() {
+        var hub = Self.online()
+        hub.step(.received(LinkID(2), Self.breaker(.harm)))
+        hub.sync()
+        #expect(hub.commands(to: 1).count == 1 && hub.commands(to: 2).count == 1 && state(hub) == .rolledBack)
+        #expect(hub.control.experiment("x")?.verdict == .fail)
+        #expect(hub.control.experiment("x")?.changes.last?.evidence?["kind"]?.string == "deadline_miss")
+        // Of one that is over, or unknown, it changes nothing.
+        let logged = hub.log.count
+        hub.step(.received(LinkID(1), Self.breaker(.harm)))
+        hub.step(.received(LinkID(1), Self.breaker(.harm, "nobody")))
+        hub.sync()
+        #expect(hub.log.count == logged)
+    }
+
+    /// It tripped while the link was down: the hello says so.
+    @Test func aLatchTheHubHasNotOrderedTakesTheFleetBack() {
+        var hub = Self.online()
+        hub.step(.disconnected(LinkID(2)))
+        hub.connect(4, "b", latches: ["x"])
+        #expect(state(hub) == .rolledBack && hub.commands(to: 1).count == 1 && hub.commands(to: 4).count == 1)
+    }
+
+    @Test func onlyAPassIsPromoted_byAnother() {
+        var hub = Self.online()
+        hub.request("experiment promote", ["id": "x", "reason": "good"], by: Hub.bob)
+        #expect(hub.lastFailure == "not_passed")
+        hub.step(.assessed(Self.assessment(.pass)))
+        hub.request("experiment promote", ["id": "x", "reason": "good"])
+        #expect(hub.lastFailure == "second_operator")
+        hub.request("experiment promote", ["id": "x", "reason": "good"], by: Hub.bob)
+        #expect(state(hub) == .promoted && hub.control.experiment("x")?.verdict == .pass)
+        #expect(hub.assignment(of: 1) == .some(nil) && replayed(hub) == hub.control.experiment("x"))
+        // Also from there it can be taken back.
+        hub.request("experiment rollback", ["id": "x", "reason": "after all", "timeout_ms": "0"], by: Hub.bob)
+        #expect(state(hub) == .rolledBack)
+    }
+
+    @Test func pausedDecidesNothing_stoppedIsOver() {
+        var hub = Self.online()
+        hub.request("experiment pause", ["id": "x", "reason": "maintenance"])
+        hub.step(.assessed(Self.assessment(.fail, .rollback("latency_regression"))))
+        hub.sync()
+        #expect(state(hub) == .paused)
+        hub.request("experiment stop", ["id": "x", "reason": "enough"])
+        #expect(state(hub) == .stopped && hub.control.experiment("x")?.verdict == .inconclusive)
+        for verb in ["start", "pause", "stop"] {
+            hub.request("experiment \(verb)", ["id": "x", "reason": "r"])
+            #expect(hub.lastFailure != nil, "\(verb)")
+        }
+    }
+
+    @Test func silencesAreInTheLogBeforeTheyCount() {
+        var hub = Self.online()
+        let silence = PairPlan.Silence(host: "b", pair: 2, held: StoredOffset(day: 20_088, byte: 9))
+        hub.step(.silent(experiment: "x", silence))
+        hub.step(.silent(experiment: "x", silence))
+        #expect(hub.silences.isEmpty)
+        hub.sync()
+        #expect(hub.silences == [silence] && hub.control.experiment("x")?.silences == [silence])
+        #expect(replayed(hub)?.silences == [silence])
+        var again = Hub(replaying: hub.log)
+        again.sync()
+        #expect(again.watched["x"]?.silences == [silence], "a new process judges with what was decided")
+    }
+
+    @Test func aDryRunGoesOnline_withItsTimesFixedThen() throws {
+        var hub = Self.draft()
+        hub.request("experiment start", ["id": "x", "mode": "dry", "reason": "look first"])
+        #expect(state(hub) == .dry && hub.surveys.isEmpty && hub.watched.isEmpty)
+        let dry = try #require(hub.assignment(of: 1) ?? nil)
+        #expect(dry.mode == "dry" && dry.switchback?.startMilliseconds == 0 && hub.lease(1, "x") == 0)
+        Self.start(&hub)
+        let spec = try #require(hub.assignment(of: 1) ?? nil)
+        #expect(state(hub) == .online && spec.mode == "online" && spec.switchback?.startMilliseconds ?? 0 > hub.now)
+        #expect(replayed(hub) == hub.control.experiment("x"))
+    }
+
+    @Test func oneAtATime() {
+        var hub = Self.online()
+        hub.request("experiment create", ["id": "y", "candidate": "spread.base_bps=1.4", "reason": "next"])
+        hub.request("experiment start", ["id": "y", "reason": "go"])
+        #expect(hub.lastFailure == "busy")
+        hub.connect(1, "a")
+        #expect((hub.assignment(of: 1) ?? nil)?.id == "x", "a younger draft does not take its place")
     }
 }

@@ -54,8 +54,17 @@ import Wire
                         position: 0, openOrders: 0, ticks: 0, quotes: 0, fills: 0, features: Array(repeating: nil, count: 10)),
                 ])),
         "lease": .lease(Message.Lease(experiment: "exp-2", number: 3, durationMilliseconds: nil)),
-        "lease.hub": .lease(Message.Lease(experiment: "exp-2", number: 3, durationMilliseconds: 15_000)),
+        "lease.hub": .lease(
+            Message.Lease(experiment: "exp-2", number: 3, durationMilliseconds: 15_000, wallMilliseconds: 1_735_689_600_120)),
         "assignment": .assignment(Message.Assignment(revision: Revision(term: 1, number: 13), experiment: experiment)),
+        "assignment.switchback": .assignment(
+            Message.Assignment(revision: Revision(term: 1, number: 15), experiment: switchback, isPaused: true)),
+        "assignment.host_symbol": .assignment(Message.Assignment(revision: Revision(term: 1, number: 16), experiment: hostSymbol)),
+        "breaker": .breaker(
+            Message.Breaker(
+                experiment: "exp-3",
+                trip: BreakerTrip(kind: .deadlineMiss, scope: .harm, count: 25, of: 100, baselineCount: 1, baselineOf: 96),
+                atMilliseconds: 1_735_689_700_004)),
         "assignment.none": .assignment(Message.Assignment(revision: Revision(term: 1, number: 14), experiment: nil)),
         "command": .command(
             Message.Command(
@@ -104,6 +113,23 @@ import Wire
         symbolsA: ["ETHUSDT"], symbolsB: ["BTCUSDT"],
         candidate: [.init(key: "spread.min_bps", value: "0.8"), .init(key: "spread.base_bps", value: "1.4")])
 
+    static let switchback = ExperimentSpec(
+        id: "exp-3", design: "switchback", createdMilliseconds: 1_735_689_590_000, salt: "000102030405060708090a0b0c0d0e0f",
+        splitMicro: 500_000, candidate: [.init(key: "spread.base_bps", value: "1.4")],
+        switchback: Switchback(
+            startMilliseconds: 1_735_689_600_000, blockMilliseconds: 300_000, washoutMilliseconds: 30_000, jitterMilliseconds: 20_000,
+            key0: 0x0706_0504_0302_0100, key1: 0x0f0e_0d0c_0b0a_0908,
+            clusters: [
+                .init(symbols: ["BTCUSDT"], group: 0, isOpposite: false),
+                .init(symbols: ["ETHUSDT", "SOLUSDT"], group: 0, isOpposite: true),
+            ], ramp: [.init(fromPair: 0, shareMicro: 250_000), .init(fromPair: 12, shareMicro: 1_000_000)]),
+        prePeriod: [.init(host: "edge-1", day: 20_088, part: 0, byte: 48_211)])
+
+    static let hostSymbol = ExperimentSpec(
+        id: "exp-4", design: "host_symbol", createdMilliseconds: 1_735_689_590_000, salt: "000102030405060708090a0b0c0d0e0f",
+        splitMicro: 500_000, candidate: [.init(key: "md_cache.ttl_ms", value: "80")],
+        hostSymbols: .init(hosts: ["edge-1", "edge-2"], symbols: ["BTCUSDT", "ETHUSDT"]))
+
     /// Named in an exhaustive switch, so that a new case is missing here until it has its examples.
     private static func typeName(_ message: Message) -> String {
         switch message {
@@ -122,6 +148,7 @@ import Wire
         case .assignment: "assignment"
         case .command: "command"
         case .commandResult: "command_result"
+        case .breaker: "breaker"
         case .request: "request"
         case .reply: "reply"
         case .progress: "progress"
@@ -130,8 +157,7 @@ import Wire
     }
     private static let types: Set<String> = [
         "ping", "pong", "error", "hello", "welcome", "resume", "append", "ack", "sealed", "gone", "status", "lease", "assignment",
-        "command",
-        "command_result", "request", "reply", "progress", "chunk",
+        "command", "command_result", "breaker", "request", "reply", "progress", "chunk",
     ]
 
     // MARK: Examples

@@ -5,9 +5,9 @@ import Testing
 
 /// Which stored rows count for an experiment, and that nothing but the rows decides it (SPEC 7.1, 7.3).
 struct PairLedgerTests {
-    private static let start: Int64 = 1_736_510_400_000  // 2025-01-10T12:00:00Z
-    private static let symbols = ["S0", "S1", "S2"]
-    private static let design = Switchback(
+    static let start: Int64 = 1_736_510_400_000  // 2025-01-10T12:00:00Z
+    static let symbols = ["S0", "S1", "S2"]
+    static let design = Switchback(
         startMilliseconds: start, key0: 3, key1: 4, clusters: Switchback.matched(symbols))
 
     private static func plan(hosts: [String] = ["edge-1"]) -> PairPlan {
@@ -15,7 +15,7 @@ struct PairLedgerTests {
             experiment: "exp-7", design: design, hosts: hosts.map { .init(name: $0, symbols: symbols) }, source: .sim)
     }
 
-    private struct Row {
+    struct Row {
         var symbol = "S0"
         var from: Int64 = 0
         var span: Int64 = 10_000
@@ -41,7 +41,7 @@ struct PairLedgerTests {
     }
 
     /// What a healthy edge writes: washout, then schedule, from three pairs before T0 on; `change` makes it less healthy.
-    private static func rows(pairs: Int, before: Int = 8, change: (inout Row) -> Void = { _ in }) -> [String] {
+    static func rows(pairs: Int, before: Int = 8, change: (inout Row) -> Void = { _ in }) -> [String] {
         var result: [String] = []
         var seq = 0
         for step in (-before * 60)..<(pairs * 60 + 5) {

@@ -14,6 +14,8 @@ final class QuoteBench {
     private(set) var ticks: [TickRecord] = []
     /// Milliseconds since the epoch.
     var clock: Int64
+    /// Sees every frame, too.
+    var listener: ((UnsafeRawBufferPointer, Int, Moment) -> Void)?
     private let slots: Slots
     private var ids: [Int64]
 
@@ -93,7 +95,10 @@ final class QuoteBench {
 
     func frame(_ text: String, on connection: Int, nanoseconds: Int64) {
         var text = text
-        text.withUTF8 { node.frame(UnsafeRawBufferPointer($0), on: connection, at: moment(nanoseconds)) }
+        text.withUTF8 { bytes in
+            node.frame(UnsafeRawBufferPointer(bytes), on: connection, at: moment(nanoseconds))
+            listener?(UnsafeRawBufferPointer(bytes), connection, moment(nanoseconds))
+        }
         drain()
     }
 
@@ -163,13 +168,14 @@ final class QuoteBench {
 
     /// `arms[i]` is what symbol i plays; the rest plays A.
     func apply(
-        _ arms: [Arm], why: ArmReason = .schedule, experiment: String? = "e1", hash: UInt64 = 2, _ change: (inout Parameters) -> Void
+        _ arms: [Arm], why: ArmReason = .schedule, block: Int32? = nil, experiment: String? = "e1", hash: UInt64 = 2,
+        _ change: (inout Parameters) -> Void
     )
         -> Int
     {
         var candidate = node.shared.parameters
         change(&candidate)
-        let all = (0..<node.symbolCount).map { (arm: $0 < arms.count ? arms[$0] : .a, why: why) }
+        let all = (0..<node.symbolCount).map { ArmChoice($0 < arms.count ? arms[$0] : .a, why, block: block) }
         let cancelled = node.apply(
             ArmPlan(experiment: experiment.flatMap { ExperimentID($0) }, candidate: candidate, configHash: hash, arms: all), at: now)
         drain()

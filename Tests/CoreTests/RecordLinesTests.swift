@@ -288,6 +288,11 @@ enum Sample {
         case .disconnected: EventRecord(wall: wall, kind: kind, first: 0, second: 2)
         case .armChange: EventRecord(wall: wall, kind: kind, symbol: 1, first: Int64(Arm.b.rawValue), armFields: fields)
         case .latch, .config: EventRecord(wall: wall, kind: kind, armFields: fields)
+        case .breaker:
+            EventRecord(
+                wall: wall, kind: kind,
+                first: Int64(BreakerKind.takerShare.rawValue) * 2 + Int64(BreakerTrip.Scope.environment.rawValue), second: 22 << 32 | 40,
+                armFields: fields)
         case .kill: EventRecord(wall: wall, kind: kind, first: 4)
         case .release: EventRecord(wall: wall, kind: kind, symbol: 1)
         case .lost: EventRecord(wall: wall, kind: kind, symbol: 1, first: 3 << 32 | 17)

@@ -309,8 +309,11 @@ import Wire
         ann.send(.hello(Message.Hello(version: "test", edge: nil)))
         _ = try ann.welcome()
         let created = try ann.request(
-            "experiment create", ["id": "e1", "split": "1", "candidate": "spread.base_bps=1.2", "reason": "a-reason-to-be-found"])
+            "experiment create",
+            ["id": "e1", "design": "symbol", "split": "1", "candidate": "spread.base_bps=1.2", "reason": "a-reason-to-be-found"])
         guard case .ok = created else { throw LiveProcess.NotReady(description: "\(created)") }
+        let started = try ann.request("experiment start", ["id": "e1", "reason": "go"])
+        guard case .ok = started else { throw LiveProcess.NotReady(description: "\(started)") }
         let spec = try edge.next("assignment") { if case .assignment(let assignment) = $0 { assignment.experiment } else { nil } }
         #expect(spec.symbolsB == ["BTCUSDT"])
         // What was answered is durable, however the process ends.

@@ -5,119 +5,37 @@ import Testing
 /// The pair over real sockets: exchange, two edges, hub, `hubctl`. One run, looked at from all sides.
 @Suite(.serialized) struct PairTests {
     private typealias Row = FeedRows.Row
-    private static let symbols = "BTCUSDT,ETHUSDT,SOLUSDT,XRPUSDT"
-
-    /// Everything that runs, under one directory; ended with the object.
-    private final class Fleet {
-        let directory: String
-        let venue: LiveProcess
-        let hub: LiveProcess
-        var edges: [String: LiveProcess] = [:]
-
-        init() throws {
-            directory = try Binaries.temporaryDirectory()
-            venue = try LiveProcess(
-                "calib-lab", ["venue", "--wire", "bybit", "--listen", "127.0.0.1:0", "--symbols", PairTests.symbols, "--seed", "11"])
-            let initialised = try Binaries.run(
-                "calib-hub",
-                [
-                    "init", "--directory", directory + "/pki", "--edge", "edge-a", "--edge", "edge-b", "--operator", "ann", "--operator",
-                    "bob", "--listen", "127.0.0.1:0",
-                ])
-            guard initialised.status == 0 else { throw LiveProcess.NotReady(description: initialised.standardError) }
-            hub = try LiveProcess(
-                "calib-hub",
-                [
-                    "run", "--config", directory + "/pki/hub.yaml", "--set", "metrics.listen=127.0.0.1:0", "--set",
-                    "artifacts_dir=\(directory)/hub",
-                ])
-            for host in ["edge-a", "edge-b"] { try start(host) }
-        }
-
-        deinit { try? FileManager.default.removeItem(atPath: directory) }
-
-        func start(_ host: String) throws {
-            let address = try hubAddress
-            let pki = "\(directory)/pki/edges/\(host)"
-            let settings = [
-                "host=\(host)", "artifacts_dir=\(directory)/edge/\(host)", "venue.name=sim",
-                "venue.url=ws://\(try PairTests.member("listening", of: venue))/v5/public/linear", "venue.symbols=\(PairTests.symbols)",
-                "hub.enabled=true", "hub.host=127.0.0.1", "hub.port=\(address.split(separator: ":")[1])", "hub.server_name=localhost",
-                "tls.certificate=\(pki)/cert.pem", "tls.key=\(pki)/key.pem", "tls.authority=\(pki)/ca.pem", "metrics.listen=127.0.0.1:0",
-            ]
-            edges[host] = try LiveProcess(
-                "edge-node", ["run", "--config", Repository.path("config/edge.yaml")] + settings.flatMap { ["--set", $0] })
-        }
-
-        /// SIGTERM, and the exit status.
-        func stop(_ host: String) -> Int32? {
-            edges[host]?.signal(SIGTERM)
-            return edges[host]?.wait()
-        }
-
-        var hubAddress: String { get throws { try PairTests.member("listening", of: hub) } }
-
-        func hubctl(_ arguments: [String], as name: String = "ann") throws -> Binaries.Outcome {
-            try Binaries.run("hubctl", arguments + ["--context", "\(directory)/pki/operators/\(name)", "--hub", try hubAddress])
-        }
-
-        func json(_ arguments: [String], as name: String = "ann") throws -> Row {
-            let outcome = try hubctl(arguments + ["-o", "json"], as: name)
-            guard outcome.status == 0,
-                let values = try JSONSerialization.jsonObject(with: Data(outcome.standardOutput.utf8)) as? [String: Any]
-            else { throw LiveProcess.NotReady(description: "\(arguments): \(outcome.status) \(outcome.standardError)") }
-            return Row(values: values)
-        }
-
-        func feeds(_ host: String) throws -> FeedRows { try FeedRows(directory: "\(directory)/edge/\(host)/feeds") }
-    }
-
-    private static func member(_ name: String, of process: LiveProcess) throws -> String {
-        let line = try JSONSerialization.jsonObject(with: Data(process.firstLine.utf8)) as? [String: Any]
-        return try #require(line?[name] as? String, "'\(name)' is not in \(process.firstLine)")
-    }
-
-    /// Asks again until it holds; a minute at most.
-    private func eventually(_ what: String, _ holds: () throws -> Bool) throws {
-        let deadline = Date().addingTimeInterval(60)
-        while true {
-            if (try? holds()) == true { return }
-            guard Date() < deadline else {
-                Issue.record("never: \(what)")
-                throw LiveProcess.NotReady(description: what)
-            }
-            usleep(50_000)
-        }
-    }
-
-    private func objects(_ row: Row, _ key: String) -> [Row] { (row.values[key] as? [[String: Any]] ?? []).map(Row.init) }
+    private static let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
 
     @Test func theLoop_rollback_kill_andTheHubsCopy() throws {
-        let fleet = try Fleet()
+        let fleet = try FleetRig(hosts: ["edge-a", "edge-b"], symbols: Self.symbols)
         let hosts = ["edge-a", "edge-b"]
+        for host in hosts { try fleet.start(host) }
 
         // Both connect, quote, and the hub stores what they log.
-        try eventually("both edges are connected") {
-            let list = objects(try fleet.json(["host", "list"]), "hosts")
+        try fleet.eventually("both edges are connected") {
+            let list = try fleet.json(["host", "list"]).objects("hosts")
             return list.count == 2 && list.allSatisfy { $0.text("state") == "connected" }
         }
 
         try orderParameters(fleet)
 
         // An experiment puts half the symbols on B, and takes them back.
-        let created = try fleet.json([
-            "experiment", "create", "--id", "narrow-1", "--split", "0.5", "--candidate", "spread.base_bps=0.8", "--reason", "test",
-        ]).object("experiment")
+        _ = try fleet.json([
+            "experiment", "create", "--id", "narrow-1", "--design", "symbol", "--split", "0.5", "--candidate", "spread.base_bps=0.8",
+            "--reason", "test",
+        ])
+        let created = try fleet.json(["experiment", "start", "narrow-1", "--reason", "test"]).object("experiment")
         let onB = Set(created.values["symbols_b"] as? [String] ?? [])
         #expect(onB.count == 2)
         for host in hosts {
-            try eventually("\(host) plays B for every symbol of B") {
+            try fleet.eventually("\(host) plays B for every symbol of B") {
                 let rows = try fleet.feeds(host)["pipeline_ticks"].filter { $0.text("arm") == "B" }
                 return Set(rows.compactMap { $0.text("symbol") }) == onB
             }
         }
         let rollback = try fleet.json(["experiment", "rollback", "narrow-1", "--reason", "test"])
-        let taken = objects(rollback, "hosts")
+        let taken = rollback.objects("hosts")
         #expect(taken.map { $0.text("host") } == hosts)
         #expect(taken.allSatisfy { $0.text("state") == "latched" && $0.optional("applied_ms") != nil })
         let again = try fleet.json(["experiment", "rollback", "narrow-1", "--reason", "once more"])
@@ -125,7 +43,7 @@ import Testing
 
         // Each quotes on, on A, and the event says why.
         for (host, delivery) in zip(hosts, taken) {
-            try eventually("\(host) quotes on, on A") {
+            try fleet.eventually("\(host) quotes on, on A") {
                 let after = try fleet.feeds(host)["pipeline_ticks"].filter { $0.integer("ts") > delivery.integer("edge_applied_at_ms") }
                 return onB.isSubset(of: after.filter { $0.text("arm") == "A" }.compactMap { $0.text("symbol") })
             }
@@ -136,20 +54,20 @@ import Testing
         }
 
         // The kill switch: everywhere, latched over a restart; a second operator releases.
-        let killed = objects(try fleet.json(["kill", "--all", "--reason", "test"]), "hosts")
+        let killed = try fleet.json(["kill", "--all", "--reason", "test"]).objects("hosts")
         #expect(killed.count == 2 && killed.allSatisfy { $0.text("state") == "latched" })
         #expect(fleet.stop("edge-b") == 0)
         try fleet.start("edge-b")
-        try eventually("edge-b is back, killed") {
-            let host = objects(try fleet.json(["host", "list"]), "hosts").first { $0.text("host") == "edge-b" }
+        try fleet.eventually("edge-b is back, killed") {
+            let host = try fleet.json(["host", "list"]).objects("hosts").first { $0.text("host") == "edge-b" }
             return host?.text("state") == "connected" && host?.flag("killed") == true
         }
         let own = try fleet.hubctl(["kill", "--release", "--all", "--reason", "test"])
         #expect(own.status == 4, "\(own.standardError)")
-        try eventually("edge-b ticks, halted") { try fleet.feeds("edge-b")["pipeline_ticks"].last?.flag("halted") == true }
+        try fleet.eventually("edge-b ticks, halted") { try fleet.feeds("edge-b")["pipeline_ticks"].last?.flag("halted") == true }
         let beforeRelease = try fleet.feeds("edge-b")
         _ = try fleet.json(["kill", "--release", "--all", "--reason", "test"], as: "bob")
-        try eventually("edge-b quotes again") {
+        try fleet.eventually("edge-b quotes again") {
             try fleet.feeds("edge-b")["pipeline_ticks"].last.map { !$0.flag("halted") } == true
         }
 
@@ -163,14 +81,14 @@ import Testing
     }
 
     /// Both edges quote wider from one tick to the next; what one of them cannot take, it refuses whole.
-    private func orderParameters(_ fleet: Fleet) throws {
+    private func orderParameters(_ fleet: FleetRig) throws {
         let set = ["parameters", "set", "--reason", "test"]
         func before(_ host: String) throws -> String? { try fleet.feeds(host)["pipeline_ticks"].last?.text("config_hash") }
-        try eventually("both tick") { try before("edge-a") != nil && before("edge-b") != nil }
+        try fleet.eventually("both tick") { try before("edge-a") != nil && before("edge-b") != nil }
         let (old, open) = (try before("edge-a"), try fleet.feeds("edge-a")["events"].count { $0.text("event") == "started" })
-        let hosts = objects(try fleet.json(set + ["--all", "spread.base_bps=1.3", "guards.halt_ms=1500"]), "hosts")
+        let hosts = try fleet.json(set + ["--all", "spread.base_bps=1.3", "guards.halt_ms=1500"]).objects("hosts")
         #expect(hosts.count == 2 && hosts.allSatisfy { $0.text("state") == "latched" && $0.optional("applied_ms") != nil })
-        try eventually("edge-a ticks with the new parameters") { try before("edge-a").map { $0 != old } == true }
+        try fleet.eventually("edge-a ticks with the new parameters") { try before("edge-a").map { $0 != old } == true }
         #expect(try fleet.feeds("edge-a")["events"].count { $0.text("event") == "started" } == open, "without a restart")
         #expect(fleet.edges["edge-a"]!.standardError.contains("spread.base_bps=1.3"))
         for (change, why) in [
@@ -185,14 +103,14 @@ import Testing
         let wanted = try before("edge-b")
         #expect(fleet.stop("edge-b") == 0)
         try fleet.start("edge-b")
-        try eventually("edge-b quotes as before its restart") {
+        try fleet.eventually("edge-b quotes as before its restart") {
             let rows = try fleet.feeds("edge-b")
             let started = rows["events"].filter { $0.text("event") == "started" }
             guard started.count == 2, let tick = rows["pipeline_ticks"].last else { return false }
             return tick.integer("ts") > started[1].integer("ts") && tick.text("config_hash") == wanted
         }
         _ = try fleet.json(set + ["--all", "spread.base_bps=", "guards.halt_ms="])
-        try eventually("edge-a is back at its configuration") { try before("edge-a") == old }
+        try fleet.eventually("edge-a is back at its configuration") { try before("edge-a") == old }
     }
 
     /// B before the applied instant; after it no tick and no quote of B, only what follows from B's fills.
@@ -222,7 +140,7 @@ import Testing
     }
 
     /// The hub's files are the edge's bytes.
-    private func checkCopy(_ fleet: Fleet, _ host: String) throws {
+    private func checkCopy(_ fleet: FleetRig, _ host: String) throws {
         let source = "\(fleet.directory)/edge/\(host)/feeds"
         let copy = "\(fleet.directory)/hub/feeds/host=\(host)"
         let names = try FileManager.default.contentsOfDirectory(atPath: source).filter { $0.hasSuffix(".jsonl") }
@@ -235,7 +153,7 @@ import Testing
     }
 
     /// The hub's dataset, pulled, is the one built offline from the same files.
-    private func checkDataset(_ fleet: Fleet) throws {
+    private func checkDataset(_ fleet: FleetRig) throws {
         let range = ["--from-ts", day(-86_400), "--to-ts", day(2 * 86_400), "--interval-sec", "3600", "--arm", "all"]
         let built = try fleet.json(["dataset", "build"] + range)
         let name = try #require(built.text("name"))

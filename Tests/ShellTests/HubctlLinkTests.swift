@@ -230,26 +230,28 @@ import Wire
             #"{"experiment":\#(spec),"state":"online","hosts":[{"host":"edge-1","state":"connected","lease":null,"arms":[{"symbol":"BTCUSDT","intended":"B","reported":"A","why":"lease"},{"symbol":"ETHUSDT","intended":"A","reported":null,"why":null}]}],"commands":[]}"#
         let hub = try await ScriptedHub([
             "experiment create": [.reply("{\"experiment\":\(spec)}")], "experiment list": [.reply("{\"experiments\":[\(spec)]}")],
-            "experiment show": [.reply(shown)],
+            "experiment get": [.reply(shown)],
         ])
         let created = try hub.hubctl(
-            "experiment", "create", "--id", "exp-2", "--split", "0.5", "--candidate", "spread.base_bps=1.4", "a.b=true", "--symbols",
+            "experiment", "create", "--id", "exp-2", "--design", "symbol", "--split", "0.5", "--candidate", "spread.base_bps=1.4",
+            "a.b=true", "--symbols",
             "BTCUSDT",
             "ETHUSDT", "--reason", "wider")
         #expect(created.status == 0, "\(created.standardError)")
         #expect(
             hub.requests.first?.arguments == [
-                "id": "exp-2", "split": "0.5", "candidate": "spread.base_bps=1.4,a.b=true", "symbols": "BTCUSDT,ETHUSDT", "reason": "wider",
+                "id": "exp-2", "design": "symbol", "split": "0.5", "candidate": "spread.base_bps=1.4,a.b=true",
+                "symbols": "BTCUSDT,ETHUSDT", "reason": "wider",
             ])
         let row = """
-            EXPERIMENT  STATE   DESIGN  MODE    SPLIT  A  B  CREATED                   CHANGED                   BY     REASON
-            exp-2       online  symbol  online    0.5  1  1  2024-12-31T23:59:50.000Z  2024-12-31T23:59:50.000Z  alice  wider
+            EXPERIMENT  STATE   DESIGN  MODE    SPLIT  A  B  CREATED                   CHANGED                   VERDICT  BY     REASON
+            exp-2       online  symbol  online    0.5  1  1  2024-12-31T23:59:50.000Z  2024-12-31T23:59:50.000Z  -        alice  wider
 
             """
         #expect(created.standardOutput == row, "\(created.standardOutput)")
         #expect(try hub.hubctl("experiment", "list").standardOutput == row)
         #expect(
-            try hub.hubctl("experiment", "show", "exp-2").standardOutput == row + "\n" + """
+            try hub.hubctl("experiment", "get", "exp-2").standardOutput == row + "\n" + """
                 HOST    STATE      SYMBOL   INTENDED  REPORTED  WHY
                 edge-1  connected  BTCUSDT  B         A         lease
                 edge-1  connected  ETHUSDT  A         -         -
@@ -259,7 +261,9 @@ import Wire
             ["--split", "1.5", "--candidate", "a=b"], ["--split", "0.5", "--candidate", "ab"], ["--split", "x", "--candidate", "a=b"],
             ["--split", "0.5", "--candidate", "a=b", "--id", "a/b"],
         ] {
-            #expect(try hub.hubctl(["experiment", "create", "--reason", "r", "--context", hub.directory] + wrong).status == 64, "\(wrong)")
+            #expect(
+                try hub.hubctl(["experiment", "create", "--design", "symbol", "--reason", "r", "--context", hub.directory] + wrong).status
+                    == 64, "\(wrong)")
         }
         await hub.hub.close()
     }

@@ -1,9 +1,9 @@
 import CalibModel
 import Wire
 
-// `ab_run_{run_id}.md` and `.json`: what the two arms of an experiment did (SPEC 7.8).
+// `ab_run_{run_id}.md`, `.html` and `.json`: what the two arms of an experiment did (SPEC 7.8).
 //
-// The head has the layout its readers know; what was missing there follows behind it. Both forms are written from one model.
+// The head has the layout its readers know; what was missing there follows behind it. All forms are written from one model.
 //
 // Invariants:
 // 1. Only rows with this experiment's id and `arm_why` = schedule are compared; every other row is counted under the reason it is left out for.
@@ -25,6 +25,14 @@ package struct ABRun: Sendable {
     package var source: RowSource?
     /// What the sequential gates of a switchback say (`ExperimentGates`); empty for the other designs, whose gates follow from the rows here.
     package var gates: [GateEvidence] = []
+    /// After each settled pair of a switchback.
+    package var points: [PairPoint] = []
+    /// Nil before there is one.
+    package var verdict: Experiment.Verdict?
+    /// Its decision log.
+    package var changes: [Experiment.Change] = []
+    /// What the gates are to be made of; nil before the experiment started.
+    package var judged: Experiment?
 
     package struct Command: Sendable {
         package var id: String
@@ -85,11 +93,13 @@ package enum ABRefusal: Error, Equatable, Sendable {
     case mixedSources([String])
 }
 
-/// Both forms of a finished report.
+/// All forms of a finished report.
 package struct ABReport: Sendable {
-    /// Without `.md` or `.json`.
+    /// Without `.md`, `.html` or `.json`.
     package let stem: String
     package let markdown: [UInt8]
+    /// One file: no script, nothing from elsewhere.
+    package let html: [UInt8]
     package let json: [UInt8]
 }
 
@@ -104,10 +114,11 @@ package struct ABReportBuild: ~Copyable {
     private var hosts = NameTable()
     private var seen: [RowIdentity: UInt64] = [:]
     private let experiment: [UInt8]
+    private let isDry: Bool
     /// By source, then arm.
     private var arms = RowSource.allCases.map { _ in [ArmStatistics(), ArmStatistics()] }
-    /// By source, then minute: what threshold gates look at.
-    private var minutes = RowSource.allCases.map { _ in [Int64: ABMinute]() }
+    /// By source: what threshold gates look at.
+    private var minutes = RowSource.allCases.map { _ in ArmMinutes() }
     private var rows: [ABRowFate: Int64] = [:]
     private var rejected = [Int64](repeating: 0, count: RejectReason.allCases.count)
 
@@ -120,6 +131,7 @@ package struct ABReportBuild: ~Copyable {
     package init(_ run: ABRun) {
         self.run = run
         experiment = Array(run.experiment.id.utf8)
+        isDry = run.experiment.mode == ExperimentSpec.Mode.dry.rawValue
     }
 
     /// Begins a file; `host` is that of its `host=` folder.
@@ -151,29 +163,13 @@ package struct ABReportBuild: ~Copyable {
         var rows = rows
         for other in used where other != source { rows[.otherSource, default: 0] += arms[Int(other.rawValue)].reduce(0) { $0 + $1.rows } }
         let hostNames = chosen[0].hosts.union(chosen[1].hosts).map { hosts.text($0) }.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        let gates = run.gates.isEmpty ? source.map { thresholdGates(minutes[Int($0.rawValue)]) } ?? [] : run.gates
+        let gates = run.gates.isEmpty ? source.map { minutes[Int($0.rawValue)].gates().map { GateEvidence($0) } } ?? [] : run.gates
         let model = ABModel(
             run: run, source: source, a: chosen[0], b: chosen[1], hosts: hostNames, gates: gates, rows: rows, rejected: rejected)
-        return ABReport(stem: "ab_run_\(run.id)", markdown: Array(model.markdown.utf8), json: model.json)
+        return ABReport(stem: "ab_run_\(run.id)", markdown: Array(model.markdown.utf8), html: Array(model.html.utf8), json: model.json)
     }
 
     // MARK: Leaves
-
-    /// The gates' threshold rules over the experiment's minutes, in their order, whatever order the rows came in.
-    private func thresholdGates(_ minutes: [Int64: ABMinute]) -> [GateEvidence] {
-        var gates = Gate.all.map { row in
-            var row = row
-            row.kind = .threshold
-            return ThresholdGate(row)
-        }
-        for (minute, sums) in minutes.sorted(by: { $0.key < $1.key }) {
-            let from = minute * ABMinute.milliseconds
-            for index in gates.indices {
-                gates[index].add(.init(fromMilliseconds: from, toMilliseconds: from + ABMinute.milliseconds, a: sums.a, b: sums.b))
-            }
-        }
-        return gates.map { GateEvidence($0) }
-    }
 
     private mutating func take(_ line: UnsafeRawBufferPointer, isTerminated: Bool) {
         if let reason = scanner.scan(line, feed: .snapshots, isTerminated: isTerminated) {
@@ -190,7 +186,8 @@ package struct ABReportBuild: ~Copyable {
         if row.experiment.isEmpty { return .noExperiment }
         guard row.experiment.elementsEqual(experiment) else { return .otherExperiment }
         guard let why = ArmReason.allCases.first(where: { row.armWhy.equals($0.text) }) else { return .incomplete }
-        guard why == .schedule else { return .reason(why) }
+        // Of a dry run both arms are compared, on every tick (SPEC 7.2).
+        guard why == .schedule || (why == .dry && isDry) else { return .reason(why) }
         guard let arm = row[.arm], let ticks = row[.ticks], let misses = row[.deadlineMisses], let net = row[.netXNotional] else {
             return .incomplete
         }
@@ -206,21 +203,9 @@ package struct ABReportBuild: ~Copyable {
         arms[Int(source)][Int(arm)].add(
             row, symbol: symbols.id(of: row.symbol), host: hostID, ticks: ticks, misses: misses, net: net)
         if run.gates.isEmpty, let sums = BlockSums(row) {
-            minutes[Int(source)][row.value(.fromTs).flooredDivision(by: ABMinute.milliseconds), default: ABMinute()]
-                .add(sums, isB: arm == Int64(Arm.b.rawValue))
+            minutes[Int(source)].add(sums, isB: arm == Int64(Arm.b.rawValue), from: row.value(.fromTs))
         }
         return nil
-    }
-}
-
-/// Both arms in one minute.
-private struct ABMinute {
-    static let milliseconds: Int64 = 60_000
-    var a = BlockSums()
-    var b = BlockSums()
-
-    mutating func add(_ sums: BlockSums, isB: Bool) {
-        if isB { b += sums } else { a += sums }
     }
 }
 
@@ -317,7 +302,7 @@ struct ArmStatistics {
 }
 
 /// The six rows of the comparison, as the report has always had them.
-private struct Metric {
+struct Metric {
     var title: String
     /// In the JSON form.
     var name: StaticString
@@ -343,7 +328,7 @@ private struct Metric {
     }
 }
 
-private struct ABModel {
+struct ABModel {
     var run: ABRun
     /// Nil when no row is compared.
     var source: RowSource?
@@ -354,17 +339,17 @@ private struct ABModel {
     var rows: [ABRowFate: Int64]
     var rejected: [Int64]
 
-    private static let statement = """
+    static let statement = """
         The table compares point values: a check mark says only that B's value is not worse than A's, and chance alone gives it half of the time. \
         What counts against chance are the gates.
         """
-    private static let symbolDesign = """
+    static let symbolDesign = """
         Design `symbol`: the arms hold different symbols, so a difference is the candidate's and the symbols' together. Its gates are \
         threshold rules, which fire between equal arms, too; only a `switchback` has sequential gates.
         """
 
-    private var from: Int64? { a.rows + b.rows > 0 ? min(a.from, b.from) : nil }
-    private var to: Int64? { a.rows + b.rows > 0 ? max(a.to, b.to) : nil }
+    var from: Int64? { a.rows + b.rows > 0 ? min(a.from, b.from) : nil }
+    var to: Int64? { a.rows + b.rows > 0 ? max(a.to, b.to) : nil }
 
     // MARK: Markdown
 
@@ -376,6 +361,8 @@ private struct ABModel {
         samples(&lines)
         excluded(&lines)
         gates(&lines)
+        pairs(&lines)
+        decisions(&lines)
         commands(&lines)
         lines += ["## Statistics", "", Self.statement, ""]
         if run.experiment.design == "symbol" { lines += [Self.symbolDesign, ""] }
@@ -396,7 +383,7 @@ private struct ABModel {
     }
 
     /// Of the time with ticks, in 1e-9.
-    private func timeShare(of arm: ArmStatistics) -> Int64? {
+    func timeShare(of arm: ArmStatistics) -> Int64? {
         Ratio.nano(Int128(arm.exposedMilliseconds), 1_000_000_000, over: Int128(a.exposedMilliseconds) + Int128(b.exposedMilliseconds))
             .flatMap { Int64(exactly: $0) }
     }
@@ -484,6 +471,44 @@ private struct ABModel {
         lines.append("")
     }
 
+    /// How much of the plan counts, pair by pair.
+    private func pairs(_ lines: inout [String]) {
+        guard !run.points.isEmpty else { return }
+        let (planned, counted) = run.points.reduce((0, 0)) { ($0.0 + $1.planned, $0.1 + $1.counted) }
+        lines += [
+            "## Pairs", "",
+            "- Settled: \(run.points.count)",
+            "- Symbols on hosts, summed over pairs: \(planned) planned, \(counted) counted", "",
+        ]
+    }
+
+    private func decisions(_ lines: inout [String]) {
+        guard !run.changes.isEmpty else { return }
+        lines += [
+            "## Decisions", "", "Verdict: \(run.verdict?.rawValue ?? "-")", "", "| When | State | By | Reason | Evidence |",
+            "|---|---|---|---|---|",
+        ]
+        for change in run.changes {
+            let cells = [
+                TimeText.milliseconds(change.milliseconds), change.state.rawValue, change.by, change.reason, Self.evidence(change.evidence),
+            ]
+            lines.append("| " + cells.map(ReportText.escaped).joined(separator: " | ") + " |")
+        }
+        lines.append("")
+    }
+
+    /// In a few words; `hubctl gate explain` has all of it.
+    static func evidence(_ evidence: JSONValue?) -> String {
+        guard let evidence else { return "-" }
+        if let pairs = evidence["pairs"]?.integer {
+            let (planned, counted) = (evidence["planned"]?.integer ?? 0, evidence["counted"]?.integer ?? 0)
+            return "\(pairs) pairs, \(counted) of \(planned) symbols on hosts"
+        }
+        if let rows = evidence["rows"]?.integer { return "\(rows) rows" }
+        if let host = evidence["host"]?.string { return "\(host) at \(evidence["at_ms"]?.integer.map(TimeText.milliseconds) ?? "-")" }
+        return "-"
+    }
+
     private func commands(_ lines: inout [String]) {
         lines += ["## Commands", ""]
         if run.commands.isEmpty {
@@ -564,6 +589,25 @@ private struct ABModel {
         json.key("gates")
         json.beginArray()
         for gate in gates { json.gate(gate) }
+        json.endArray()
+        json.key("pairs")
+        json.beginArray()
+        for point in run.points {
+            json.beginObject()
+            json.field("pair", integer: Int64(point.pair))
+            json.field("planned", integer: point.planned)
+            json.field("counted", integer: point.counted)
+            json.key("gates")
+            json.beginArray()
+            for gate in point.gates { json.gate(gate) }
+            json.endArray()
+            json.endObject()
+        }
+        json.endArray()
+        json.field("verdict", string: run.verdict?.rawValue)
+        json.key("decisions")
+        json.beginArray()
+        for change in run.changes { json.change(change) }
         json.endArray()
         json.key("commands")
         json.beginArray()

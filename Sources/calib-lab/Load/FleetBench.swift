@@ -105,7 +105,8 @@ extension Bench {
             try loop.run(seconds: deadline) { clients.allSatisfy(\.isStreaming) }
             result.connectSeconds = Double(monotonicNanoseconds() - connecting) / 1e9
 
-            try OperatorRequest.createExperiment(port: hub.port, try hub.certificate(ofOperator: Self.operatorName), seconds: deadline)
+            // On every host, so that edges ask for leases.
+            try OperatorLink(port: hub.port, try hub.certificate(ofOperator: Self.operatorName)).startExperiment("bench", seconds: deadline)
 
             loop.begin()
             // The first rows of everybody are not what an hour looks like.
@@ -220,41 +221,5 @@ extension Bench {
             }
             return lines.joined(separator: "\n")
         }
-    }
-}
-
-/// One request of an operator, on a connection of its own.
-private enum OperatorRequest {
-    /// An experiment on every host, so that edges ask for leases.
-    static func createExperiment(port: Int, _ certificate: LoadCertificate, seconds: Double) throws(LoadError) {
-        let connection = try LoadConnection(port: port, certificate)
-        let deadline = monotonicNanoseconds() + Int64(seconds * 1e9)
-        let request = Message.Request(
-            id: 1, verb: "experiment create",
-            arguments: ["id": "bench", "split": "1", "candidate": "spread.base_bps=1.2", "reason": "a fleet to measure"])
-        let lines = Message.hello(Message.Hello(version: "calib-lab", edge: nil)).line + Message.request(request).line
-        var sent = false
-        var received: [UInt8] = []
-        let bytes = UnsafeMutableRawBufferPointer.allocate(byteCount: 4_096, alignment: 16)
-        defer { bytes.deallocate() }
-        while monotonicNanoseconds() < deadline {
-            var wait = pollfd(fd: connection.descriptor, events: Int16(connection.awaitsRoom ? POLLOUT : POLLIN), revents: 0)
-            poll(&wait, 1, 100)
-            if !connection.isOpen { try connection.advance() }
-            guard connection.isOpen else { continue }
-            if !sent {
-                // A new connection's socket has room for both lines.
-                _ = try connection.write(lines)
-                sent = true
-            }
-            let count = try connection.read(into: bytes)
-            received += bytes[..<count]
-            for line in received.split(separator: 0x0a, omittingEmptySubsequences: true) {
-                guard let message = try? JSONValue.parse(Array(line)), message["type"]?.string == "reply" else { continue }
-                guard message["ok"]?.boolean == true else { throw LoadError("experiment create: \(message["text"]?.string ?? "refused")") }
-                return
-            }
-        }
-        throw LoadError("not done within \(Int(seconds)) s: experiment create")
     }
 }

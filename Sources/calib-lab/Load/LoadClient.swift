@@ -60,7 +60,8 @@ final class LoadClient {
     private var status: [UInt8] = []
     private var rowsUnderWay: Int64 = 0
     private var statuses: Int64 = 0
-    private var experiment: String?
+    /// The one it was assigned last.
+    private(set) var experiment: String?
     /// Answers to leases asked for.
     private(set) var leases = 0
     /// Times it was let in.
@@ -177,6 +178,14 @@ final class LoadClient {
             resumed(place, resume.length)
         case .assignment(let assignment): experiment = assignment.experiment?.id
         case .lease: leases += 1
+        case .command(let command):
+            // Nothing rests here that would have to be cancelled, and there is no disk of its own.
+            for state in [Message.CommandState.applied, .latched] {
+                say(
+                    .commandResult(
+                        Message.CommandResult(
+                            id: command.id, state: state, atMilliseconds: command.issuedMilliseconds, cancelledOrders: 0, text: nil)))
+            }
         case .ack(let ack): acknowledge(ack)
         case .ping(let number): say(.pong(number: number))
         case .error(let code, let text): throw LoadError("the hub complains: \(text) (\(code))")

@@ -52,8 +52,8 @@ final class LoadLoop {
 
     func elapsed(_ now: Int64) -> Int64 { begun == .max ? -1 : now - begun }
 
-    /// Goes on until `isDone`, looked at after every turn; an error after `seconds`, or when a stop was asked for.
-    func run(seconds: Double, until isDone: () -> Bool) throws(LoadError) {
+    /// Goes on until `isDone`, looked at after every turn, and at least each `within` ns; an error after `seconds`, or when a stop was asked for.
+    func run(seconds: Double, within longest: Int64 = 1_000_000_000, until isDone: () -> Bool) throws(LoadError) {
         let start = monotonicNanoseconds()
         let deadline = start + Int64(seconds * 1e9)
         var told = start
@@ -66,7 +66,7 @@ final class LoadLoop {
                 told = now
                 onProgress(Double(now - start) / 1e9)
             }
-            var wait = min(deadline, told + 1_000_000_000)
+            var wait = min(deadline, told + 1_000_000_000, now + longest)
             var busy: [Int] = []
             for place in ready {
                 try turn(place, now)

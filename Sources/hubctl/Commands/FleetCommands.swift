@@ -38,6 +38,13 @@ struct CommandCommand: ParsableCommand {
         .init("REASON", "reason"),
     ]
 
+    /// Decided, sent, applied, latched: when.
+    static let watchedColumns: [Listing.Column] = [
+        .init("COMMAND", "command"), .init("SCOPE", "scope"), .init("HOST", "host"), .init("STATE", "state"),
+        .init("DECIDED", "issued_ms", .time), .init("SENT", "sent_ms", .time), .init("APPLIED", "applied_ms", .time),
+        .init("LATCHED", "latched_ms", .time), .init("SAFE AT", "safe_at_ms", .time),
+    ]
+
     /// Of one command, whose id stands above.
     static let hostColumns: [Listing.Column] = [
         .init("HOST", "host"), .init("STATE", "state"), .init("APPLIED (ms)", "applied_latency_ms", .number),
@@ -57,14 +64,26 @@ struct CommandListCommand: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "list", abstract: "Rollbacks, kills, releases and parameters, and each host's answer with its latency.")
 
+    @Flag(help: "Again each second until interrupted: redrawn on a terminal, a JSON line for each change elsewhere.") var watch = false
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
 
     func run() throws {
-        let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("command list") }
+        guard !watch else {
+            return try Watching.redraw(seconds: 1) {
+                let body = try self.body()
+                let rows = Listing.perHost(body["commands"]?.array ?? [])
+                return (body, Listing(columns: CommandCommand.watchedColumns, rows: rows).table, true)
+            }
+        }
+        let body = try body()
         let commands = body["commands"]?.array ?? []
         let rows = output == .jsonl ? commands : Listing.perHost(commands)
         Console.list(body, Listing(columns: CommandCommand.columns, rows: rows), output, nothing: "no commands")
+    }
+
+    private func body() throws -> JSONValue {
+        try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("command list") }
     }
 }
 

@@ -25,6 +25,7 @@ final class QuoteLoop: @unchecked Sendable {
         var latches: [UInt8]
         /// What this day has brought before this start; nil for the first of an artifacts directory.
         var dayResult: DayResult?
+        var clock: StopClock
         var logger: Logger
     }
 
@@ -43,6 +44,10 @@ final class QuoteLoop: @unchecked Sendable {
     private var dayResult: DayResult?
 
     private var node: QuoteNode
+    /// Arm B of a dry experiment.
+    private var dryArm: DryArm?
+    private let instruments: [Instrument]
+    private let stopClock: StopClock
     private var arms: ArmControl
     private var kills: KillSwitch
     private var clock = AnchoredClock()
@@ -53,6 +58,8 @@ final class QuoteLoop: @unchecked Sendable {
     private var settlingCancelled = 0
     /// While B is played: when the arms must be looked at again, on CLOCK_BOOTTIME.
     private var leaseEnd = Int64.max
+    /// When the schedule gives other arms, ms UTC.
+    private var planEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
     private var hasReportedFailure = false
     /// Before the present connection.
@@ -70,6 +77,7 @@ final class QuoteLoop: @unchecked Sendable {
         configuration = setup.configuration
         venueName = setup.venue.rawValue
         symbols = setup.instruments.map(\.symbol)
+        (instruments, stopClock) = (setup.instruments, setup.clock)
         logger = setup.logger
         spool = setup.spool
         self.control = control
@@ -85,9 +93,11 @@ final class QuoteLoop: @unchecked Sendable {
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
             configHash: configuration.hash(for: venueName), isRecorded: false,
             connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
-            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: StopClock { SystemClock.monotonic().nanoseconds },
+            firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: setup.clock,
             random: { .random(in: $0) })
-        arms = ArmControl(symbols: symbols, latches: setup.latches) { [configuration] in configuration.refusal(of: $0) }
+        arms = ArmControl(symbols: symbols, host: configuration.host, latches: setup.latches) { [configuration] in
+            configuration.refusal(of: $0)
+        }
         reload = ReloadStatus(succeededAt: SystemClock.wall().milliseconds)
         kills = KillSwitch(symbols: symbols)
         let now = SystemClock.monotonic()
@@ -133,8 +143,8 @@ final class QuoteLoop: @unchecked Sendable {
                 reject: { new.refusal(of: $0) },
                 at: .init(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: now.wall.milliseconds))
             // The plan in force stays, with the new parameters and their hash, unless the experiment does not go with them.
-            if !effects.contains(where: { if case .apply = $0 { true } else { false } }) { apply(arms.plan) }
-            perform(effects)
+            if !effects.contains(where: { if case .apply = $0 { true } else { false } }) { apply(arms.plan, at: now) }
+            perform(effects, at: now)
             then()
         }
     }
@@ -179,10 +189,20 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func moment() -> Moment { clock.moment(at: SystemClock.monotonic()) }
 
+    /// Now, with the arms that are played now.
+    private func present() -> Moment {
+        let now = moment()
+        followSchedule(to: now)
+        return now
+    }
+
     /// Every 10 ms: what happens without a frame.
     private func turn() {
-        let now = moment()
+        let now = present()
         node.advance(to: now)
+        dryArm?.advance(to: now)
+        passDryRows()
+        followBreaker(at: now)
         settle()
         spool.publish(&node.shared.outboxes)
         watchDisk(now)
@@ -283,16 +303,39 @@ final class QuoteLoop: @unchecked Sendable {
 
     // MARK: Arms and kills
 
-    private func step(_ input: ArmControl.Input) {
-        let now = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: moment().wall.milliseconds)
-        perform(arms.step(input, at: now))
+    private func step(_ input: ArmControl.Input) { step(input, at: moment()) }
+
+    private func step(_ input: ArmControl.Input, at now: Moment) {
+        let times = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: now.wall.milliseconds)
+        perform(arms.step(input, at: times), at: now)
     }
 
-    private func perform(_ effects: [ArmControl.Effect]) {
+    /// Blocks that began by `now` are played from their beginnings on, so that every tick's arm follows from the tick's own time (SPEC 7.1).
+    private func followSchedule(to now: Moment) {
+        while now.wall.milliseconds >= planEnd {
+            let boundary = WallTime(nanoseconds: planEnd * 1_000_000)
+            let late = now.wall.nanoseconds - boundary.nanoseconds
+            // After a pause of the process only the newest block counts.
+            let begin = late < 1_000_000_000 ? Moment(instant: now.instant.advanced(nanoseconds: -late), wall: boundary) : now
+            let before = planEnd
+            step(.tick, at: begin)
+            guard planEnd > before else { return }
+        }
+    }
+
+    private func passDryRows() { dryArm?.pass(to: &node.shared.outboxes.snapshots) }
+
+    private func followBreaker(at now: Moment) {
+        guard node.hasTripped, let trip = node.takeBreaker(at: now) else { return }
+        logger.error("A breaker tripped; this edge plays A.", metadata: ["cause": "\(trip.sentence)", "scope": "\(trip.scope.text)"])
+        step(.tripped(trip), at: now)
+    }
+
+    private func perform(_ effects: [ArmControl.Effect], at now: Moment) {
         for effect in effects {
             switch effect {
             case .apply(let plan):
-                apply(plan)
+                apply(plan, at: now)
                 logger.info(
                     "Arms changed.",
                     metadata: [
@@ -318,24 +361,40 @@ final class QuoteLoop: @unchecked Sendable {
             }
         }
         leaseEnd = arms.plan.playsB ? arms.nextDue ?? .max : .max
+        planEnd = arms.planEndsMilliseconds ?? .max
         settle()
         shareControl()
     }
 
-    private func apply(_ plan: ArmControl.Plan) {
+    private func apply(_ plan: ArmControl.Plan, at now: Moment) {
+        let isDry = plan.choices.contains { $0.why == .dry }
+        if !isDry { dryArm = nil }
         let overrides = plan.experiment?.candidate ?? []
         // Valid, or the plan would not name the experiment.
         let candidate = plan.experiment == nil ? nil : try? configuration.candidate(overrides).parameters(for: venueName)
-        let now = moment()
         settlingCancelled += node.apply(
             ArmPlan(
-                experiment: plan.experiment.flatMap { ExperimentID($0.id) }, candidate: candidate,
+                experiment: plan.experiment.flatMap { ExperimentID($0.id) }, candidate: isDry ? nil : candidate,
                 configHash: plan.experiment == nil
                     ? configuration.hash(for: venueName) : configuration.hash(for: venueName, candidate: overrides),
-                arms: plan.choices.map { ($0.arm, $0.why) }), at: now)
+                arms: plan.choices), at: now)
+        if isDry, let candidate { beginDryArm(plan, candidate, at: now) }
         isSettling = true
         settlingSince = now.wall
         spool.publish(&node.shared.outboxes)
+    }
+
+    /// Both arms on the same frames from new books on.
+    private func beginDryArm(_ plan: ArmControl.Plan, _ candidate: Parameters, at now: Moment) {
+        let venue = QuoteNode.Venue(rawValue: venueName)!  // The node's own.
+        let connections = VenueConnection.count(venue, symbols: symbols.count)
+        dryArm = DryArm(
+            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venueName), candidate: candidate,
+            experiment: plan.experiment.flatMap { ExperimentID($0.id) },
+            configHash: configuration.hash(for: venueName, candidate: plan.experiment?.candidate ?? []),
+            enrolled: plan.choices.map { $0.why == .dry }, connections: connections, clock: stopClock, at: now)
+        logger.info("A dry arm B begins; the venue's connections are renewed for it.")
+        self.venue.turn(at: now.instant, (0..<connections).map { VenueRequest.reconnect(connection: $0) })
     }
 
     /// Tells the arms when the plan took effect; until then it looks again when the next order is due.
@@ -351,7 +410,7 @@ final class QuoteLoop: @unchecked Sendable {
         } else if let due = node.nextDue {
             eventLoop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, due.nanoseconds)))) { [self] in
                 guard isSettling else { return }
-                node.advance(to: moment())
+                node.advance(to: present())
                 settle()
                 spool.publish(&node.shared.outboxes)
             }
@@ -407,7 +466,9 @@ final class QuoteLoop: @unchecked Sendable {
 extension QuoteLoop: VenueListener {
     func connected(_ connection: Int) {
         (refusalsBefore, hasReportedRefusal) = (node.refusedRequests, false)
-        node.connected(connection, at: moment())
+        let now = moment()
+        node.connected(connection, at: now)
+        dryArm?.connected(connection, at: now)
     }
 
     func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
@@ -416,14 +477,21 @@ extension QuoteLoop: VenueListener {
         span = (span?.first ?? now.wall, now.wall)
         // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
         if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
+        if now.wall.milliseconds >= planEnd { followSchedule(to: now) }
         node.frame(bytes, on: connection, at: now)
+        dryArm?.frame(bytes, on: connection, at: now)
+        if node.hasTripped { followBreaker(at: now) }
         // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
         if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
 
-    func pong(on connection: Int) { node.pong(on: connection, at: moment()) }
+    func pong(on connection: Int) {
+        let now = present()
+        node.pong(on: connection, at: now)
+        dryArm?.pong(on: connection, at: now)
+    }
 
     func disconnected(_ connection: Int) {
         guard !isStopping else { return }
@@ -431,12 +499,15 @@ extension QuoteLoop: VenueListener {
         node.disconnected(connection, at: now)
         // Every order of this venue, whichever book it was made from (SPEC 10.1).
         _ = node.cancelAll(at: now)
+        dryArm?.disconnected(connection, at: now)
         spool.publish(&node.shared.outboxes)
     }
 
     func snapshot(of symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Instant) {
         guard !isStopping else { return }
-        node.snapshotAnswered(symbol, body, sentAt: clock.moment(at: sentAt), at: moment())
+        let (sent, now) = (clock.moment(at: sentAt), present())
+        node.snapshotAnswered(symbol, body, sentAt: sent, at: now)
+        dryArm?.snapshotAnswered(symbol, body, sentAt: sent, at: now)
         spool.publish(&node.shared.outboxes)
     }
 

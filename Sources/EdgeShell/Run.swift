@@ -37,12 +37,18 @@ struct Run: ParsableCommand {
             "Overrides one key of the configuration, e.g. host=tokyo-1; may be given several times.", valueName: "key=value"))
     var set: [String] = []
 
-    func run() throws {
+    func run() throws { try EdgeRun.run(config: config, overrides: set, clock: StopClock { SystemClock.monotonic().nanoseconds }) }
+}
+
+/// The program's main part, for `edge-node run` and for the laboratory's edge.
+package enum EdgeRun {
+    /// `clock`: what ticks are timed with.
+    package static func run(config: String, overrides: [String], clock: StopClock) throws {
         let logger = LogLines.logger("edge-node")
         do {
-            let (configuration, ordered) = try loaded()
-            try Edge(configuration, logger).run(ordered) { ordered throws(ConfigurationError) in
-                try EdgeConfiguration.load(file: config, overrides: set, ordered: ordered, read: readText)
+            let (configuration, ordered) = try loaded(config, overrides)
+            try Edge(configuration, logger, clock).run(ordered) { ordered throws(ConfigurationError) in
+                try EdgeConfiguration.load(file: config, overrides: overrides, ordered: ordered, read: readText)
             }
         } catch let error as Unusable {
             printError("edge-node run: \(error.text)")
@@ -57,11 +63,11 @@ struct Run: ParsableCommand {
     }
 
     /// The files and --set say where the artifacts lie, and there may be what was ordered over them.
-    private func loaded() throws -> (EdgeConfiguration, OrderedParameters) {
-        let configuration = try loadOrExit(file: config, overrides: set)
+    private static func loaded(_ config: String, _ overrides: [String]) throws -> (EdgeConfiguration, OrderedParameters) {
+        let configuration = try loadOrExit(file: config, overrides: overrides)
         let artifacts = configuration.artifactsDirectory
         switch try Reconfiguration.ordered(in: artifacts) {
-        case .success(let ordered): return (try loadOrExit(file: config, overrides: set, ordered: ordered), ordered)
+        case .success(let ordered): return (try loadOrExit(file: config, overrides: overrides, ordered: ordered), ordered)
         case .failure(let error):
             throw Unusable(
                 text:
@@ -80,6 +86,7 @@ private struct Unusable: Error {
 private struct Edge {
     private let configuration: EdgeConfiguration
     private let logger: Logger
+    private let clock: StopClock
     private let venue: QuoteNode.Venue
     private let instruments: [Instrument]
     private let target: WebSocketTarget
@@ -89,9 +96,10 @@ private struct Edge {
     private let fetched: [Instrument]
     private let tls: TLSContext?
 
-    init(_ configuration: EdgeConfiguration, _ logger: Logger) throws {
+    init(_ configuration: EdgeConfiguration, _ logger: Logger, _ clock: StopClock) throws {
         self.configuration = configuration
         self.logger = logger
+        self.clock = clock
         venue = QuoteNode.Venue(rawValue: configuration.venue.name)!  // Checked on load, as are the URLs.
         do throws(TLSError) {
             let paths = configuration.tls
@@ -152,7 +160,7 @@ private struct Edge {
             .init(
                 configuration: configuration, venue: venue, instruments: instruments, target: target, rest: rest, spool: spool,
                 kills: killLog, isKilledByFile: Stamp(path: artifacts + "/KILL") != nil, latches: latches, dayResult: dayResult,
-                logger: logger),
+                clock: clock, logger: logger),
             control: control,
             on: quoteGroup.next())
         let metrics = try listen(control, on: controlGroup)

@@ -1,11 +1,13 @@
 import ArgumentParser
 
-@main
-struct EdgeNode: ParsableCommand {
-    static let configuration = CommandConfiguration(
+/// The program `edge-node`; what it is made of is a module, so that the laboratory's edge is the same.
+package struct EdgeNode: ParsableCommand {
+    package static let configuration = CommandConfiguration(
         commandName: "edge-node",
         abstract: "Quotes on one trading host, measures and logs.",
         subcommands: [Run.self, Kill.self, Replay.self, Record.self, Config.self])
+
+    package init() {}
 }
 
 /// The exit statuses of every binary (SPEC 9.3); ArgumentParser itself answers 64 to wrong usage.

@@ -1,0 +1,4 @@
+import ArgumentParser
+import EdgeShell
+
+EdgeNode.main()

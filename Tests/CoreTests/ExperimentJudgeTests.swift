@@ -1,0 +1,195 @@
+import CalibModel
+import TestSupport
+import Testing
+import Wire
+
+@testable import HubCore
+
+/// Stored rows in, demands out; and the same again from the evidence (SPEC 7.3, 7.5).
+struct ExperimentJudgeTests {
+    private typealias Row = PairLedgerTests.Row
+    private static let hosts = ["edge-1", "edge-2"]
+
+    private static var experiment: Experiment {
+        let spec = ExperimentSpec(
+            id: "exp-7", design: "switchback", createdMilliseconds: PairLedgerTests.start - 60_000,
+            salt: "0300000000000000" + "0400000000000000", splitMicro: 500_000, candidate: [], switchback: PairLedgerTests.design)
+        var experiment = Experiment(spec: spec, state: .online, reason: "r", by: "alice", changedMilliseconds: 0)
+        experiment.hosts = hosts.map { PairPlan.Host(name: $0, symbols: PairLedgerTests.symbols) }
+        experiment.source = .sim
+        return experiment
+    }
+
+    private static func feed(_ judge: inout ExperimentJudge, _ rows: [String], host: String, upTo end: StoredOffset? = nil) {
+        var byte: Int64 = 0
+        for row in rows {
+            byte += Int64(row.utf8.count + 1)
+            let offset = StoredOffset(day: 20_098, byte: byte)
+            if let end, offset > end { return }
+            Array(row.utf8).withUnsafeBytes { judge.take($0, host: host, endingAt: offset) }
+        }
+    }
+
+    private static func assess(_ rows: [String], _ others: [String]? = nil) -> Assessment {
+        var judge = ExperimentJudge(experiment)
+        feed(&judge, rows, host: "edge-1")
+        feed(&judge, others ?? rows, host: "edge-2")
+        return judge.assess()
+    }
+
+    @Test func equalArmsDemandNothing_andDecideNothing() {
+        let result = Self.assess(PairLedgerTests.rows(pairs: 4) { $0.misses = 0 })
+        #expect(result.demand == nil && result.verdict == .inconclusive && result.gates.count == Gate.all.count)
+    }
+
+    @Test func aLateCandidateIsTakenBack() {
+        let result = Self.assess(PairLedgerTests.rows(pairs: 12) { $0.misses = $0.arm == "B" ? 40 : 0 })
+        guard case .rollback? = result.demand else {
+            Issue.record("\(String(describing: result.demand))")
+            return
+        }
+        #expect(result.verdict == .fail)
+    }
+
+    /// SPEC 7.5: an objective that both arms miss is not the candidate's fault.
+    @Test func bothArmsLateIsAPause() {
+        let result = Self.assess(PairLedgerTests.rows(pairs: 40) { $0.misses = 30 })
+        guard case .pause? = result.demand else {
+            Issue.record("\(String(describing: result.demand))")
+            return
+        }
+    }
+
+    @Test func armsThatTheScheduleDoesNotGiveAreInvalid() {
+        let result = Self.assess(PairLedgerTests.rows(pairs: 1) { if $0.why == "schedule", $0.arm == "B" { $0.arm = "A" } })
+        guard case .invalid(let why)? = result.demand, result.verdict == .invalid else {
+            Issue.record("\(String(describing: result.demand))")
+            return
+        }
+        #expect(why.contains("schedule"))
+    }
+
+    /// Lease and clock censor, they do not invalidate; data that is not there does.
+    @Test(arguments: [("lease", false), ("clock", false), ("manual", false), ("join", true), ("none", true)])
+    func exposureCountsWithoutWhatOnlyCensors(why: String, isInvalid: Bool) {
+        let others = PairLedgerTests.rows(pairs: 4) { if $0.from >= PairLedgerTests.start { ($0.why, $0.arm) = (why, "A") } }
+        let result = Self.assess(PairLedgerTests.rows(pairs: 4) { $0.misses = 0 }, others)
+        if case .invalid? = result.demand { #expect(isInvalid) } else { #expect(!isInvalid, "\(why)") }
+    }
+
+    /// Whenever the hub looked and whatever came since: the evidence is enough to say the same again, to the byte.
+    @Test func evidenceSaysTheSameAgain_fromLongerFiles() throws {
+        let rows = PairLedgerTests.rows(pairs: 5) { $0.misses = $0.arm == "B" ? 30 : 1 }
+        let short = Array(rows.prefix(rows.count - 400))
+        var live = ExperimentJudge(Self.experiment)
+        Self.feed(&live, short, host: "edge-1")
+        _ = live.assess()
+        Self.feed(&live, Array(rows.prefix(rows.count - 700)), host: "edge-2")
+        let silence = PairPlan.Silence(host: "edge-2", pair: 3, held: nil)
+        live.decide(silence)
+        let decided = live.assess()
+        let inputs = try #require(Assessment.inputs(decided.json))
+        #expect(inputs.silences == [silence])
+        var past = Self.experiment
+        past.silences = inputs.silences
+        var again = ExperimentJudge(past)
+        for host in Self.hosts.reversed() {
+            let end: StoredOffset = try #require(inputs.held[host])
+            Self.feed(&again, rows, host: host, upTo: end)
+        }
+        let repeated = again.assess()
+        #expect(repeated == decided)
+    }
+
+    @Test func hostsThatOweAPairAreNamedOnce() {
+        var judge = ExperimentJudge(Self.experiment)
+        Self.feed(&judge, PairLedgerTests.rows(pairs: 2), host: "edge-1")
+        let late = PairLedgerTests.start + 600_000 + PairLedger.silenceMilliseconds
+        let due = judge.dueSilences(at: late, hubStarted: 0)
+        #expect(due.map(\.host) == ["edge-2"])
+        for silence in due { judge.decide(silence) }
+        #expect(judge.dueSilences(at: late, hubStarted: 0).isEmpty)
+    }
+
+    // MARK: Designs without blocks
+
+    private static func fixed(_ symbolsB: [String]) -> Experiment {
+        let spec = ExperimentSpec(
+            id: "exp-7", createdMilliseconds: PairLedgerTests.start, salt: String(repeating: "0", count: 32), splitMicro: 500_000,
+            symbolsA: PairLedgerTests.symbols.filter { !symbolsB.contains($0) }, symbolsB: symbolsB, candidate: [])
+        var experiment = Experiment(spec: spec, state: .online, reason: "r", by: "alice", changedMilliseconds: 0)
+        experiment.hosts = [PairPlan.Host(name: "edge-1", symbols: PairLedgerTests.symbols)]
+        experiment.source = .sim
+        return experiment
+    }
+
+    private static func fixedRows(minutes: Int, _ change: (inout Row) -> Void) -> [String] {
+        (0..<(minutes * 6)).flatMap { step in
+            PairLedgerTests.symbols.enumerated().map { index, symbol in
+                var row = Row(symbol: symbol, from: PairLedgerTests.start + Int64(step) * 10_000, block: nil, seq: step * 3 + index)
+                row.misses = 0
+                row.arm = symbol == "S1" ? "B" : "A"
+                change(&row)
+                return row.text
+            }
+        }
+    }
+
+    private static func assessFixed(minutes: Int, _ change: (inout Row) -> Void) -> Assessment {
+        var judge = ExperimentJudge(fixed(["S1"]))
+        feed(&judge, fixedRows(minutes: minutes, change), host: "edge-1")
+        return judge.assess()
+    }
+
+    /// The seed's rule, in the data's own time: 10 minutes of breach, not one less.
+    @Test func thresholdGatesTakeASymbolSplitBackAfterTenMinutes() {
+        func demand(_ minutes: Int) -> Assessment.Demand? {
+            Self.assessFixed(minutes: minutes) { if $0.arm == "B" { $0.misses = 5 } }.demand
+        }
+        // Minutes are looked at one minute behind their end.
+        #expect(demand(10) == nil && demand(11) == .rollback("deadline_miss_spike"))
+        #expect(Self.assessFixed(minutes: 30) { _ in }.demand == nil)
+    }
+
+    /// A part of a file begins with rows that the one before it holds, too (SPEC 8.2).
+    @Test func rowsThatAFileRepeatsCountOnce() throws {
+        let rows = Self.fixedRows(minutes: 30) { $0.misses = 1 }
+        func said(_ rows: [String]) throws -> Int64 {
+            var judge = ExperimentJudge(Self.fixed(["S1"]))
+            Self.feed(&judge, rows, host: "edge-1")
+            return try #require(judge.assess().json["rows"]?.integer)
+        }
+        let once = try said(rows)
+        #expect(once == Int64(rows.count))
+        #expect(try said(Array(rows.prefix(300)) + rows.dropFirst(100)) == once)
+    }
+
+    @Test func anotherSymbolsArmIsInvalid() {
+        let result = Self.assessFixed(minutes: 2) { if $0.symbol == "S0" { $0.arm = "B" } }
+        #expect(result.verdict == .invalid)
+    }
+
+    /// Eight hosts of twenty symbols, half of them on B, of which none is ever seen.
+    @Test func sampleRatioMismatchIsInvalid_oncePlanned() {
+        let symbols = (0..<40).map { "S\($0)" }
+        var experiment = Self.fixed([])
+        experiment.spec.symbolsA = Array(symbols.prefix(20))
+        experiment.spec.symbolsB = Array(symbols.suffix(20))
+        experiment.hosts = [PairPlan.Host(name: "edge-1", symbols: symbols)]
+        func verdict(_ seen: Range<Int>) -> Experiment.Verdict {
+            var judge = ExperimentJudge(experiment)
+            let rows = (0..<96).flatMap { step in
+                seen.map { index in
+                    var row = Row(
+                        symbol: symbols[index], from: PairLedgerTests.start + Int64(step) * 10_000, block: nil, seq: step * 40 + index)
+                    row.misses = 0
+                    row.arm = index < 20 ? "A" : "B"
+                    return row.text
+                }
+            }
+            Self.feed(&judge, rows, host: "edge-1")
+            return judge.assess().verdict
+        }
+        #expect(verdict(0..<20) == .invalid && verdict(0..<40) == .inconclusive)
+    }
+}
