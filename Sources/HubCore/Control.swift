@@ -554,7 +554,9 @@ package struct Control: Sendable {
         let id = try fields.string("command")
         let host = try fields.string("host")
         guard let state = Message.CommandState(rawValue: try fields.string("state")) else { throw .outOfRange("state") }
-        guard let place = commands.firstIndex(where: { $0.wire.id == id }), var delivery = commands[place].deliveries[host] else { return }
+        guard let place = commands.firstIndex(where: { $0.wire.id == id }), var delivery = commands[place].deliveries[host],
+            !delivery.state.isFinal  // Two answers may be on their way to the disk at once.
+        else { return }
         delivery.sentMilliseconds = try fields.optionalInteger("sent_ms")
         let received = try fields.integer("received_ms")
         let latency = try fields.optionalFixed("latency_ms", places: Places.milliseconds)

@@ -57,7 +57,7 @@ extension World {
                 if let id = hub.links[link] { send(message.line, on: id, to: .edge) }
             case .reply: break
             case .partRecorded(let host, let part): hubPerform(hub.ingest?.recorded(host: host, part) ?? [])
-            // Nothing judges rows here.
+            // Nothing judges rows here; `ControlWorld` does.
             case .survey, .watch, .unwatch, .silenceRecorded: break
             }
         }
