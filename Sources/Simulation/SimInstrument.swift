@@ -25,6 +25,14 @@ package struct SimInstrument: Sendable, Equatable {
         SimInstrument(symbol: "XRPUSDT", priceDigits: 4, quantityDigits: 0),
     ]
 
+    /// `SIM1USDT` to `SIM64USDT`: alike, for whoever needs more markets than there are names. Nil for any other name.
+    package init?(numbered symbol: String) {
+        guard symbol.hasPrefix("SIM"), symbol.hasSuffix("USDT"), let number = Int(symbol.dropFirst(3).dropLast(4)),
+            (1...64).contains(number), symbol == "SIM\(number)USDT"
+        else { return nil }
+        self.init(symbol: symbol, priceDigits: 2, quantityDigits: 2)
+    }
+
     package var instrument: Instrument {
         Instrument(symbol: symbol, priceDigits: priceDigits, tickUnits: 1, quantityDigits: quantityDigits, lotUnits: 1)
     }

@@ -49,7 +49,7 @@ struct Venue: ParsableCommand {
 
     @Option(
         help: ArgumentHelp(
-            "With --listen: the markets, of \(SimInstrument.all.map(\.symbol).joined(separator: ", ")); binance-coinm has BTCUSD_PERP and ETHUSD_PERP, binance-spot the first two.",
+            "With --listen: the markets, of \(SimInstrument.all.map(\.symbol).joined(separator: ", ")); binance-coinm has BTCUSD_PERP and ETHUSD_PERP, binance-spot the first two, and bybit SIM1USDT to SIM64USDT besides.",
             valueName: "list"))
     var symbols: String?
 
@@ -231,7 +231,10 @@ struct Venue: ParsableCommand {
         guard let list else { return wire.instruments }
         var found: [SimInstrument] = []
         for name in list.split(separator: ",", omittingEmptySubsequences: false) {
-            guard let instrument = wire.instruments.first(where: { $0.symbol == name }), !found.contains(instrument) else { return nil }
+            let numbered = wire == .bybit ? SimInstrument(numbered: String(name)) : nil
+            guard let instrument = wire.instruments.first(where: { $0.symbol == name }) ?? numbered, !found.contains(instrument) else {
+                return nil
+            }
             found.append(instrument)
         }
         return found
