@@ -250,6 +250,7 @@ import Wire
         #expect(html.contains("gate &lt;taker&gt; &amp; more") && html.contains("taker_share") && html.contains("40 pairs"))
         #expect(html.ranges(of: "<svg").count == 2 && html.ranges(of: "class=\"bad\"").count == 3)
         for foreign in ["<script", "http", "src=", "NaN"] { #expect(!html.contains(foreign), "\(foreign)") }
+        if Browser.isHere { #expect(try Browser.faults(of: html) == []) }
     }
 
     @Test func unknownIsADashAndNoCheckMark() throws {

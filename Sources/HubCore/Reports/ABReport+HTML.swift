@@ -1,47 +1,23 @@
 import CalibModel
 import Wire
 
-/// The report as one HTML file: the tables of the Markdown, and three plots for each gate, drawn as SVG. No script, nothing from elsewhere.
+/// The report as one page: the tables of the Markdown, and for each hypothesis of a gate its plot.
 extension ABModel {
     var html: String {
-        var body = "<h1>AB Test Report: \(Self.text(run.id))</h1>\n"
+        var body = "<h1>AB Test Report: \(Page.text(run.id))</h1>\n"
         body +=
-            "<p>Experiment <b>\(Self.text(run.experiment.id))</b> (\(Self.text(run.experiment.design)), \(Self.text(run.experiment.mode))): "
+            "<p>Experiment <b>\(Page.text(run.experiment.id))</b> (\(Page.text(run.experiment.design)), \(Page.text(run.experiment.mode))): "
         body +=
-            "\(Self.text(run.state))\(run.verdict.map { ", verdict <b>\($0.rawValue)</b>" } ?? ""). Generated \(TimeText.seconds(run.generatedMilliseconds)). "
-        body += "Hosts: \(hosts.isEmpty ? "-" : hosts.map(Self.text).joined(separator: ", ")). Source: \(source?.name ?? "-").</p>\n"
+            "\(Page.text(run.state))\(run.verdict.map { ", verdict <b>\($0.rawValue)</b>" } ?? ""). Generated \(TimeText.seconds(run.generatedMilliseconds)). "
+        body += "Hosts: \(hosts.isEmpty ? "-" : hosts.map(Page.text).joined(separator: ", ")). Source: \(source?.name ?? "-").</p>\n"
         body += comparisonTable + gateTable + plots + decisionTable
-        body += "<p>\(Self.text(Self.statement))</p>\n"
-        return
-            "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>ab_run_\(Self.text(run.id))</title>\n<style>\(Self.style)</style></head>\n<body>\n\(body)</body></html>\n"
-    }
-
-    private static let style =
-        "body{font:15px/1.4 system-ui,sans-serif;margin:2em;max-width:70em;color-scheme:light dark}table{border-collapse:collapse;margin:1em 0}"
-        + "td,th{border-bottom:1px solid #8888;padding:.2em .7em;text-align:right}td:first-child,th:first-child{text-align:left}"
-        + "svg{display:block;margin:.3em 0 1.2em}.line{fill:none;stroke:#1668b8;stroke-width:1.5}.band{fill:#1668b833}.zero{stroke:#8888}"
-        + ".bad{fill:#c62828}.good{fill:#2e7d32}.open{fill:#8888}text{font-size:11px;fill:currentColor}"
-
-    /// Names and reasons are data.
-    static func text(_ text: String) -> String {
-        var result = ""
-        for scalar in text.unicodeScalars {
-            switch scalar {
-            case "&": result += "&amp;"
-            case "<": result += "&lt;"
-            case ">": result += "&gt;"
-            case "\"": result += "&quot;"
-            case _ where scalar.value < 0x20: result += " "
-            default: result.unicodeScalars.append(scalar)
-            }
-        }
-        return result
+        body += "<p>\(Page.text(Self.statement))</p>\n"
+        return Page.document(title: "ab_run_\(run.id)", body: body)
     }
 
     private static func table(_ title: String, _ head: [String], _ rows: [[String]]) -> String {
         guard !rows.isEmpty else { return "" }
-        func line(_ cells: [String], _ tag: String) -> String { "<tr>" + cells.map { "<\(tag)>\(text($0))</\(tag)>" }.joined() + "</tr>\n" }
-        return "<h2>\(text(title))</h2>\n<table>\n\(line(head, "th"))\(rows.map { line($0, "td") }.joined())</table>\n"
+        return "<h2>\(title)</h2>\n" + Page.table(head, rows.map { $0.map(Page.text) })
     }
 
     private var comparisonTable: String {
@@ -53,7 +29,7 @@ extension ABModel {
                 metric.title, cell(left), cell(right), delta, metric.isNotWorse(left, right).map { $0 ? "\u{2713}" : "\u{2717}" } ?? "-",
             ]
         }
-        return Self.table("Metrics", ["Metric", "Bucket A", "Bucket B", "Delta (B - A)", "Result"], rows)
+        return Self.table("Metrics", ["Metric", "#Bucket A", "#Bucket B", "#Delta (B - A)", "Result"], rows)
     }
 
     private var gateTable: String {
@@ -66,7 +42,7 @@ extension ABModel {
             }
         }
         return Self.table(
-            "Gates", ["Gate", "Kind", "State", "Metric", "Effect (B - A)", "Excluded below", "Excluded above", "ln e"], rows)
+            "Gates", ["Gate", "Kind", "State", "Metric", "#Effect (B - A)", "#Excluded below", "#Excluded above", "#ln e"], rows)
     }
 
     private var decisionTable: String {
@@ -90,7 +66,7 @@ extension ABModel {
             for test in last.gates[gate].tests.indices {
                 let states = run.points.map { $0.gates[gate].state }
                 let found = run.points.map { $0.gates[gate].tests[test] }
-                result += "<h3>\(Self.text(last.gates[gate].name)): \(Self.text(last.gates[gate].tests[test].metric.rawValue))</h3>\n"
+                result += "<h3>\(Page.text(last.gates[gate].name)): \(Page.text(last.gates[gate].tests[test].metric.rawValue))</h3>\n"
                 result += effectPlot(found, states)
             }
         }
@@ -126,7 +102,7 @@ extension ABModel {
     }
 
     private static func svg(_ drawn: String) -> String {
-        "<svg viewBox=\"0 0 \(short(left + width + 10)) \(short(height + 14))\" width=\"\(short(left + width + 10))\" role=\"img\">\(drawn)</svg>\n"
+        "<div class=t><svg viewBox=\"0 0 \(short(left + width + 10)) \(short(height + 14))\" width=\"\(short(left + width + 10))\" role=\"img\">\(drawn)</svg></div>\n"
     }
 
     private static func axis(_ range: ClosedRange<Double>) -> String {

@@ -1,7 +1,6 @@
 import CalibModel
 
-/// `calib_summary_{stem}.html`: the figures of the Markdown, those of distributions to six digits, with a picture of each distribution. One file, nothing
-/// fetched, no script; light or dark as the reader's system is. Wide tables scroll inside their box; on a phone each of their rows is a block of its own.
+/// `calib_summary_{stem}.html`: the figures of the Markdown, those of distributions to six digits, with a picture of each distribution.
 extension Summary {
     /// `stem`: the dataset's file name without `.json`. Fails on text that is no dataset, never traps.
     package static func html(of dataset: UnsafeRawBufferPointer, stem: String) throws(Failure) -> [UInt8] {
@@ -9,44 +8,37 @@ extension Summary {
     }
 
     private func page(stem: String) -> String {
-        func known(_ name: String) -> String { scalars[name].map(Self.plain) ?? "-" }
+        func known(_ name: String) -> String { scalars[name].map(Page.text) ?? "-" }
         let facts = [
             ("Period", "<span>\(known("from_ts"))</span> to <span>\(known("to_ts"))</span>"), ("Interval", "\(known("interval_sec")) s"),
             ("Total intervals", "\(known("total_intervals")) (kept \(kept), filtered \(known("filtered_count")))"),
             ("Total symbols", "\(intervalsBySymbol.count)"), ("Source", known("source")), ("Arm", known("arm")),
-            ("Hosts", hosts.isEmpty ? "-" : hosts.map(Self.plain).joined(separator: ", ")),
+            ("Hosts", hosts.isEmpty ? "-" : hosts.map(Page.text).joined(separator: ", ")),
         ]
-        var body = "<h1>Calibration Summary: \(Self.plain(stem))</h1>\n<dl>"
+        var body = "<h1>Calibration Summary: \(Page.text(stem))</h1>\n<dl>"
         body += facts.map { "<div><dt>\($0.0)</dt><dd>\($0.1)</dd></div>" }.joined()
         body += "</dl>\n<h2>Intervals by symbol</h2>\n" + symbols
         body += "<h2>Target distributions</h2>\n" + distributions(targets)
         body += "<h2>Feature distributions</h2>\n" + distributions(features)
         body += "<h2>Data quality</h2>\n" + nulls + quality
-        return """
-            <!DOCTYPE html>
-            <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-            <title>Calibration Summary: \(Self.plain(stem))</title>
-            <style>\(Self.style)</style></head><body>
-            \(body)</body></html>
-
-            """
+        return Page.document(title: "Calibration Summary: \(stem)", body: body)
     }
 
     private var symbols: String {
         guard kept > 0 else { return "<p>\(Self.nothingKept)</p>\n" }
         let most = intervalsBySymbol.values.max() ?? 1
         let order = intervalsBySymbol.sorted { $0.value == $1.value ? $0.key < $1.key : $0.value > $1.value }
-        return Self.table(
+        return Page.table(
             ["Symbol", "#Intervals", "#Share", ""],
             order.map { symbol, count in
-                [Self.plain(symbol), "\(count)", Self.percent(count, of: kept), Self.bar(count, of: most)]
+                [Page.text(symbol), "\(count)", Self.percent(count, of: kept), Self.bar(count, of: most)]
             })
     }
 
     private func distributions(_ columns: [Column]) -> String {
         guard kept > 0 else { return "<p>\(Self.nothingKept)</p>\n" }
         return "<p>Twenty bins from the least to the greatest value; the line is the median's.</p>\n"
-            + Self.table(
+            + Page.table(
                 ["Name", "Unit", "Distribution", "#Count", "#Mean", "#Median", "#Stdev", "#Min", "#Max", "#p25", "#p75", "#p95"],
                 columns.map { column in
                     let ascending = column.values.sorted()
@@ -54,7 +46,7 @@ extension Summary {
                     func figure(_ value: Int64?) -> String { Self.figure(value, places: places) }
                     func quantile(_ percent: Int) -> String { figure(Quantile.of(ascending: ascending, percent: percent)) }
                     return [
-                        Self.plain(column.name), Self.units[column.name] ?? "-", Self.picture(ascending, of: column.name),
+                        Page.text(column.name), Self.units[column.name] ?? "-", Self.picture(ascending, of: column.name),
                         "\(ascending.count)", figure(Self.mean(ascending)), quantile(50), figure(Self.deviation(ascending)),
                         figure(ascending.first), figure(ascending.last), quantile(25), quantile(75), quantile(95),
                     ]
@@ -64,9 +56,9 @@ extension Summary {
     private var nulls: String {
         let columns = (targets.map { ("target", $0) } + features.map { ("feature", $0) }).filter { $0.1.nulls > 0 }
         guard !columns.isEmpty else { return "<p>No nulls.</p>\n" }
-        return Self.table(
+        return Page.table(
             ["Column with nulls", "#Nulls", "#Share of kept intervals"],
-            columns.map { ["\($0.0) \(Self.plain($0.1.name))", "\($0.1.nulls)", Self.percent($0.1.nulls, of: kept)] })
+            columns.map { ["\($0.0) \(Page.text($0.1.name))", "\($0.1.nulls)", Self.percent($0.1.nulls, of: kept)] })
     }
 
     private var quality: String {
@@ -74,10 +66,10 @@ extension Summary {
         if removals.isEmpty {
             text += "<p>No interval was filtered.</p>\n"
         } else {
-            text += Self.table(
+            text += Page.table(
                 ["Filtered: symbol", "Host", "Reason", "#Intervals"],
                 removals.map {
-                    [Self.plain($0.symbol), $0.host.isEmpty ? "all" : Self.plain($0.host), Self.plain($0.reason), "\($0.intervals)"]
+                    [Page.text($0.symbol), $0.host.isEmpty ? "all" : Page.text($0.host), Page.text($0.reason), "\($0.intervals)"]
                 })
         }
         let troubled = streams.filter { $0.missing > 0 || $0.conflicts > 0 }
@@ -86,42 +78,29 @@ extension Summary {
         } else if troubled.isEmpty {
             text += "<p>No sequence gaps and no conflicts.</p>\n"
         } else {
-            text += Self.table(
+            text += Page.table(
                 ["Sequences: host", "Feed", "#Rows", "#Missing", "#Conflicts"],
-                troubled.map { [Self.plain($0.host), Self.plain($0.feed), "\($0.rows)", "\($0.missing)", "\($0.conflicts)"] })
+                troubled.map { [Page.text($0.host), Page.text($0.feed), "\($0.rows)", "\($0.missing)", "\($0.conflicts)"] })
         }
         if let missing = missingFeeds {
             text +=
                 missing.isEmpty
                 ? "<p>No host lacks a feed.</p>\n"
-                : Self.table(
+                : Page.table(
                     ["Host", "Feeds without a row"],
-                    missing.map { [Self.plain($0.host), $0.feeds.map(Self.plain).joined(separator: ", ")] })
+                    missing.map { [Page.text($0.host), $0.feeds.map(Page.text).joined(separator: ", ")] })
         } else {
             text += "<p>Whether a host lacks a feed is unknown: the rows carry no identity.</p>\n"
         }
         if !flags.isEmpty {
-            text += Self.table(
+            text += Page.table(
                 ["Flag", "#Intervals", "Meaning"],
-                flags.keys.sorted().map { [Self.plain($0), "\(flags[$0] ?? 0)", Self.meanings[$0] ?? "-"] })
+                flags.keys.sorted().map { [Page.text($0), "\(flags[$0] ?? 0)", Self.meanings[$0] ?? "-"] })
         }
         return text
     }
 
     // MARK: Leaves
-
-    /// A heading with `#` before it is of numbers. A wide table's numbers carry their heading, for where there is no room for a head.
-    private static func table(_ headings: [String], _ rows: [[String]], isWide: Bool = false) -> String {
-        let columns = headings.map { (isNumber: $0.hasPrefix("#"), name: $0.hasPrefix("#") ? String($0.dropFirst()) : $0) }
-        func cells(_ cells: [String], _ tag: String) -> String {
-            zip(cells, columns).map { cell, column in
-                let label = isWide && column.isNumber && tag == "td" ? " data-name=\(column.name)" : ""
-                return "<\(tag)\(column.isNumber ? " class=n" : "")\(label)>\(cell)</\(tag)>"
-            }.joined()
-        }
-        return "<div class=t><table\(isWide ? " class=wide" : "")><thead><tr>\(cells(columns.map(\.name), "th"))</tr></thead><tbody>\n"
-            + rows.map { "<tr>\(cells($0, "td"))</tr>\n" }.joined() + "</tbody></table></div>\n"
-    }
 
     /// How many decimals leave six digits to the greatest of the values, which have `places`: all figures of a row get as many, so that their points
     /// stand below each other.
@@ -163,39 +142,7 @@ extension Summary {
             return "<rect x=\(place * 8) y=\(28 - height) width=7 height=\(height) />"
         }
         let median = Quantile.of(ascending: ascending, percent: 50).map { bin($0) * 8 + 3 } ?? 0
-        return "<svg width=160 height=30 role=img aria-label=\"Histogram of \(plain(name))\">\(bars.joined())"
+        return "<svg width=160 height=30 role=img aria-label=\"Histogram of \(Page.text(name))\">\(bars.joined())"
             + "<path class=m d=\"M\(median) 0V30\" /></svg>"
     }
-
-    private static func plain(_ text: String) -> String {
-        var plain = ""
-        for character in text {
-            switch character {
-            case "&": plain += "&amp;"
-            case "<": plain += "&lt;"
-            case ">": plain += "&gt;"
-            case "\"": plain += "&quot;"
-            default: plain.append(character)
-            }
-        }
-        return plain
-    }
-
-    private static let style = """
-        :root{color-scheme:light dark;--back:light-dark(#fff,#14171d);--line:light-dark(#d5d9e0,#3a4150);--bar:light-dark(#6b9bd1,#3f72a8);\
-        --mark:light-dark(#a3170f,#ffd27a);--soft:light-dark(#5a6270,#a8b0bf)}
-        body{font:15px/1.5 system-ui,sans-serif;margin:1.5rem auto;padding:0 1rem;max-width:80rem;background:var(--back);color:light-dark(#1a1d23,#e6e9ef)}
-        h1{font-size:1.4rem;overflow-wrap:anywhere}h2{font-size:1.1rem;margin-top:2rem}
-        dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(15rem,1fr));gap:.5rem 1.5rem}dl div{border-top:1px solid var(--line);padding-top:.25rem}
-        dt{color:var(--soft);font-size:.85rem}dd{margin:0;overflow-wrap:anywhere}dd span{white-space:nowrap}
-        .t{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-size:.9rem}
-        th,td{padding:.3rem 1rem .3rem 0;text-align:left;white-space:nowrap;border-bottom:1px solid var(--line)}th:last-child,td:last-child{padding-right:0}
-        th{color:var(--soft);font-weight:600}.n{text-align:right;font-variant-numeric:tabular-nums}
-        th:first-child,td:first-child{position:sticky;left:0;background:var(--back)}
-        svg{display:block}rect{fill:var(--bar)}.m{stroke:var(--mark);stroke-width:2;fill:none}
-        @media(max-width:50rem){.wide thead{display:none}.wide,.wide tbody{display:block}
-        .wide tr{display:grid;grid-template-columns:repeat(3,1fr);gap:.3rem .8rem;padding:.7rem 0;border-bottom:1px solid var(--line)}
-        .wide td{border:0;padding:0;text-align:left}.wide td:first-child{grid-column:1/3;font-weight:600}.wide td:nth-child(3){grid-column:1/-1}
-        .wide td[data-name]::before{content:attr(data-name);display:block;color:var(--soft);font-size:.75rem}}
-        """
 }
