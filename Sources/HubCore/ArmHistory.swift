@@ -6,12 +6,15 @@ package struct ArmHistory: ~Copyable {
     private var scanner = FeedScanner()
     private var symbols: [String: Set<String>] = [:]
     private var notional: [String: Int128] = [:]
+    private let pairMilliseconds: Int64
+    private var pairsSeen: Set<Int64> = []
     private var last: Int64 = 0
     private var first = Int64.max
     /// Of the rows; a plan is made of one.
     package private(set) var sources: Set<RowSource> = []
 
-    package init() {}
+    /// `blockMilliseconds`: of the pairs that are counted.
+    package init(blockMilliseconds: Int64) { pairMilliseconds = 2 * blockMilliseconds }
 
     package mutating func take(_ line: UnsafeRawBufferPointer, host: String, source wanted: RowSource?, isTerminated: Bool = true) {
         guard scanner.scan(line, feed: .snapshots, isTerminated: isTerminated) == nil else { return }
@@ -27,7 +30,11 @@ package struct ArmHistory: ~Copyable {
         notional[symbol, default: 0] += Int128(row.value(.fillNotional))
         last = max(last, row.value(.fromTs) + row.value(.spanMs))
         first = min(first, row.value(.fromTs))
+        pairsSeen.insert(row.value(.fromTs) / pairMilliseconds)
     }
+
+    /// Pairs of blocks with rows of some host, on a grid from 1970 on.
+    package var pairs: Int64 { Int64(pairsSeen.count) }
 
     /// Symbols on hosts.
     package var unitCount: Int { symbols.values.reduce(0) { $0 + $1.count } }

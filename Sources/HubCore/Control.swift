@@ -41,8 +41,9 @@ package struct Control: Sendable {
         case reply(LinkID, id: Int64, Message.Reply.Outcome)
         /// The part is in the log: bytes may go to it.
         case partRecorded(host: String, FeedPart)
-        /// Look at the stored rows of these hosts before the experiment starts; answer with `.surveyed`.
-        case survey(experiment: String, hosts: [String])
+        /// Look at the stored rows of these hosts from this source before the experiment starts, in pairs of blocks of a length in ms; answer
+        /// with `.surveyed`.
+        case survey(experiment: String, hosts: [String], source: RowSource, blockMilliseconds: Int64)
         /// Read the experiment's stored rows from now on, and answer with `.assessed` and `.silent`; again: nothing new.
         case watch(Experiment)
         case unwatch(experiment: String)
@@ -451,6 +452,11 @@ package struct Control: Sendable {
                 by: try fields.string("by"), changedMilliseconds: record.timestamp)
             experiment.note(
                 .init(milliseconds: record.timestamp, state: .draft, by: experiment.by, reason: experiment.reason, evidence: nil))
+            if fields.optional("state") == nil {
+                // Of a version whose experiments began as they were made, and which judged none.
+                let reason = "made by an earlier version, which judged nothing"
+                experiment.note(.init(milliseconds: record.timestamp, state: .stopped, by: "hub", reason: reason, evidence: nil))
+            }
             experiments.append(experiment)
             if experiments.count > Limits.experimentsListedMax, let old = experiments.firstIndex(where: { !$0.state.isRunning }) {
                 experiments.remove(at: old)
@@ -490,7 +496,7 @@ package struct Control: Sendable {
     private mutating func applyState(_ fields: Fields, _ record: LogRecord) throws(WireError) {
         guard let state = Experiment.State(rawValue: try fields.string("state")) else { throw .outOfRange("state") }
         let id = try fields.string("id")
-        guard let place = experiments.firstIndex(where: { $0.spec.id == id }) else { return }
+        guard let place = experiments.firstIndex(where: { $0.spec.id == id }), experiments[place].state != .rolledBack else { return }
         // What it starts with: the spec with its times, and who plays it.
         if let spec = fields.optional("spec") { experiments[place].spec = try ExperimentSpec(spec) }
         if let hosts = fields.optional("hosts")?.array {
@@ -678,7 +684,7 @@ package struct Control: Sendable {
                 let targets = enrolledHosts(experiment)
                 let number = proposeCommand(
                     .rollback, experiment: experiment.spec.id, host: nil, symbol: nil, targets: targets, reason: reason, by: peer.identity,
-                    now, &effects)
+                    verdict: experiment.verdict == .pass ? .inconclusive : experiment.verdict, now, &effects)
                 askers[number] = (link, request.id, timeout)
             case .kill:
                 let number = try kill(arguments, peer, now, &effects)
@@ -752,6 +758,7 @@ package struct Control: Sendable {
         return propose(.experiment, at: now, &effects) { json in
             json.key("spec")
             spec.write(to: &json)
+            json.field("state", string: Experiment.State.draft.rawValue)
             json.field("reason", string: reason)
             json.field("by", string: peer.identity)
         }
@@ -776,7 +783,7 @@ package struct Control: Sendable {
             }
             return value * 1000
         }
-        let block = try milliseconds("block_sec", in: 10...86_400, otherwise: 300)
+        let block = try milliseconds("block_sec", in: 30...86_400, otherwise: 300)
         let washout = try milliseconds("washout_sec", in: 0...(block / 1000 - 10), otherwise: min(30, block / 1000 - 10))
         let jitter = try milliseconds("jitter_sec", in: 0...86_400, otherwise: 0)
         var ramp: [Switchback.RampStep] = []
@@ -809,6 +816,7 @@ package struct Control: Sendable {
         if let other = experiments.first(where: { $0.state.isRunning && $0.spec.id != id }) {
             throw .failed("busy", "experiment '\(other.spec.id)' is \(other.state.rawValue); an edge plays one at a time")
         }
+        if let other = starts.keys.min() { throw .failed("busy", "experiment '\(other)' is being started") }
         switch experiment.state {
         case .draft: break
         case .dry where mode == .online: break
@@ -818,31 +826,39 @@ package struct Control: Sendable {
         }
         let playing = connectedHosts(experiment)
         guard !playing.isEmpty else { throw .failed("no_hosts", "no connected host quotes its symbols") }
+        if let latched = playing.first(where: { hosts[$0]?.latches.contains(id) == true }) {
+            throw .failed("exists", "host '\(latched)' has latched the id '\(id)': make another experiment")
+        }
         let sources = Set(playing.compactMap { hosts[$0]?.source })
         guard sources.count == 1 else {
             throw Refusal("mixed_sources", "its hosts mix sources: \(sources.sorted().joined(separator: ", "))", exit: 2)
         }
         let start = Start(link: link, request: request, by: peer.identity, reason: reason, mode: mode)
         // A dry run has no times to fix: both arms are on every tick.
-        guard experiment.spec.switchback != nil, mode == .online else { return proposeStart(experiment, start, now, &effects) }
-        guard starts[id] == nil else { throw .failed("busy", "experiment '\(id)' is being started") }
+        guard let design = experiment.spec.switchback, mode == .online else { return proposeStart(experiment, start, now, &effects) }
         starts[id] = start
-        effects.append(.survey(experiment: id, hosts: playing))
+        let source = RowSource.allCases.first { $0.name == sources.first } ?? .unknown
+        effects.append(.survey(experiment: id, hosts: playing, source: source, blockMilliseconds: design.blockMilliseconds))
         return nil
     }
 
     /// The pre-period ends where the stored rows end now; without enough of it the experiment first runs on A only, and T0 comes when there is
     /// (SPEC 7.3).
     private mutating func surveyed(_ id: String, _ history: ExperimentHistory, _ now: Moment, _ effects: inout [Effect]) {
-        guard let start = starts.removeValue(forKey: id), var experiment = experiment(id), [.draft, .dry].contains(experiment.state),
+        guard let start = starts.removeValue(forKey: id) else { return }
+        guard var experiment = experiment(id), [.draft, .dry].contains(experiment.state), !isDeciding,
             var design = experiment.spec.switchback
-        else { return }
+        else {
+            let refusal = Refusal.failed("busy", "another decision was made while the stored rows of '\(id)' were read; start it again")
+            effects.append(.reply(start.link, id: start.request, refusal.outcome))
+            return
+        }
         let symbols = experiment.spec.symbols
         let ranked = history.ranked.filter { symbols.contains($0) }
         design.clusters = Switchback.matched(ranked + symbols.filter { !ranked.contains($0) })
         let step = Switchback.stepMilliseconds
         let soon = (now.wall.milliseconds + Limits.experimentLeadMilliseconds + step - 1) / step * step
-        let missing = Int64(PrePeriod.pairsMin) - min(Int64(PrePeriod.pairsMin), history.pairs(design.blockMilliseconds, until: soon))
+        let missing = Int64(PrePeriod.pairsMin) - min(Int64(PrePeriod.pairsMin), history.pairs)
         design.startMilliseconds = soon + missing * 2 * design.blockMilliseconds
         experiment.spec.switchback = design
         experiment.spec.prePeriod = missing > 0 ? [] : history.ends
@@ -932,7 +948,9 @@ package struct Control: Sendable {
     }
 
     /// Those that play it as it starts: one that is away would owe every pair.
-    private func connectedHosts(_ experiment: Experiment) -> [String] { enrolledHosts(experiment).filter { hosts[$0]?.link != nil } }
+    private func connectedHosts(_ experiment: Experiment) -> [String] {
+        hosts.values.filter { $0.link != nil && experiment.spec.enrols($0.symbols, on: $0.name) }.map(\.name).sorted()
+    }
 
     // MARK: Decisions
 
@@ -949,15 +967,19 @@ package struct Control: Sendable {
             proposeState(
                 experiment, .stopped, by: "hub", reason: why, verdict: .invalid, evidence: assessment.json, now, &effects)
         case .pause(let why):
+            // Whoever lets it go on has seen what it was paused for: only what is new since pauses it again.
+            func seen(_ evidence: JSONValue?) -> JSONValue? { evidence?["pairs"] ?? evidence?["paused_until_ms"] }
+            let last = experiment.changes.last { $0.state == .paused && $0.by == "hub" }?.evidence
+            guard seen(last) == nil || seen(last) != seen(assessment.json) else { break }
             proposeState(experiment, .paused, by: "hub", reason: why, evidence: assessment.json, now, &effects)
         }
     }
 
     /// An edge's fast breaker (SPEC 7.4): harm takes the whole fleet back, an environment that is bad for both arms pauses.
     private mutating func breaker(_ breaker: Message.Breaker, _ name: String, _ now: Moment, _ effects: inout [Effect]) {
-        guard let experiment = experiment(breaker.experiment), experiment.state.isRunning, !isBeingChanged(breaker.experiment) else {
-            return
-        }
+        guard let experiment = experiment(breaker.experiment), experiment.state.isRunning, let host = hosts[name],
+            experiment.enrols(host.symbols, on: name)
+        else { return }
         let evidence = JSONValue.object { json in
             json.field("host", string: name)
             json.field("kind", string: breaker.trip.kind.text)
@@ -972,7 +994,7 @@ package struct Control: Sendable {
         switch breaker.trip.scope {
         case .harm: decideRollback(experiment, reason: reason, evidence: evidence, now, &effects)
         case .environment:
-            guard experiment.state == .online else { return }
+            guard experiment.state == .online, !isBeingChanged(experiment.spec.id) else { return }
             proposeState(experiment, .paused, by: "hub", reason: reason, evidence: evidence, now, &effects)
         }
     }
@@ -980,9 +1002,11 @@ package struct Control: Sendable {
     private mutating func decideRollback(
         _ experiment: Experiment, reason: String, evidence: JSONValue?, _ now: Moment, _ effects: inout [Effect]
     ) {
-        guard !isBeingChanged(experiment.spec.id) else { return }
+        // Behind any other change that is on its way to the disk: the last word is the rollback's.
+        let id = experiment.spec.id
+        guard !pending.contains(where: { $0.kind == .command && $0.body["experiment"]?.string == id }) else { return }
         proposeCommand(
-            .rollback, experiment: experiment.spec.id, host: nil, symbol: nil, targets: enrolledHosts(experiment), reason: reason,
+            .rollback, experiment: id, host: nil, symbol: nil, targets: enrolledHosts(experiment), reason: reason,
             by: "hub", verdict: .fail, evidence: evidence, now, &effects)
     }
 

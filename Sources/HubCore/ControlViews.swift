@@ -145,7 +145,7 @@ extension Control {
         let change = experiment.changes.last { $0.evidence == evidence }
         return .object { json in
             json.field("experiment", string: experiment.spec.id)
-            json.field("state", string: experiment.state.rawValue)
+            json.field("state", string: (change?.state ?? experiment.state).rawValue)
             json.field("verdict", string: experiment.verdict?.rawValue)
             json.field("decided_ms", integer: change?.milliseconds)
             json.field("reason", string: change?.reason)

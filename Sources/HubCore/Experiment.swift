@@ -51,18 +51,22 @@ package struct Experiment: Sendable, Equatable {
     package var by: String
     /// When the state became what it is, ms UTC.
     package var changedMilliseconds: Int64
+    /// When it first went online, ms UTC; nil before.
+    package var startedMilliseconds: Int64?
     package var verdict: Verdict?
-    /// Who plays it, frozen as it starts online; empty before.
+    /// Who plays it, frozen as it starts; empty before.
     package var hosts: [PairPlan.Host] = []
     package var source: RowSource?
     /// Hosts that did not finish a pair in time, as decided.
     package var silences: Set<PairPlan.Silence> = []
     /// The first is its creation. The oldest in the middle are forgotten beyond `Limits.experimentChangesListedMax`; the log keeps all.
     package var changes: [Change] = []
+    /// Who brought it as far as it is: another operator promotes it.
+    package private(set) var operators: Set<String> = []
 
-    /// Whether any of these symbols plays in it on this host. Hosts that came after a switchback began do not: their pairs are not planned.
+    /// Whether any of these symbols plays in it on this host. Hosts that came after it began do not: nobody judges their rows.
     package func enrols(_ symbols: [String], on host: String) -> Bool {
-        if spec.switchback != nil, !hosts.isEmpty, !hosts.contains(where: { $0.name == host }) { return false }
+        if !hosts.isEmpty, !hosts.contains(where: { $0.name == host }) { return false }
         return spec.enrols(symbols, on: host)
     }
 
@@ -74,12 +78,12 @@ package struct Experiment: Sendable, Equatable {
     mutating func note(_ change: Change) {
         state = change.state
         changedMilliseconds = change.milliseconds
+        if state == .online, startedMilliseconds == nil { startedMilliseconds = change.milliseconds }
         changes.append(change)
+        if state != .paused { operators.insert(change.by) }
         if changes.count > Limits.experimentChangesListedMax { changes.remove(at: 1) }
     }
 
-    /// Who brought it as far as it is: another operator promotes it.
-    package var operators: Set<String> { Set(changes.filter { $0.state != .paused }.map(\.by)) }
 }
 
 /// A command to the fleet: a rollback, a kill or its release, and what each host made of it (SPEC 7.6, 10.1).

@@ -3,7 +3,7 @@ import Wire
 
 /// What a gate says, and why.
 package struct GateEvidence: Sendable, Equatable {
-    /// One hypothesis of a sequential gate.
+    /// One hypothesis of a gate that tests; a threshold has none.
     package struct Test: Sendable, Equatable {
         package var metric: GateMetric
         package var tolerance: Double
@@ -11,15 +11,15 @@ package struct GateEvidence: Sendable, Equatable {
         package var alpha: Double
         /// Nil without any weight.
         package var estimate: Double?
-        /// Effects outside them are excluded at every look; nil: none is.
+        /// Effects outside them are excluded: of a sequential gate at every look, at a fixed horizon at that one. Nil: none is.
         package var lower: Double?
         package var upper: Double?
-        /// Of the e-process: S, V, ln e now and at its largest.
-        package var sum: Double
-        package var squares: Double
-        package var logE: Double
-        package var logEMax: Double
-        package var anytimeP: Double
+        /// Of a sequential gate's e-process: S, V, ln e now and at its largest.
+        package var sum: Double?
+        package var squares: Double?
+        package var logE: Double?
+        package var logEMax: Double?
+        package var anytimeP: Double?
     }
 
     package var name: String
@@ -47,6 +47,23 @@ package struct GateEvidence: Sendable, Equatable {
         }
     }
 
+    /// What the gate says at the planned look (SPEC 7.3).
+    package init(_ gate: Gate, atHorizon units: [DifferenceInDifferences.Unit]) {
+        name = gate.name
+        kind = .fixedHorizon
+        let found = gate.hypotheses.map { DifferenceInDifferences($0.metric, units) }
+        state = gate.fixedHorizonState(found)
+        demandsRollback = gate.isEnabled && !gate.isDryRun && state == .violated
+        pairs = 0
+        violatedAtPair = nil
+        tests = zip(gate.hypotheses, found).map { hypothesis, found in
+            let interval = found?.interval(alpha: gate.alpha)
+            return Test(
+                metric: hypothesis.metric, tolerance: hypothesis.tolerance, margin: hypothesis.margin, alpha: gate.alpha,
+                estimate: found?.estimate, lower: interval?.lowerBound, upper: interval?.upperBound)
+        }
+    }
+
     package init(_ gate: ThresholdGate) {
         name = gate.gate.name
         kind = .threshold
@@ -68,6 +85,8 @@ package struct ExperimentGates: Sendable {
     /// Pairs of arm A before T0; nil before the first pair is settled.
     package private(set) var prePairs: Int?
     package private(set) var pairs = 0
+    /// Those of them of which some symbol counts.
+    package private(set) var pairsCounted = 0
     /// Symbols on hosts, summed over pairs.
     package private(set) var planned = 0
     package private(set) var counted = 0
@@ -92,16 +111,13 @@ package struct ExperimentGates: Sendable {
         pairs += 1
         planned += pair.planned
         counted += pair.items.count
+        if !pair.items.isEmpty { pairsCounted += 1 }
         for (reason, count) in pair.censored { censored[reason, default: 0] += count }
         for index in gates.indices { gates[index].add(pair.items) }
+        // What a pause was for is not counted against what comes behind it.
+        if pair.items.isEmpty, pair.censored[.manual] != nil { objective = DeadlineObjective() }
         objective.add(pair.items)
     }
-
-    /// Too little is known of arm A: the experiment is to run on A until there are so many pairs.
-    package var needsPrePeriod: Bool { prePairs.map { $0 < PrePeriod.pairsMin } ?? false }
-
-    /// Share of the planned exposure that counts; nil before a pair is settled. Below 0.8 an experiment is INVALID (SPEC 7.5).
-    package var exposure: Double? { planned > 0 ? Double(counted) / Double(planned) : nil }
 
     package var deadlineObjective: DeadlineObjective.Verdict { objective.verdict }
 
@@ -133,6 +149,8 @@ extension JSONWriter {
         if gate.kind == .sequential {
             field("pairs", integer: gate.pairs)
             field("violated_at_pair", integer: gate.violatedAtPair.map { Int64($0) })
+        }
+        if gate.kind != .threshold {
             key("tests")
             beginArray()
             for test in gate.tests { self.test(test) }

@@ -46,7 +46,7 @@ package struct ExperimentJudge: ~Copyable {
     static let exposureMin = 0.8
     /// SPEC 7.5 and reference B.7: Pearson's chi-square, p below it is a mismatch.
     static let sampleRatioP = 0.001
-    /// Nothing is promoted before a whole cycle of the day (reference B.7, L4).
+    /// Nothing is promoted before a whole cycle of the day (reference B.7, L4); where units keep their arm it is when the one look is planned.
     static let promotionMilliseconds: Int64 = 86_400_000
 
     private let spec: ExperimentSpec
@@ -80,12 +80,20 @@ package struct ExperimentJudge: ~Copyable {
         ledger = PairLedger(
             PairPlan(experiment: spec.id, design: design, hosts: spec.switchback == nil ? [] : planned, source: source),
             silences: experiment.silences)
-        fixed = FixedArms(spec, hosts: spec.switchback == nil ? planned : [], source: source)
+        fixed = FixedArms(spec, hosts: spec.switchback == nil ? planned : [], source: source, from: Self.begin(experiment))
     }
 
     /// Rows before it are not needed, ms UTC.
-    package static func firstMilliseconds(_ spec: ExperimentSpec) -> Int64 {
-        spec.switchback.map { $0.startMilliseconds - PairLedger.prePeriodMilliseconds } ?? spec.createdMilliseconds
+    private static func firstMilliseconds(_ experiment: Experiment) -> Int64 { begin(experiment) - PairLedger.prePeriodMilliseconds }
+
+    /// The first day of files that may hold them, in days since 1970: a row may lie in the file of the day before its own.
+    package static func firstDay(_ experiment: Experiment) -> Int64 {
+        CalendarDay(containing: WallTime(nanoseconds: firstMilliseconds(experiment) * 1_000_000)).number - 1
+    }
+
+    /// T0, ms UTC: a switchback's is planned; the other designs' is when they went online.
+    private static func begin(_ experiment: Experiment) -> Int64 {
+        experiment.spec.switchback?.startMilliseconds ?? experiment.startedMilliseconds ?? experiment.spec.createdMilliseconds
     }
 
     /// The next stored line of a host; in the order of its files and bytes.
@@ -178,7 +186,11 @@ package struct ExperimentJudge: ~Copyable {
     /// Harm beyond every margin is excluded, and the net is shown to be better (SPEC 7.5, reference B.7).
     private func isPass(_ gates: [GateEvidence]) -> Bool {
         guard let design = spec.switchback, spec.mode == ExperimentSpec.Mode.online.rawValue else { return false }
-        guard Int64(pairGates.pairs) * 2 * design.blockMilliseconds >= Self.promotionMilliseconds, !gates.isEmpty else { return false }
+        guard Int64(pairGates.pairsCounted) * 2 * design.blockMilliseconds >= Self.promotionMilliseconds else { return false }
+        return Self.isBetter(gates)
+    }
+
+    private static func isBetter(_ gates: [GateEvidence]) -> Bool {
         let net = gates.flatMap(\.tests).first { $0.metric == .netLoss }
         return gates.allSatisfy { $0.state == .clear } && net?.upper.map { $0 < 0 } == true
     }
@@ -186,27 +198,36 @@ package struct ExperimentJudge: ~Copyable {
     // MARK: Other designs
 
     private mutating func assessFixed() -> Assessment {
-        let (gates, rows, mismatches) = (fixed.gates, fixed.rows, fixed.mismatches)
+        let (gates, rows, mismatches, pausedUntil) = (fixed.gates, fixed.rows, fixed.mismatches, fixed.pausedUntil)
+        let environment = fixed.environment
+        let look = fixed.look
         var demand: Assessment.Demand?
         if mismatches > 0 {
             demand = .invalid("\(mismatches) rows of an arm that the experiment does not give")
         } else if let problem = fixed.sampleRatioProblem() {
             demand = .invalid(problem)
-        } else if let gate = gates.first(where: \.demandsRollback) {
+        } else if environment == .violated {
+            demand = .pause("both arms miss more deadlines than the objective allows")
+        } else if let gate = gates.first(where: { $0.demandsRollback && !($0.gate.limit.isAbsolute && environment.isBreach) }) {
             demand = .rollback(gate.gate.name)
+        } else if let gate = look.first(where: \.demandsRollback) {
+            demand = .rollback(gate.name)
         }
-        let evidence = gates.map { GateEvidence($0) }
+        let evidence = gates.map { GateEvidence($0) } + look
+        let isPass = spec.mode == ExperimentSpec.Mode.online.rawValue && Self.isBetter(look)
         let json = JSONValue.object { json in
             json.field("design", string: spec.design)
             writeHeld(&json)
             json.field("rows", integer: rows)
             json.field("mismatches", integer: mismatches)
+            json.field("paused_until_ms", integer: pausedUntil)
+            json.field("both_arms_late", string: environment.name)
             json.key("gates")
             json.beginArray()
             for gate in evidence { json.gate(gate) }
             json.endArray()
         }
-        return Assessment(experiment: spec.id, verdict: verdict(demand, isPass: false), demand: demand, gates: evidence, json: json)
+        return Assessment(experiment: spec.id, verdict: verdict(demand, isPass: isPass), demand: demand, gates: evidence, json: json)
     }
 
     // MARK: Leaves
@@ -270,9 +291,20 @@ private struct FixedArms: ~Copyable {
         }
     }
 
-    private let spec: ExperimentSpec
+    /// A row lies before T0, or in the experiment, or in neither.
+    private struct Sums {
+        var before = BlockSums()
+        var during = BlockSums()
+    }
+
     private let source: RowSource
     private let experiment: [UInt8]
+    /// T0 and the planned look, ms UTC.
+    private let begin: Int64
+    private let horizon: Int64
+    private var sums: [Unit: Sums] = [:]
+    /// By host: where its newest row ends.
+    private var reached: [String: Int64] = [:]
     private var scanner = FeedScanner()
     private var minutes = ArmMinutes()
     private var planned: [Unit: Arm] = [:]
@@ -282,10 +314,13 @@ private struct FixedArms: ~Copyable {
     private var newest: Int64 = 0
     private(set) var rows: Int64 = 0
     private(set) var mismatches: Int64 = 0
+    /// Where the newest row that a pause made A's ends, ms UTC; 0 without any.
+    private(set) var pausedUntil: Int64 = 0
 
-    init(_ spec: ExperimentSpec, hosts: [PairPlan.Host], source: RowSource) {
-        self.spec = spec
+    init(_ spec: ExperimentSpec, hosts: [PairPlan.Host], source: RowSource, from begin: Int64) {
         self.source = source
+        self.begin = begin
+        horizon = begin + ExperimentJudge.promotionMilliseconds
         experiment = Array(spec.id.utf8)
         for host in hosts {
             for symbol in host.symbols {
@@ -298,30 +333,65 @@ private struct FixedArms: ~Copyable {
         guard scanner.scan(line, feed: .snapshots, isTerminated: isTerminated) == nil else { return }
         let row = scanner.row
         guard row[.source] == source.rawValue else { return }
-        newest = max(newest, row.value(.fromTs) + row.value(.spanMs))
-        guard row.experiment.elementsEqual(experiment), row.armWhy.equals(ArmReason.schedule.text), let arm = row[.arm],
-            let sums = BlockSums(row)
-        else { return }
+        let (from, end) = (row.value(.fromTs), row.value(.fromTs) + row.value(.spanMs))
+        newest = max(newest, end)
+        let isClosed = isComplete(host)
+        reached[host] = max(reached[host] ?? 0, end)
+        if row.experiment.elementsEqual(experiment), row.armWhy.equals(ArmReason.manual.text) { pausedUntil = max(pausedUntil, end) }
+        let isScheduled = row.experiment.elementsEqual(experiment) && row.armWhy.equals(ArmReason.schedule.text)
+        let isBefore = end <= begin && from >= begin - PairLedger.prePeriodMilliseconds && row[.arm] == Int64(Arm.a.rawValue)
+        guard isScheduled || isBefore, let arm = row[.arm], let sums = BlockSums(row) else { return }
         if let epoch = row[.epoch], let seq = row[.seq] {
             let hash = KeyedHash.hash(line, key0: 0x6669_7865_6400_0001, key1: UInt64(line.count))
             if seen[host, default: NewestRows()].isRepeated(epoch: epoch, seq: seq, hash: hash) { return }
         }
         let unit = Unit(host: host, symbol: String(decoding: row.symbol, as: UTF8.self))
+        guard isScheduled else {
+            if planned[unit] != nil { self.sums[unit, default: Sums()].before += sums }
+            return
+        }
+        // A symbol that the host did not quote as it started is not in the plan.
+        guard let plannedArm = planned[unit] else { return }
         rows += 1
         // Late markouts of an arm come without ticks.
-        guard sums.ticks == 0 || planned[unit].map({ Int64($0.rawValue) == arm }) == true else {
+        guard sums.ticks == 0 || Int64(plannedArm.rawValue) == arm else {
             mismatches += 1
             return
         }
         if sums.ticks > 0 { exposed.insert(unit) }
-        minutes.add(sums, isB: arm == Int64(Arm.b.rawValue), from: row.value(.fromTs))
+        minutes.add(sums, isB: arm == Int64(Arm.b.rawValue), from: from)
+        if end <= horizon, !isClosed { self.sums[unit, default: Sums()].during += sums }
     }
 
-    var gates: [ThresholdGate] { minutes.gates(until: newest - ArmMinutes.settlingMilliseconds) }
+    /// The host's rows reach so far behind the planned look that nothing of it is on its way any more.
+    private func isComplete(_ host: String) -> Bool { reached[host] ?? 0 >= horizon + PairLedger.closingMilliseconds }
+
+    /// Each gate at the one planned look (SPEC 7.3): when every host's rows are there, or those that are not are a quarter of an hour late and left
+    /// out. Before it, nothing.
+    var look: [GateEvidence] {
+        let hosts = Set(planned.keys.map(\.host))
+        guard newest >= horizon + PairLedger.silenceMilliseconds || (!hosts.isEmpty && hosts.allSatisfy(isComplete)) else { return [] }
+        let units = sums.compactMap { unit, sums in
+            planned[unit].flatMap { arm in
+                isComplete(unit.host)
+                    ? DifferenceInDifferences.Unit(symbol: unit.symbol, arm: arm, before: sums.before, during: sums.during) : nil
+            }
+        }
+        return Gate.all.map { GateEvidence($0, atHorizon: units) }
+    }
+
+    /// What was before a pause is not held against what comes behind it.
+    private var judgedMinutes: Range<Int64> {
+        let from = max(begin, pausedUntil)
+        return from..<max(from, newest - ArmMinutes.settlingMilliseconds)
+    }
+    var gates: [ThresholdGate] { minutes.gates(in: judgedMinutes) }
+    /// The objective for deadlines, missed by both arms in the same minutes: it is not the candidate (SPEC 7.5).
+    var environment: GateState { minutes.bothLate(in: judgedMinutes) }
 
     /// Units that were seen to play each arm, against those that were to (SPEC 7.5).
     func sampleRatioProblem() -> String? {
-        guard newest - spec.createdMilliseconds >= ExperimentJudge.exposureMinutesMin * 60_000 else { return nil }
+        guard newest - begin >= ExperimentJudge.exposureMinutesMin * 60_000 else { return nil }
         let planned = planned
         func counts(_ units: some Sequence<Unit>) -> [Double] {
             var (a, b) = (0.0, 0.0)
@@ -398,19 +468,14 @@ extension Assessment {
 package struct ExperimentHistory: Sendable, Equatable {
     /// Symbols by what was traded in the last day, most first.
     package var ranked: [String]
-    /// When arm A's rows begin, ms UTC; nil without any.
-    package var fromMilliseconds: Int64?
+    /// Pairs of blocks in which arm A has rows.
+    package var pairs: Int64
     /// Where each host's rows end.
     package var ends: [ExperimentSpec.PreEnd]
 
-    package init(ranked: [String], fromMilliseconds: Int64?, ends: [ExperimentSpec.PreEnd]) {
+    package init(ranked: [String], pairs: Int64, ends: [ExperimentSpec.PreEnd]) {
         self.ranked = ranked
-        self.fromMilliseconds = fromMilliseconds
+        self.pairs = pairs
         self.ends = ends
-    }
-
-    /// Whole pairs of blocks that the rows cover before a time.
-    func pairs(_ blockMilliseconds: Int64, until milliseconds: Int64) -> Int64 {
-        fromMilliseconds.map { max(0, milliseconds - $0) / (2 * blockMilliseconds) } ?? 0
     }
 }

@@ -80,7 +80,11 @@ package enum GateMetric: String, Sendable, CaseIterable {
 
 /// One row of the table of gates.
 package struct Gate: Sendable {
-    package enum Kind: String, Sendable { case sequential, threshold }
+    package enum Kind: String, Sendable {
+        case sequential, threshold
+        /// The one planned look of a design whose units keep their arm.
+        case fixedHorizon = "fixed_horizon"
+    }
 
     /// One null hypothesis "the effect of B is at most `tolerance`"; a gate fires when all of its are refuted.
     package struct Hypothesis: Sendable {
@@ -103,6 +107,8 @@ package struct Gate: Sendable {
         case ratio(Double)
         /// B alone above it.
         case absolute(Double)
+
+        var isAbsolute: Bool { if case .absolute = self { true } else { false } }
     }
 
     package var name: String
@@ -147,6 +153,8 @@ package struct Gate: Sendable {
             name: "net_bps_loss", alpha: 0.005, hypotheses: [Hypothesis(.netLoss, tolerance: 0, margin: 0.05)],
             limit: .difference(0), limitMetric: .netLoss),
     ]
+    /// Of a dry run, in which a tick has the work of both arms: none about time (SPEC 7.2).
+    package static let dry = all.filter { $0.limitMetric != .latency && $0.limitMetric != .missRate }
 }
 
 package enum GateState: Sendable, Equatable {
@@ -159,6 +167,14 @@ package enum GateState: Sendable, Equatable {
     /// Seconds in violation, of how many.
     case breaching(seconds: Int64, of: Int64)
     case violated
+
+    /// In violation now, or it was for long enough.
+    var isBreach: Bool {
+        switch self {
+        case .breaching, .violated: true
+        case .noData, .warming, .clear, .undecided: false
+        }
+    }
 
     package var name: StaticString {
         switch self {

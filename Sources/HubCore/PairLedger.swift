@@ -102,19 +102,6 @@ package enum RowFate: String, Sendable, CaseIterable {
     case rejected
 }
 
-/// How a pair ended for a host.
-package struct PairClosing: Sendable, Equatable {
-    package var host: String
-    package var pair: Int32
-    /// End of the row that closed it; nil: silence.
-    package var at: StoredOffset?
-    package init(host: String, pair: Int32, at: StoredOffset?) {
-        self.host = host
-        self.pair = pair
-        self.at = at
-    }
-}
-
 package struct SettledPair: Sendable {
     package var number: Int32
     /// Uncensored.
@@ -187,7 +174,6 @@ package struct PairLedger: ~Copyable {
     private var settled: [SettledPair] = []
     private var fates: [RowFate: Int64] = [:]
     /// Not taken yet.
-    private var closings: [PairClosing] = []
 
     /// `silences`: those decided so far.
     package init(_ plan: PairPlan, silences: Set<PairPlan.Silence> = []) {
@@ -347,7 +333,6 @@ package struct PairLedger: ~Copyable {
             rows.units = [:]
             rows.isSilent = true
         }
-        closings.append(PairClosing(host: hosts[host].plan.name, pair: pair, at: offset))
         ended[pair, default: [:]][host] = rows
         endSilent(host)
         settle()
@@ -415,12 +400,6 @@ package struct PairLedger: ~Copyable {
     package mutating func takeSettled() -> [SettledPair] {
         defer { settled = [] }
         return settled
-    }
-
-    /// Closings since the last call, for a decision log.
-    package mutating func takeClosings() -> [PairClosing] {
-        defer { closings = [] }
-        return closings
     }
 
     /// Pairs of arm A on the experiment's grid, with the coins their numbers would have had; those with both halves of some symbol.

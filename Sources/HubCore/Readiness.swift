@@ -116,6 +116,8 @@ package struct ReadinessEvidence: Sendable {
     /// The dataset's path, its bytes and its manifest's; nil when there is none.
     package var dataset: (path: String, bytes: [UInt8], manifest: [UInt8]?, digest: String)?
     package var summaryPath: String?
+    /// The newest report on an experiment: its path, its bytes, and whether its Markdown is there; nil when there is none.
+    package var experiment: (path: String, bytes: [UInt8], hasText: Bool)?
     /// `box id` -> why it is attested.
     package var attested: [String: String] = [:]
 
@@ -134,7 +136,7 @@ package struct ReadinessBox: Sendable, Equatable {
 package enum Readiness {
     /// Every box in the checklist's order.
     package static func boxes(_ evidence: ReadinessEvidence) -> [ReadinessBox] {
-        let judged = prerequisites(evidence) + collection(evidence) + dataset(evidence) + others
+        let judged = prerequisites(evidence) + collection(evidence) + dataset(evidence) + experiment(evidence) + others
         return judged.map { box in
             guard box.state == .unknown, let why = evidence.attested[box.id] else { return box }
             var box = box
@@ -251,17 +253,44 @@ package enum Readiness {
         ]
     }
 
+    /// What the newest report on an experiment says of it.
+    private static func experiment(_ evidence: ReadinessEvidence) -> [ReadinessBox] {
+        let section = "AB-Harness"
+        let texts = [
+            ("ab_initialized", "AB-harness initialised (dry mode for testing)"), ("safety_gates", "Safety gates enabled"),
+            ("symbol_whitelist", "Symbol whitelist configured (if needed)"), ("test_report", "Test report generated"),
+        ]
+        guard let (path, bytes, hasText) = evidence.experiment else {
+            return texts.map { box($0.0, section, $0.1, nil, "no ab_run_*.json among the reports") }
+        }
+        let name = path.split(separator: "/").last.map(String.init) ?? path
+        guard let report = try? JSONValue.parse(bytes), report["schema"]?.string == "calibrant/ab-run/1",
+            let spec = report["experiment"], let gates = report["gates"]?.array
+        else { return texts.map { box($0.0, section, $0.1, false, "'\(name)' is no report on an experiment") } }
+        let id = spec["id"]?.string ?? "?"
+        let states = Set((report["decisions"]?.array ?? []).compactMap { $0["state"]?.string })
+        let wasDry = states.contains(Experiment.State.dry.rawValue)
+        let table = report["state"]?.string == Experiment.State.dry.rawValue ? Gate.dry : Gate.all
+        let missing = table.filter { gate in gate.isDryRun || !gate.isEnabled || !gates.contains { $0["gate"]?.string == gate.name } }
+        let counts = ["A", "B"].map { arm in "\(report["arms"]?[arm]?["symbols"]?.integer ?? 0) on \(arm)" }.joined(separator: ", ")
+        let judged: [(isGood: Bool?, evidence: String)] = [
+            (wasDry, wasDry ? "'\(id)' ran dry" : "'\(id)' never ran dry, says '\(name)'"),
+            (
+                missing.isEmpty,
+                missing.isEmpty
+                    ? "\(table.count) gates judge '\(id)'" : "not judged: \(missing.map(\.name).joined(separator: ", "))"
+            ),
+            (nil, "'\(id)' has symbols: \(counts); attest that they are those meant"),
+            (hasText, hasText ? path : "'\(name)' has no .md beside it"),
+        ]
+        return zip(texts, judged).map { box($0.0, section, $0.1, $1.isGood, $1.evidence) }
+    }
+
     private static let others: [ReadinessBox] = [
-        ("ab_initialized", "AB-Harness", "AB-harness initialised (dry mode for testing)"),
-        ("safety_gates", "AB-Harness", "Safety gates enabled"),
-        ("symbol_whitelist", "AB-Harness", "Symbol whitelist configured (if needed)"),
-        ("test_report", "AB-Harness", "Test report generated"),
         ("perf_gate", "CI/CD Gates", "CI perf gate enabled"), ("regression_threshold", "CI/CD Gates", "Regression threshold at most +3 %"),
         ("all_tests", "CI/CD Gates", "All tests passing"),
     ].map {
-        ReadinessBox(
-            id: $0.0, section: $0.1, text: $0.2, state: .unknown,
-            evidence: $0.1 == "AB-Harness" ? "no experiment was looked at" : "cannot be seen from here; attest it")
+        ReadinessBox(id: $0.0, section: $0.1, text: $0.2, state: .unknown, evidence: "cannot be seen from here; attest it")
     }
 
     // MARK: Doctor

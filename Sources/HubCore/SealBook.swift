@@ -25,7 +25,7 @@ package struct SealBook<Disk: FeedDisk> {
     }
 
     /// Where it is noted that a file is complete.
-    static func path(_ host: String, _ file: String) -> String { "host=\(host)/.receipts/\(file).sealed" }
+    package static func path(_ host: String, _ file: String) -> String { "host=\(host)/.receipts/\(file).sealed" }
 
     /// Whether these bytes, one span behind the other, are the edge's complete file. Once they are, it is known without reading them again.
     package mutating func holds(_ sealed: Message.Sealed, host: String, file: String, _ spans: [Ingest.FileSpan]) throws(Disk.Failure)

@@ -59,7 +59,7 @@ package struct ControlWorld {
     private static let begin: Int64 = 1_735_689_600_000
     private static let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT"]
     private static let operatorLink = LinkID(1)
-    private static let block: Int64 = 20_000
+    private static let block: Int64 = 30_000
     /// A lease, the grace of SPEC 7.7, and a second for messages and settling.
     static let boundMilliseconds: Int64 = 17_000
 
@@ -266,8 +266,8 @@ package struct ControlWorld {
                 later(100, in: .log(life: hubLife), .persisted(record.number, life: hubLife))
             case .send(let link, let message):
                 if let edge = edges.firstIndex(where: { $0.link == link }) { later(200, in: .toEdge(link), .toEdge(edge, link, message)) }
-            case .survey(let id, _):
-                toHub(.surveyed(experiment: id, ExperimentHistory(ranked: [], fromMilliseconds: 0, ends: [])))
+            case .survey(let id, _, _, _):
+                toHub(.surveyed(experiment: id, ExperimentHistory(ranked: [], pairs: 100, ends: [])))
             case .reply, .partRecorded, .watch, .unwatch, .silenceRecorded: break
             }
         }

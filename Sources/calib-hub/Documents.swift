@@ -13,9 +13,17 @@ final class Documents: @unchecked Sendable {
         var arguments: [String: String]
         /// For a report on an experiment.
         var run: ABRun?
+        /// For an explanation: what was decided on which evidence, and what is held of its hosts.
+        var decision: Decision?
         var progress: @Sendable (_ done: Int64, _ total: Int64, _ text: String) -> Void
         /// How it went, and how long it took.
         var done: @Sendable (Outcome, _ nanoseconds: Int64) -> Void
+    }
+
+    struct Decision: Sendable {
+        var experiment: Experiment
+        var evidence: JSONValue
+        var held: [String: [Ingest.HeldFile]]
     }
 
     enum Outcome: Sendable {
@@ -76,8 +84,9 @@ final class Documents: @unchecked Sendable {
             case .reportBuild: return .body(try buildReport(job))
             case .reportList: return .body(try list(reports, "reports") { _ in true })
             case .reportPull: return try pull(job, from: reports, suffix: ".md")
+            case .gateExplain: return .body(try explain(job))
             case .hostList, .experimentCreate, .experimentStart, .experimentPause, .experimentPromote, .experimentList, .experimentGet,
-                .experimentRollback, .experimentStop, .gateList, .gateExplain, .kill, .killRelease, .parametersSet, .commandList:
+                .experimentRollback, .experimentStop, .gateList, .kill, .killRelease, .parametersSet, .commandList:
                 preconditionFailure("BUG: '\(job.verb.rawValue)' is about no document")
             }
         } catch let refusal as Refusal {
@@ -183,18 +192,23 @@ final class Documents: @unchecked Sendable {
         }
     }
 
-    /// What a switchback's gates said after each pair, and at last.
+    /// What the gates say of one that was online, and what they said after each pair.
     private func judge(_ run: inout ABRun) throws {
-        guard let experiment = run.judged, experiment.spec.switchback != nil else { return }
+        guard let experiment = run.judged, experiment.startedMilliseconds != nil else { return }
         var judge = ExperimentJudge(experiment, keepsPoints: true)
-        let first = CalendarDay(containing: WallTime(nanoseconds: ExperimentJudge.firstMilliseconds(experiment.spec) * 1_000_000))
         for host in experiment.hosts {
-            var rows = StoredRows(host: host.name, firstDay: first.number - 1)
+            var rows = StoredRows(host: host.name, firstDay: ExperimentJudge.firstDay(experiment))
             try rows.findAll(in: feeds)
             try rows.read(in: feeds) { line, offset in judge.take(line, host: host.name, endingAt: offset) }
         }
         run.gates = judge.assess().gates
         run.points = judge.points
+    }
+
+    private func explain(_ job: Job) throws -> JSONValue {
+        guard let decision = job.decision else { preconditionFailure("BUG: an explanation of nothing") }
+        let again = try Explanation(feeds: feeds).of(decision.evidence, decision.experiment, decision.held).get()
+        return Control.explanation(decision.experiment, decision.evidence, again)
     }
 
     // MARK: Lists and pulls

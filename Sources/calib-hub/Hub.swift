@@ -204,7 +204,8 @@ final class Hub: @unchecked Sendable {
                 send(message, to: id)
             case .reply(let id, let request, let outcome): reply(id, request, outcome)
             case .partRecorded(let host, let part): perform(ingest.recorded(host: host, part))
-            case .survey(let id, let hosts): judges?.post(.survey(id, held: held(of: hosts)))
+            case .survey(let id, let hosts, let source, let block):
+                judges?.post(.survey(id, held: held(of: hosts), source: source, blockMilliseconds: block))
             case .watch(let experiment):
                 let hosts = experiment.hosts.map(\.name)
                 watchedHosts.formUnion(hosts)
@@ -311,8 +312,8 @@ final class Hub: @unchecked Sendable {
             }
             switch verb {
             case .hostList: reply(id, request.id, .ok(control.hostList(ingest, counts, now())))
-            case .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull: try document(verb, request, id)
-            case .gateExplain: try explain(request, id)
+            case .datasetBuild, .datasetList, .datasetPull, .reportBuild, .reportList, .reportPull, .gateExplain:
+                try document(verb, request, id)
             case .experimentCreate, .experimentStart, .experimentPause, .experimentPromote, .experimentList, .experimentGet,
                 .experimentRollback, .experimentStop, .gateList, .kill, .killRelease, .parametersSet, .commandList:
                 perform(control.step(.request(id, request), at: now()))
@@ -322,31 +323,20 @@ final class Hub: @unchecked Sendable {
         }
     }
 
-    /// Says the last decision of an experiment again, from the stored bytes it was made of (SPEC 7.3).
-    private func explain(_ request: Message.Request, _ id: LinkID) throws(Refusal) {
-        let (experiment, evidence) = try control.decision(request.arguments["id"] ?? "")
-        let requestID = request.id
-        judges?.post(
-            .explain(experiment, evidence: evidence, held: held(of: experiment.hosts.map(\.name))) { [self] result in
-                eventLoop.execute { [self] in
-                    switch result {
-                    case .success(let again): reply(id, requestID, .ok(Control.explanation(experiment, evidence, again)))
-                    case .failure(let refusal): reply(id, requestID, refusal.outcome)
-                    }
-                    flush()
-                }
-            })
-    }
-
     private func document(_ verb: Verb, _ request: Message.Request, _ id: LinkID) throws(Refusal) {
         guard jobs < Self.jobsMax else { throw Refusal("busy", "\(jobs) documents are under way; try again", exit: 1) }
         var run: ABRun?
         if verb == .reportBuild, let experiment = request.arguments["experiment"] { run = try control.run(experiment, now()) }
+        var decision: Documents.Decision?
+        if verb == .gateExplain {
+            let (experiment, evidence) = try control.decision(request.arguments["id"] ?? "")
+            decision = .init(experiment: experiment, evidence: evidence, held: held(of: experiment.hosts.map(\.name)))
+        }
         jobs += 1
         let requestID = request.id
         documents?.post(
             Documents.Job(
-                verb: verb, arguments: request.arguments, run: run,
+                verb: verb, arguments: request.arguments, run: run, decision: decision,
                 progress: { [self] done, total, text in
                     eventLoop.execute { [self] in
                         send(.progress(Message.Progress(id: requestID, done: done, total: total, text: text)), to: id)

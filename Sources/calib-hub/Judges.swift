@@ -15,11 +15,9 @@ final class Judges: @unchecked Sendable {
         /// The hub's file was synced up to a length.
         case grew(host: String, file: String, length: Int64)
         case silence(String, PairPlan.Silence)
-        case survey(String, held: [String: [Ingest.HeldFile]])
+        case survey(String, held: [String: [Ingest.HeldFile]], source: RowSource, blockMilliseconds: Int64)
         /// Time passed: look for hosts that owe a pair.
         case tick(milliseconds: Int64)
-        /// Says the same again from the bytes up to those of the evidence.
-        case explain(Experiment, evidence: JSONValue, held: [String: [Ingest.HeldFile]], @Sendable (Result<JSONValue, Refusal>) -> Void)
     }
 
     enum Finding: Sendable {
@@ -68,12 +66,15 @@ final class Judges: @unchecked Sendable {
     private final class Watch {
         var judge: ExperimentJudge
         var hosts: [String: StoredRows]
+        /// A silence of theirs is on its way to the log: what comes behind it is read behind it, as it will be when it is read again.
+        var awaited: Set<String> = []
         var hasNews = true
         init(_ experiment: Experiment) {
             judge = ExperimentJudge(experiment)
-            let first = CalendarDay(containing: WallTime(nanoseconds: ExperimentJudge.firstMilliseconds(experiment.spec) * 1_000_000))
             hosts = Dictionary(
-                uniqueKeysWithValues: experiment.hosts.map { ($0.name, StoredRows(host: $0.name, firstDay: first.number - 1)) })
+                uniqueKeysWithValues: experiment.hosts.map {
+                    ($0.name, StoredRows(host: $0.name, firstDay: ExperimentJudge.firstDay(experiment)))
+                })
         }
     }
 
@@ -87,23 +88,26 @@ final class Judges: @unchecked Sendable {
             let watch = Watch(experiment)
             watches[id] = watch
             for (host, files) in held { for file in files { watch.hosts[host]?.grew(file.file, to: file.length) } }
-            for host in experiment.hosts { read(host.name, watch, isLive: false) }
+            for host in experiment.hosts { read(host.name, watch) }
         case .unwatch(let id): watches[id] = nil
         case .grew(let host, let file, let length):
             for watch in watches.values where watch.hosts[host] != nil {
                 watch.hosts[host]?.grew(file, to: length)
-                read(host, watch, isLive: true)
+                read(host, watch)
             }
         case .silence(let id, let silence):
-            watches[id]?.judge.decide(silence)
-            watches[id]?.hasNews = true
-        case .survey(let id, let held): deliver([.surveyed(id, survey(held))])
+            guard let watch = watches[id] else { return }
+            watch.judge.decide(silence)
+            watch.hasNews = true
+            watch.awaited.remove(silence.host)
+            read(silence.host, watch)
+        case .survey(let id, let held, let source, let block): deliver([.surveyed(id, survey(held, source, blockMilliseconds: block))])
         case .tick(let milliseconds):
             for (id, watch) in watches {
                 let due = watch.judge.dueSilences(at: milliseconds, hubStarted: hubStarted)
+                watch.awaited.formUnion(due.map(\.host))
                 if !due.isEmpty { deliver(due.map { .silent(id, $0) }) }
             }
-        case .explain(let experiment, let evidence, let held, let done): done(explain(experiment, evidence, held))
         }
     }
 
@@ -116,9 +120,10 @@ final class Judges: @unchecked Sendable {
         if !findings.isEmpty { deliver(findings) }
     }
 
-    private func read(_ host: String, _ watch: Watch, isLive: Bool) {
+    private func read(_ host: String, _ watch: Watch) {
+        guard !watch.awaited.contains(host) else { return }
         do throws(FileError) {
-            try watch.hosts[host]?.read(in: feeds, isLive: isLive) { line, offset in
+            try watch.hosts[host]?.read(in: feeds, mayGrow: true) { line, offset in
                 watch.judge.take(line, host: host, endingAt: offset)
                 watch.hasNews = true
             }
@@ -126,8 +131,8 @@ final class Judges: @unchecked Sendable {
     }
 
     /// The last day's rows of arm A.
-    private func survey(_ held: [String: [Ingest.HeldFile]]) -> ExperimentHistory {
-        var history = ArmHistory()
+    private func survey(_ held: [String: [Ingest.HeldFile]], _ source: RowSource, blockMilliseconds: Int64) -> ExperimentHistory {
+        var history = ArmHistory(blockMilliseconds: blockMilliseconds)
         var ends: [ExperimentSpec.PreEnd] = []
         let today = CalendarDay(containing: SystemClock.wall()).number
         for (host, files) in held.sorted(by: { $0.key < $1.key }) {
@@ -136,19 +141,40 @@ final class Judges: @unchecked Sendable {
             var end: StoredOffset?
             do throws(FileError) {
                 try rows.read(in: feeds) { line, offset in
-                    history.take(line, host: host, source: nil)
+                    history.take(line, host: host, source: source)
                     end = offset
                 }
             } catch { report(error) }
             if let end { ends.append(ExperimentSpec.PreEnd(host: host, day: end.day, part: end.part, byte: end.byte)) }
         }
-        return ExperimentHistory(ranked: history.ranked, fromMilliseconds: history.span?.from, ends: ends)
+        return ExperimentHistory(ranked: history.ranked, pairs: history.pairs, ends: ends)
+    }
+}
+
+/// Says a decision again, from the stored bytes up to those of its evidence (SPEC 7.3). On whichever thread has the time: it may be a day's rows.
+struct Explanation {
+    let feeds: String
+
+    func of(_ evidence: JSONValue, _ experiment: Experiment, _ held: [String: [Ingest.HeldFile]]) -> Result<JSONValue, Refusal> {
+        if evidence["kind"] != nil { return breaker(evidence, experiment.spec.id, held) }
+        guard let inputs = Assessment.inputs(evidence) else {
+            return .failure(Refusal("no_evidence", "the decision was not made from stored snapshots", exit: 2))
+        }
+        var past = experiment
+        past.silences = inputs.silences
+        var judge = ExperimentJudge(past)
+        for (host, end) in inputs.held.sorted(by: { $0.key < $1.key }) {
+            var rows = StoredRows(host: host, firstDay: ExperimentJudge.firstDay(experiment))
+            for file in held[host] ?? [] { rows.grew(file.file, to: file.length) }
+            do throws(FileError) {
+                try rows.read(in: feeds, upTo: end) { line, offset in judge.take(line, host: host, endingAt: offset) }
+            } catch { return .failure(Refusal("file", "\(error)", exit: 1)) }
+        }
+        return .success(judge.assess().json)
     }
 
     /// Of a breaker: the event that the edge wrote of it, in the evidence's form.
-    private func explainBreaker(_ evidence: JSONValue, _ experiment: String, _ held: [String: [Ingest.HeldFile]]) -> Result<
-        JSONValue, Refusal
-    > {
+    private func breaker(_ evidence: JSONValue, _ experiment: String, _ held: [String: [Ingest.HeldFile]]) -> Result<JSONValue, Refusal> {
         let host = evidence["host"]?.string ?? ""
         let at = evidence["at_ms"]?.integer ?? 0
         var rows = StoredRows(host: host, firstDay: at / 86_400_000 - 1, feed: .events)
@@ -162,33 +188,12 @@ final class Judges: @unchecked Sendable {
         } catch { return .failure(Refusal("file", "\(error)", exit: 1)) }
         return .success(found ? evidence : .null)
     }
-
-    private func explain(_ experiment: Experiment, _ evidence: JSONValue, _ held: [String: [Ingest.HeldFile]]) -> Result<
-        JSONValue, Refusal
-    > {
-        if evidence["kind"] != nil { return explainBreaker(evidence, experiment.spec.id, held) }
-        guard let inputs = Assessment.inputs(evidence) else {
-            return .failure(Refusal("no_evidence", "the decision was not made from stored snapshots", exit: 2))
-        }
-        var past = experiment
-        past.silences = inputs.silences
-        var judge = ExperimentJudge(past)
-        let first = CalendarDay(containing: WallTime(nanoseconds: ExperimentJudge.firstMilliseconds(experiment.spec) * 1_000_000))
-        for (host, end) in inputs.held.sorted(by: { $0.key < $1.key }) {
-            var rows = StoredRows(host: host, firstDay: first.number - 1)
-            for file in held[host] ?? [] { rows.grew(file.file, to: file.length) }
-            do throws(FileError) {
-                try rows.read(in: feeds, upTo: end) { line, offset in judge.take(line, host: host, endingAt: offset) }
-            } catch { return .failure(Refusal("file", "\(error)", exit: 1)) }
-        }
-        return .success(judge.assess().json)
-    }
 }
 
 /// One host's stored rows of a feed in the order of their files (day, part) and bytes.
 ///
-/// A day's file is left for the next day's when it has not grown while the next one did twice: an edge completes a day before it begins the
-/// next, and what it sends out of order (today before a backlog) comes in the same seconds.
+/// A day's file is left for the next day's once it is known to be complete: an edge sends today's rows before those it still owes of yesterday, and
+/// what is read live is read in the same order again.
 struct StoredRows {
     private struct File {
         var name: String
@@ -203,9 +208,6 @@ struct StoredRows {
     /// In order; only those not read to their end for good.
     private var files: [File] = []
     private var byte: Int64 = 0
-    /// How often later files grew since the one being read did.
-    private var rests = 0
-    private static let restsMin = 6
 
     init(host: String, firstDay: Int64, feed: Feed = .snapshots) {
         self.host = host
@@ -217,7 +219,6 @@ struct StoredRows {
     mutating func grew(_ name: String, to length: Int64) {
         guard let parsed = FeedPart.parse(name), parsed.feed == feed, parsed.day.number >= firstDay else { return }
         if let place = files.firstIndex(where: { $0.name == name }) {
-            if length > files[place].length { rests = place == 0 ? 0 : rests + 1 }
             files[place].length = max(files[place].length, length)
             return
         }
@@ -237,17 +238,23 @@ struct StoredRows {
         }
     }
 
-    /// Hands over the whole lines that are synced, in order. `end`: none that ends behind it. `isLive`: an older file may still grow.
+    /// Hands over the whole lines that are synced, in order. `end`: none that ends behind it. `mayGrow`: an older file
+    /// may, until it is sealed.
     mutating func read(
-        in directory: String, upTo end: StoredOffset? = nil, isLive: Bool = false, _ take: (UnsafeRawBufferPointer, StoredOffset) -> Void
+        in directory: String, upTo end: StoredOffset? = nil, mayGrow: Bool = false, _ take: (UnsafeRawBufferPointer, StoredOffset) -> Void
     ) throws(FileError) {
         while let file = files.first {
             try read(file, in: directory, upTo: end, take)
             // A part ends when the next one begins.
-            guard files.count > 1, !isLive || files[1].day == file.day || rests >= Self.restsMin else { return }
+            guard files.count > 1, !mayGrow || files[1].day == file.day || isSealed(file, in: directory) else { return }
             files.removeFirst()
-            (byte, rests) = (0, 0)
+            byte = 0
         }
+    }
+
+    private func isSealed(_ file: File, in directory: String) -> Bool {
+        let name = FeedFileName.text(feed, CalendarDay(number: file.day))
+        return access("\(directory)/\(SealBook<SystemDisk>.path(host, name))", F_OK) == 0
     }
 
     private mutating func read(

@@ -59,7 +59,7 @@ struct ControlTests {
                 case .send(let link, let message): sent.append((link, message))
                 case .reply(let link, let id, let outcome): replies.append((link, id, outcome))
                 case .partRecorded(_, let part): parts.append(part)
-                case .survey(let id, let hosts): surveys.append((id, hosts))
+                case .survey(let id, let hosts, _, _): surveys.append((id, hosts))
                 case .watch(let experiment): watched[experiment.spec.id] = experiment
                 case .unwatch(let id): watched[id] = nil
                 case .silenceRecorded(_, let silence): silences.append(silence)
@@ -607,14 +607,15 @@ struct ExperimentLifecycleTests {
 
     private static let ends = [ExperimentSpec.PreEnd(host: "a", day: 20_088, part: 0, byte: 77)]
 
-    /// Surveyed with that many seconds of arm A before now.
-    private static func start(_ hub: inout Hub, secondsBefore: Int64 = 100_000) {
+    /// Surveyed with that many pairs of arm A before now.
+    private static func start(_ hub: inout Hub, pairs: Int64 = 100) {
         hub.request("experiment start", ["id": "x", "reason": "go"])
-        hub.step(
-            .surveyed(
-                experiment: "x",
-                ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], fromMilliseconds: hub.now - secondsBefore * 1000, ends: ends)))
+        surveyed(&hub, pairs: pairs)
         hub.sync()
+    }
+
+    private static func surveyed(_ hub: inout Hub, pairs: Int64 = 100) {
+        hub.step(.surveyed(experiment: "x", ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], pairs: pairs, ends: ends)))
     }
 
     private static func online() -> Hub {
@@ -623,12 +624,13 @@ struct ExperimentLifecycleTests {
         return hub
     }
 
-    private static func assessment(_ verdict: Experiment.Verdict, _ demand: Assessment.Demand? = nil) -> Assessment {
+    private static func assessment(_ verdict: Experiment.Verdict, _ demand: Assessment.Demand? = nil, pairs: Int = 7) -> Assessment {
         Assessment(
             experiment: "x", verdict: verdict, demand: demand, gates: [],
             json: .object { json in
                 json.field("held", strings: [])
                 json.field("silences", strings: [])
+                json.field("pairs", integer: pairs)
             })
     }
 
@@ -646,7 +648,7 @@ struct ExperimentLifecycleTests {
         #expect(hub.lastFailure == "busy")
         hub.step(
             .surveyed(
-                experiment: "x", ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], fromMilliseconds: hub.now - 720_000, ends: Self.ends)))
+                experiment: "x", ExperimentHistory(ranked: ["ETHUSDT", "BTCUSDT"], pairs: 6, ends: Self.ends)))
         hub.sync()
         let spec = try #require(hub.assignment(of: 2) ?? nil)
         let design = try #require(spec.switchback)
@@ -664,7 +666,7 @@ struct ExperimentLifecycleTests {
     /// SPEC 7.3: under six pairs of arm A it first runs on A, and nothing is frozen before there are.
     @Test func aShortPrePeriodDelaysT0() throws {
         var hub = Self.draft(["block_sec": "60"])
-        Self.start(&hub, secondsBefore: 5 * 120 - 10 - 1)
+        Self.start(&hub, pairs: 4)
         let spec = try #require(hub.control.experiment("x")?.spec)
         #expect(spec.switchback?.startMilliseconds == hub.now + 10_000 + 2 * 120_000 && spec.prePeriod.isEmpty)
     }
@@ -759,7 +761,122 @@ struct ExperimentLifecycleTests {
         #expect(hub.assignment(of: 1) == .some(nil) && replayed(hub) == hub.control.experiment("x"))
         // Also from there it can be taken back.
         hub.request("experiment rollback", ["id": "x", "reason": "after all", "timeout_ms": "0"], by: Hub.bob)
-        #expect(state(hub) == .rolledBack)
+        #expect(state(hub) == .rolledBack && hub.control.experiment("x")?.verdict == .inconclusive, "what was taken back has not passed")
+    }
+
+    /// However often others paused it and let it go on.
+    @Test func whoStartedItIsNotForgotten() {
+        var hub = Self.online()
+        for _ in 0...Limits.experimentChangesListedMax {
+            hub.request("experiment pause", ["id": "x", "reason": "r"], by: Hub.bob)
+            hub.request("experiment start", ["id": "x", "reason": "r"], by: Hub.bob)
+        }
+        hub.step(.assessed(Self.assessment(.pass)))
+        hub.request("experiment promote", ["id": "x", "reason": "good"])
+        #expect(hub.lastFailure == "second_operator")
+    }
+
+    // MARK: Two decisions at once
+
+    @Test func harmIsHeardWhileAnotherChangeIsOnItsWayToTheDisk() {
+        for isPause in [true, false] {
+            var hub = Self.online()
+            if isPause {
+                hub.step(.received(LinkID(1), Self.breaker(.environment)))
+            } else {
+                hub.request("experiment stop", ["id": "x", "reason": "r"], isSynced: false)
+            }
+            hub.step(.received(LinkID(2), Self.breaker(.harm)))
+            hub.step(.received(LinkID(2), Self.breaker(.harm)))
+            hub.sync()
+            #expect(state(hub) == .rolledBack && hub.commands(to: 1).count == 1 && replayed(hub) == hub.control.experiment("x"))
+        }
+    }
+
+    /// An operator takes a draft back while its stored rows are read.
+    @Test func aSurveyBringsNothingBack() {
+        for isSynced in [true, false] {
+            var hub = Self.draft()
+            hub.request("experiment start", ["id": "x", "reason": "go"])
+            let rollback = ["id": "x", "reason": "no", "timeout_ms": "0"]
+            hub.request("experiment rollback", rollback, by: Hub.bob, isSynced: isSynced)
+            Self.surveyed(&hub)
+            #expect(hub.replies.contains { if case .failed("busy", _, _) = $0.outcome { $0.link == Hub.alice } else { false } })
+            hub.sync()
+            #expect(state(hub) == .rolledBack && hub.lease(1, "x") == 0)
+        }
+    }
+
+    @Test func whileOneIsBeingStartedNoOtherIs() {
+        var hub = Self.draft()
+        hub.request("experiment create", ["id": "y", "design": "symbol", "candidate": "spread.base_bps=1.4", "reason": "next"])
+        hub.request("experiment start", ["id": "x", "reason": "go"])
+        hub.request("experiment start", ["id": "y", "reason": "go"])
+        #expect(hub.lastFailure == "busy")
+        Self.surveyed(&hub)
+        hub.sync()
+        #expect(state(hub) == .online && hub.control.experiment("y")?.state == .draft)
+    }
+
+    /// Whoever lets a paused experiment go on has seen the rows that it was paused for.
+    @Test func onePauseForTheSameRows() {
+        var hub = Self.online()
+        func late(_ pairs: Int) {
+            hub.step(.assessed(Self.assessment(.inconclusive, .pause("both arms are late"), pairs: pairs)))
+            hub.sync()
+        }
+        late(7)
+        hub.request("experiment start", ["id": "x", "reason": "the venue is well again"])
+        late(7)
+        #expect(state(hub) == .online)
+        late(8)
+        #expect(state(hub) == .paused)
+    }
+
+    // MARK: Who plays
+
+    @Test func hostsThatComeLaterPlayA_inEveryDesign() {
+        var hub = ControlTests.running()
+        hub.connect(3, "c")
+        #expect(hub.assignment(of: 3) == .some(nil) && hub.lease(3, "x") == 0)
+        // Nor has it a say.
+        hub.step(.received(LinkID(3), Self.breaker(.harm)))
+        hub.sync()
+        #expect(state(hub) == .online)
+        // Those it began with may come back.
+        hub.step(.disconnected(LinkID(2)))
+        hub.connect(4, "b")
+        #expect(hub.lease(4, "x") == 15_000)
+    }
+
+    @Test func whoCameDuringADryRunPlaysOnline_andWhoWentDoesNot() {
+        var hub = Self.draft()
+        hub.request("experiment start", ["id": "x", "mode": "dry", "reason": "look first"])
+        hub.step(.disconnected(LinkID(2)))
+        hub.connect(3, "c")
+        Self.start(&hub)
+        #expect(hub.control.experiment("x")?.hosts.map(\.name) == ["a", "c"])
+    }
+
+    @Test func aHostThatLatchedTheIdMeanwhileIsNoBeginning() {
+        var hub = Self.draft()
+        hub.connect(3, "c", latches: ["x"])
+        hub.request("experiment start", ["id": "x", "reason": "go"])
+        #expect(hub.lastFailure == "exists" && state(hub) == .draft)
+    }
+
+    /// Experiments of an earlier version began as they were made, and nobody judged their rows.
+    @Test func anExperimentOfAnEarlierVersionIsStopped() throws {
+        var hub = Hub()
+        hub.connect(1, "a")
+        hub.request("experiment create", ["id": "x", "design": "symbol", "candidate": "spread.base_bps=1.2", "reason": "try"])
+        var chain = LogChain(sha256: Hub.sha256)
+        let old = hub.log.map { record in
+            let body = JSONValue.object(record.body.members?.filter { $0.name != "state" } ?? [])
+            return chain.append(record.kind, body, at: record.timestamp, term: record.revision.term)
+        }
+        let experiment = try #require(Hub(replaying: old).control.experiment("x"))
+        #expect(experiment.state == .stopped && experiment.changes.last?.reason.contains("earlier version") == true)
     }
 
     @Test func pausedDecidesNothing_stoppedIsOver() {

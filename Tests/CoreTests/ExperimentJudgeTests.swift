@@ -164,6 +164,26 @@ struct ExperimentJudgeTests {
         #expect(try said(Array(rows.prefix(300)) + rows.dropFirst(100)) == once)
     }
 
+    /// SPEC 7.5: both arms late at once is not the candidate; after a pause it begins anew.
+    @Test func bothArmsLateIsAPauseOfASymbolSplit_too() {
+        #expect(
+            Self.assessFixed(minutes: 30) { $0.misses = 5 }.demand == .pause("both arms miss more deadlines than the objective allows"))
+        #expect(Self.assessFixed(minutes: 9) { $0.misses = 5 }.demand == nil)
+        // Late together, then paused, then the candidate alone for less than ten minutes.
+        let pause = PairLedgerTests.start + 15 * 60_000
+        let later = Self.assessFixed(minutes: 25) {
+            if $0.from < pause || $0.arm == "B" { $0.misses = 5 }
+            if $0.from >= pause - 60_000, $0.from < pause { ($0.arm, $0.why) = ("A", "manual") }
+        }
+        #expect(later.demand == nil && later.json["paused_until_ms"]?.integer == pause)
+    }
+
+    /// A host that begins to quote another symbol of the experiment plays it as planned, and is not judged by it.
+    @Test func symbolsThatAreNotInThePlanAreLeftOut() {
+        let result = Self.assessFixed(minutes: 2) { if $0.symbol == "S0" { ($0.symbol, $0.arm) = ("S9", "B") } }
+        #expect(result.verdict == .inconclusive && result.json["rows"]?.integer == 24)
+    }
+
     @Test func anotherSymbolsArmIsInvalid() {
         let result = Self.assessFixed(minutes: 2) { if $0.symbol == "S0" { $0.arm = "B" } }
         #expect(result.verdict == .invalid)
@@ -191,5 +211,76 @@ struct ExperimentJudgeTests {
             return judge.assess().verdict
         }
         #expect(verdict(0..<20) == .invalid && verdict(0..<40) == .inconclusive)
+    }
+
+    // MARK: The one look of designs without blocks
+
+    /// Hours of arm A, then of the experiment, a row an hour; every second symbol plays B. All of them differ in everything, by far more than arms do.
+    private static func assessAtHorizon(
+        symbols: Int = 24, hours: Int = 24, isHostLost: Bool = false, _ change: (inout Row) -> Void = { _ in }
+    ) throws -> Assessment {
+        let names = (0..<symbols).map { "S\($0)" }
+        var experiment = fixed([])
+        experiment.spec.symbolsA = names.indices.filter { $0.isMultiple(of: 2) }.map { names[$0] }
+        experiment.spec.symbolsB = names.indices.filter { !$0.isMultiple(of: 2) }.map { names[$0] }
+        experiment.hosts = (isHostLost ? hosts : ["edge-1"]).map { PairPlan.Host(name: $0, symbols: names) }
+        experiment.note(.init(milliseconds: PairLedgerTests.start, state: .online, by: "alice", reason: "r", evidence: nil))
+        // Long before it starts.
+        experiment.spec.createdMilliseconds -= 40 * 3_600_000
+        var random = SeededRandom(seed: 7)
+        var rows: [String] = []
+        for hour in -24..<hours {
+            for (index, name) in names.enumerated() {
+                var row = Row(symbol: name, from: PairLedgerTests.start + Int64(hour) * 3_600_000, seq: rows.count)
+                let isB = hour >= 0 && !index.isMultiple(of: 2)
+                (row.arm, row.block) = (isB ? "B" : "A", nil)
+                if hour < 0 { (row.why, row.experiment) = ("none", nil) }
+                (row.ticks, row.fills) = (1000, 100)
+                row.takers = index + Int.random(in: 9...11, using: &random)
+                row.bucket = 2464 + (index * 5 + hour / 24) % 7
+                row.misses = Int.random(in: 2...4, using: &random)
+                row.slip = "\(index * 7 + Int.random(in: 0...2, using: &random)).0"
+                row.net = "\(index * 900 + Int.random(in: 0...200, using: &random)).0"
+                change(&row)
+                rows.append(row.text)
+            }
+        }
+        var last = Row(symbol: "S0", from: PairLedgerTests.start + Int64(hours) * 3_600_000 + 30_000, block: nil, seq: rows.count)
+        last.ticks = 1000
+        rows.append(last.text)
+        if isHostLost {
+            last.from += PairLedger.silenceMilliseconds
+            last.seq += 1
+        }
+        var judge = ExperimentJudge(experiment)
+        feed(&judge, rows, host: "edge-1")
+        #expect(!isHostLost || judge.assess().json["gates"]?.array?.count == 5, "a host that may still speak is waited for")
+        if isHostLost { feed(&judge, rows + [last.text], host: "edge-1") }
+        return judge.assess()
+    }
+
+    @Test func oneLookAfterADay_isInconclusiveWithoutAnEffect() throws {
+        let result = try Self.assessAtHorizon()
+        #expect(result.verdict == .inconclusive && result.demand == nil)
+        let look = result.gates.filter { $0.kind == .fixedHorizon }
+        #expect(look.count == Gate.all.count && look.allSatisfy { $0.state != .noData && $0.state != .violated }, "\(look)")
+        // Nothing is said before its time, however clear it looks.
+        let early = try Self.assessAtHorizon(hours: 23) { if $0.arm == "B" { $0.net = "90000.0" } }
+        #expect(early.verdict == .inconclusive && early.gates.allSatisfy { $0.kind == .threshold })
+    }
+
+    @Test func aBetterCandidatePasses_aWorseOneFails_andFewSymbolsSayNothing() throws {
+        func better(_ row: inout Row) { if row.arm == "B" { row.net = "\(Int(row.net.dropLast(2))! + 20_000).0" } }
+        #expect(try Self.assessAtHorizon(better).verdict == .pass)
+        #expect(try Self.assessAtHorizon(symbols: 18, better).verdict == .inconclusive)
+        let worse = try Self.assessAtHorizon { if $0.arm == "B" { $0.slip = "\(Int($0.slip.dropLast(2))! + 20).0" } }
+        #expect(worse.verdict == .fail && worse.demand == .rollback("slippage_degradation"))
+        #expect(worse.gates.contains { $0.kind == .fixedHorizon && $0.state == .violated && $0.demandsRollback })
+    }
+
+    /// What another host measured is decided without the one that is gone, and only once it is a quarter of an hour late.
+    @Test func aHostThatIsGoneIsLeftOut() throws {
+        let result = try Self.assessAtHorizon(isHostLost: true) { if $0.arm == "B" { $0.slip = "900.0" } }
+        #expect(result.demand == .rollback("slippage_degradation"))
     }
 }

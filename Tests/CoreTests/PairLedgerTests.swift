@@ -27,16 +27,19 @@ struct PairLedgerTests {
         var ticks = 100
         var misses = 1
         var fills = 2
+        var takers = 0
         var slip = "0.400000"
+        var net = "0.0"
+        var bucket = 2464
         var seq = 0
         var source = "sim"
 
         var text: String {
             let name = experiment.map { "\"\($0)\"" } ?? "null"
             let number = block.map { "\($0)" } ?? "null"
-            let histogram = ticks > 0 ? "[[2464,\(ticks)]]" : "[]"
+            let histogram = ticks > 0 ? "[[\(bucket),\(ticks)]]" : "[]"
             return
-                #"{"ts":\#(from + span),"ts_iso":"","symbol":"\#(symbol)","from_ts":\#(from),"span_ms":\#(span),"features":{"vol_realized":null,"liq_top_depth":null,"pnl_dev":null,"queue_absorb_rate":null,"queue_eta_ms":null},"counts":{"ticks":\#(ticks),"quotes":10,"fills":\#(fills),"filled_orders":\#(fills),"taker_fills":0,"returns":10,"deadline_misses":\#(misses)},"sums":{"fill_notional":\#(fills * 100).0,"slip":\#(slip),"slip_x_notional":0.0,"markout_notional":\#(fills * 100).0,"net_x_notional":0.0,"adverse_x_notional":0.0,"return2":12.5},"tick_ns_histogram":\#(histogram),"arm":"\#(arm)","arm_why":"\#(why)","experiment":\#(name),"block":\#(number),"config_hash":"\#(config)","v":1,"source":"\#(source)","venue":"sim","host":"edge-1","epoch":"0123456789abcdef","seq":\#(seq)}"#
+                #"{"ts":\#(from + span),"ts_iso":"","symbol":"\#(symbol)","from_ts":\#(from),"span_ms":\#(span),"features":{"vol_realized":null,"liq_top_depth":null,"pnl_dev":null,"queue_absorb_rate":null,"queue_eta_ms":null},"counts":{"ticks":\#(ticks),"quotes":10,"fills":\#(fills),"filled_orders":\#(fills),"taker_fills":\#(takers),"returns":10,"deadline_misses":\#(misses)},"sums":{"fill_notional":\#(fills * 100).0,"slip":\#(slip),"slip_x_notional":0.0,"markout_notional":\#(fills * 100).0,"net_x_notional":\#(net),"adverse_x_notional":0.0,"return2":12.5},"tick_ns_histogram":\#(histogram),"arm":"\#(arm)","arm_why":"\#(why)","experiment":\#(name),"block":\#(number),"config_hash":"\#(config)","v":1,"source":"\#(source)","venue":"sim","host":"edge-1","epoch":"0123456789abcdef","seq":\#(seq)}"#
         }
     }
 
@@ -79,25 +82,19 @@ struct PairLedgerTests {
         var pairs: Int
         var counted: Int
         var censored: [Censoring: Int]
-        var closings: [PairClosing]
     }
 
     private static func outcome(_ rows: [String], cut: (Int) -> Bool = { _ in false }) -> Outcome {
         var ledger = PairLedger(plan())
         var gates = ExperimentGates()
         var byte: Int64 = 0
-        var closings: [PairClosing] = []
         for (index, row) in rows.enumerated() {
             feed(&ledger, [row], from: byte)
             byte += Int64(row.utf8.count + 1)
-            if cut(index) {
-                gates.evaluate(&ledger)
-                closings += ledger.takeClosings()
-            }
+            if cut(index) { gates.evaluate(&ledger) }
         }
         gates.evaluate(&ledger)
-        closings += ledger.takeClosings()
-        return Outcome(evidence: gates.evidence, pairs: gates.pairs, counted: gates.counted, censored: gates.censored, closings: closings)
+        return Outcome(evidence: gates.evidence, pairs: gates.pairs, counted: gates.counted, censored: gates.censored)
     }
 
     @Test func aHealthyHostsPairsAllCount() {
@@ -125,7 +122,7 @@ struct PairLedgerTests {
         #expect(Self.outcome(rows) == whole)
     }
 
-    @Test func aPairClosesThirtyFiveSecondsBehindItsEnd_whereTheRowsThenEnded() throws {
+    @Test func aPairClosesThirtyFiveSecondsBehindItsEnd() {
         let rows = Self.rows(pairs: 1)
         var ledger = PairLedger(Self.plan())
         // Rows up to end + 30 s; the next ends at + 40 s.
@@ -135,9 +132,6 @@ struct PairLedgerTests {
         let bytes = Int64(rows.prefix(until).reduce(0) { $0 + $1.utf8.count + 1 })
         Self.feed(&ledger, [rows[until]], from: bytes)
         #expect(ledger.nextPair(of: "edge-1") == 1)
-        let closing = try #require(ledger.takeClosings().first)
-        #expect(
-            closing == PairClosing(host: "edge-1", pair: 0, at: StoredOffset(day: 20_098, byte: bytes + Int64(rows[until].utf8.count + 1))))
     }
 
     @Test func rowsBehindTheClosingAreLate_andChangeNothing() {
@@ -289,17 +283,17 @@ struct PairLedgerTests {
         for fate in RowFate.allCases { #expect(replayed.count(of: fate) == live.count(of: fate), "\(fate)") }
     }
 
-    @Test func theFirstPairsWaitForAPrePeriod() {
+    @Test func thePairsBeforeItBeginsAreCounted() {
         var ledger = PairLedger(Self.plan())
         var gates = ExperimentGates()
         Self.feed(&ledger, Self.rows(pairs: 2, before: 5))
         gates.evaluate(&ledger)
-        #expect(gates.prePairs == 5 && gates.needsPrePeriod)
+        #expect(gates.prePairs == 5)
         var longer = PairLedger(Self.plan())
         Self.feed(&longer, Self.rows(pairs: 2, before: 6))
         var enough = ExperimentGates()
         enough.evaluate(&longer)
-        #expect(enough.prePairs == 6 && !enough.needsPrePeriod)
+        #expect(enough.prePairs == 6)
     }
 
     @Test func thePrePeriodIsFrozenWhereTheSpecSays() {

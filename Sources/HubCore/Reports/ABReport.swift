@@ -163,7 +163,8 @@ package struct ABReportBuild: ~Copyable {
         var rows = rows
         for other in used where other != source { rows[.otherSource, default: 0] += arms[Int(other.rawValue)].reduce(0) { $0 + $1.rows } }
         let hostNames = chosen[0].hosts.union(chosen[1].hosts).map { hosts.text($0) }.sorted { $0.utf8.lexicographicallyPrecedes($1.utf8) }
-        let gates = run.gates.isEmpty ? source.map { minutes[Int($0.rawValue)].gates().map { GateEvidence($0) } } ?? [] : run.gates
+        let table = isDry ? Gate.dry : Gate.all
+        let gates = run.gates.isEmpty ? source.map { minutes[Int($0.rawValue)].gates(table).map { GateEvidence($0) } } ?? [] : run.gates
         let model = ABModel(
             run: run, source: source, a: chosen[0], b: chosen[1], hosts: hostNames, gates: gates, rows: rows, rejected: rejected)
         return ABReport(stem: "ab_run_\(run.id)", markdown: Array(model.markdown.utf8), html: Array(model.html.utf8), json: model.json)
@@ -464,7 +465,9 @@ struct ABModel {
             let cells = [gate.name, gate.kind.rawValue, ReportText.state(gate.state)]
             if gate.tests.isEmpty { lines.append("| " + (cells + [String](repeating: "-", count: 6)).joined(separator: " | ") + " |") }
             for test in gate.tests {
-                let figures = [test.estimate, test.lower, test.upper, test.logEMax, 0 - Elementary.log(test.alpha)].map(number)
+                let figures = [
+                    test.estimate, test.lower, test.upper, test.logEMax, test.logEMax.map { _ in 0 - Elementary.log(test.alpha) },
+                ].map(number)
                 lines.append("| " + (cells + [test.metric.rawValue] + figures).joined(separator: " | ") + " |")
             }
         }

@@ -73,10 +73,14 @@ extension Gate {
     /// What the gate says at the end of an experiment whose units kept their arm: `violated` when all of its null hypotheses are refuted,
     /// `clear` when one of its margins is excluded, else `undecided`; `noData` where nothing can be tested.
     package func fixedHorizonState(_ units: [DifferenceInDifferences.Unit]) -> GateState {
-        let tests = hypotheses.map { ($0, DifferenceInDifferences($0.metric, units)) }
+        fixedHorizonState(hypotheses.map { DifferenceInDifferences($0.metric, units) })
+    }
+
+    /// `tests`: one for each hypothesis.
+    func fixedHorizonState(_ tests: [DifferenceInDifferences?]) -> GateState {
         var isHarmful = true
         var isSafe = false
-        for (hypothesis, test) in tests {
+        for (hypothesis, test) in zip(hypotheses, tests) {
             guard let interval = test?.interval(alpha: alpha) else { return .noData }
             if interval.lowerBound <= hypothesis.tolerance { isHarmful = false }
             if interval.upperBound < hypothesis.margin { isSafe = true }

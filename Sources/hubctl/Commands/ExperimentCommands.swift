@@ -1,5 +1,6 @@
 import ArgumentParser
 import CalibModel
+import HubCore
 import Wire
 
 struct ExperimentCommand: ParsableCommand {
@@ -84,6 +85,7 @@ struct ExperimentCreateCommand: ParsableCommand {
         if !symbols.isEmpty { arguments["symbols"] = symbols.joined(separator: ",") }
         let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("experiment create", arguments) }
         ExperimentCommand.show(body, output)
+        return body
     }
 }
 
@@ -96,7 +98,7 @@ struct ExperimentAction: ParsableArguments {
 
     func validate() throws { try Reason.check(reason) }
 
-    func perform(_ verb: String, _ more: [String: String] = [:]) throws {
+    @discardableResult func perform(_ verb: String, _ more: [String: String] = [:]) throws -> JSONValue {
         let arguments = ["id": id, "reason": reason].merging(more) { old, _ in old }
         let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body(verb, arguments) }
         ExperimentCommand.show(body, output)
@@ -135,7 +137,12 @@ struct ExperimentPromoteCommand: ParsableCommand {
             "Only with the verdict PASS, and only by an operator who did not bring it there. Exit status 2 without PASS, 4 for the same operator."
     )
     @OptionGroup var action: ExperimentAction
-    func run() throws { try action.perform("experiment promote") }
+    func run() throws {
+        let body = try action.perform("experiment promote")
+        for override in body["experiment"]?["candidate"]?.members ?? [] {
+            Console.note("\(Console.printable(override.name)): \(Console.printable(override.value.string ?? ""))")
+        }
+    }
 }
 
 struct ExperimentStopCommand: ParsableCommand {
@@ -216,7 +223,7 @@ struct ExperimentGetCommand: ParsableCommand {
 }
 
 enum ExperimentState {
-    static func isOver(_ state: String?) -> Bool { ["promoted", "rolled_back", "stopped"].contains(state) }
+    static func isOver(_ state: String?) -> Bool { state.flatMap(Experiment.State.init)?.isOver == true }
 }
 
 struct ExperimentRollbackCommand: ParsableCommand {

@@ -142,7 +142,7 @@ struct ExperimentPowerCommand: ParsableCommand {
             // The last day of rows lies in the newest three days of files.
             let newest = files.map(\.day.number).max() ?? 0
             let recent = files.filter { $0.day.number >= newest - 2 }
-            var history = ArmHistory()
+            var history = ArmHistory(blockMilliseconds: blockSec * 1000)
             try read(recent, directory) { line, file, _, isTerminated in
                 history.take(line, host: file.host ?? "local", source: source, isTerminated: isTerminated)
             }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import HubCore
 import Wire
 
 struct GateCommand: ParsableCommand {
@@ -79,7 +80,7 @@ struct WaitCommand: ParsableCommand {
     @OptionGroup var hub: HubOptions
     @Option(name: .shortAndLong, help: "Form of what is printed.") var output: ListForm = .table
 
-    private static let states = ["draft", "dry", "online", "paused", "promoted", "rolled_back", "stopped"]
+    private static let states = Experiment.State.allCases.map(\.rawValue)
 
     func validate() throws {
         guard what.hasPrefix("experiment/"), what.utf8.count > 11 else { throw ValidationError("what is waited for is experiment/ID") }
@@ -101,7 +102,7 @@ struct WaitCommand: ParsableCommand {
                 Console.list(body, Listing(columns: columns, rows: [body]), output, nothing: "")
                 if goal != "decision" { return try finish(state == goal) }
                 switch verdict {
-                case "PASS": return
+                case "PASS" where state != "rolled_back": return
                 case "FAIL", "INVALID": throw Exit.badSubject
                 default: throw Exit.failed
                 }

@@ -29,6 +29,7 @@ struct EvidenceOptions: ParsableArguments {
         evidence.isFeedsDirectoryWritable = access(feedsDir, W_OK) == 0
         if access(feedsDir, R_OK) == 0 { try readFeeds(&evidence) }
         try readDataset(&evidence)
+        try readExperiment(&evidence)
         return evidence
     }
 
@@ -74,6 +75,14 @@ struct EvidenceOptions: ParsableArguments {
         let name = stem.split(separator: "/").last.map(String.init) ?? stem
         let report = "\(reportsDir)/calib_summary_\(name).md"
         if access(report, R_OK) == 0 { evidence.summaryPath = report }
+    }
+
+    private func readExperiment(_ evidence: inout ReadinessEvidence) throws(FileError) {
+        guard access(reportsDir, R_OK) == 0 else { return }
+        // A run's name begins with its time.
+        let names = try FeedDirectory.names(in: reportsDir).filter { $0.hasPrefix("ab_run_") && $0.hasSuffix(".json") }
+        guard let path = names.max().map({ "\(reportsDir)/\($0)" }), let bytes = try AtomicFile.read(path) else { return }
+        evidence.experiment = (path, bytes, access(path.dropLast(5) + ".md", R_OK) == 0)
     }
 
     /// Leaves of a YAML map by their dotted keys; nil when there is no such file or it is no map.
