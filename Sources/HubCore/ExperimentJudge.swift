@@ -369,13 +369,15 @@ private struct FixedArms: ~Copyable {
     /// Each gate at the one planned look (SPEC 7.3): when every host's rows are there, or those that are not are a quarter of an hour late and left
     /// out. Before it, nothing.
     var look: [GateEvidence] {
-        let hosts = Set(planned.keys.map(\.host))
-        guard newest >= horizon + PairLedger.silenceMilliseconds || (!hosts.isEmpty && hosts.allSatisfy(isComplete)) else { return [] }
-        let units = sums.compactMap { unit, sums in
-            planned[unit].flatMap { arm in
-                isComplete(unit.host)
-                    ? DifferenceInDifferences.Unit(symbol: unit.symbol, arm: arm, before: sums.before, during: sums.during) : nil
-            }
+        var (complete, missing): (Set<String>, Set<String>) = ([], [])
+        for host in Set(planned.keys.map(\.host)) {
+            if isComplete(host) { complete.insert(host) } else { missing.insert(host) }
+        }
+        guard newest >= horizon + PairLedger.silenceMilliseconds || (missing.isEmpty && !complete.isEmpty) else { return [] }
+        var units: [DifferenceInDifferences.Unit] = []
+        for (unit, sums) in sums where complete.contains(unit.host) {
+            guard let arm = planned[unit] else { continue }
+            units.append(.init(symbol: unit.symbol, arm: arm, before: sums.before, during: sums.during))
         }
         return Gate.all.map { GateEvidence($0, atHorizon: units) }
     }

@@ -150,7 +150,7 @@ package struct ControlWorld {
             edges[edge].awayUntil = now + 1_000 + random.below(40_000)
         case .edgeKilled: restart(edge, latches: edges[edge].latches)
         case .hubKilled: killHub(for: 5_000)
-        case .hubKilledLong: killHub(for: 20_000 + random.below(20_000))
+        case .hubKilledLong: killHub(for: random.below(10) == 0 ? 600_000 : 20_000 + random.below(20_000))
         case .clockOff:
             edges[edge].offset = edges[edge].offset == 0 ? (random.below(2) == 0 ? 10_000 : -10_000) : 0
             edges[edge].offsetSince = now

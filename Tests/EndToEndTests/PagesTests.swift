@@ -18,7 +18,9 @@ import Testing
                 "--to-ts", "2025-01-01T01:00:00Z",
             ], in: root)
         #expect(built.status == 0, "\(built.standardError)")
-        let datasets = try FileManager.default.contentsOfDirectory(atPath: root + "/datasets").filter { $0.hasSuffix(".json") }
+        let datasets = try FileManager.default.contentsOfDirectory(atPath: root + "/datasets").filter {
+            $0.hasSuffix(".json") && !$0.hasSuffix(".manifest.json")
+        }
         try #require(datasets.count == 1, "\(datasets)")
         let summary = try Binaries.run(
             "hubctl", ["dataset", "summary", "datasets/\(datasets[0])", "--reports-dir", "reports"], in: root)

@@ -73,11 +73,11 @@ struct FeedFilesTests {
         try folder.write("feeds/quotes_19700101.jsonl", row(1) + "x\n")
         let cuts = try FeedFiles(artifacts: folder.path).cuts
         try #require(cuts.map(\.feed) == [.fills, .quotes] && cuts.map(\.rowsSaved) == [1, 0])
-        let second = try FeedFiles(artifacts: folder.path)
-        #expect(second.cuts == cuts)
-        try second.tell([cuts[0]])
+        var second: FeedFiles? = try FeedFiles(artifacts: folder.path)
+        #expect(second?.cuts == cuts)
+        try second?.tell([cuts[0]])
         #expect(try folder.read("feeds/.cut/fills_19700101.jsonl.\(cuts[0].offset).0") == bad)
-        second.closeFiles()
+        second = nil
         #expect(try FeedFiles(artifacts: folder.path).cuts == [cuts[1]])
     }
 
@@ -101,7 +101,8 @@ struct FeedFilesTests {
         #expect(try folder.read("feeds/fills_19700101.jsonl") == row(1) + row(2) + row(3))
         #expect(files.highestSeq[0] == 3)
         let copy = "feeds/.cut/fills_19700101.jsonl.\(row(1).utf8.count).0"
-        #expect(files.cuts.count == 1)
+        // What is cut once more is told once more.
+        #expect(files.cuts.count == (afterCut.first == "bad" ? 2 : 1))
         try files.tell(files.cuts)
         #expect(try folder.read(copy) == tail)
         #expect(try !folder.names("feeds/.cut").contains { $0.hasSuffix(".pending") })

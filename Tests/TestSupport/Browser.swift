@@ -35,7 +35,7 @@ package enum Browser {
         var rows: Int
         /// Of which nothing is seen.
         var emptyPictures: Int
-        /// What was fetched beside the page itself.
+        /// Scripts, and what is to be fetched beside the page itself.
         var fetched: [String]
     }
 
@@ -111,7 +111,7 @@ package enum Browser {
           })
           return { width: frame.clientWidth, isDark: frame.dataset.scheme == 'dark', overflow: root.scrollWidth - root.clientWidth, contrast: least, faintest,
             rows: doc.querySelectorAll('tr').length, emptyPictures: empty.length,
-            fetched: win.performance.getEntriesByType('resource').map(entry => entry.name) }
+            fetched: [...doc.querySelectorAll('script, link, [src]')].map(element => element.outerHTML.slice(0, 100)) }
         }
         addEventListener('load', () => {
           const views = [...document.querySelectorAll('iframe')].map(view)

@@ -85,7 +85,6 @@ struct ExperimentCreateCommand: ParsableCommand {
         if !symbols.isEmpty { arguments["symbols"] = symbols.joined(separator: ",") }
         let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body("experiment create", arguments) }
         ExperimentCommand.show(body, output)
-        return body
     }
 }
 
@@ -102,6 +101,7 @@ struct ExperimentAction: ParsableArguments {
         let arguments = ["id": id, "reason": reason].merging(more) { old, _ in old }
         let body = try Console.reporting(output.errors) { () throws(HubFailure) in try hub.body(verb, arguments) }
         ExperimentCommand.show(body, output)
+        return body
     }
 }
 
