@@ -101,6 +101,56 @@ struct ExperimentJudgeTests {
         #expect(repeated == decided)
     }
 
+    // MARK: The fault table's rows that a judge sees, wherever they strike
+
+    /// From some pair on a host says nothing: fifteen minutes later its pairs are `no_data`, and with less than 80 % of the plan the run is INVALID.
+    @Test(arguments: UInt64(1)...20) func noData(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let rows = PairLedgerTests.rows(pairs: 8) { $0.misses = 0 }
+        let kept = Int.random(in: 0...8, using: &random)
+        let end = PairLedgerTests.start + Int64(kept) * 600_000
+        let others = PairLedgerTests.rows(pairs: kept) { $0.misses = 0 }
+        var judge = ExperimentJudge(Self.experiment)
+        Self.feed(&judge, rows, host: "edge-1")
+        Self.feed(&judge, others, host: "edge-2")
+        for pair in kept..<8 {
+            let late = end + Int64(pair - kept + 1) * 600_000 + PairLedger.silenceMilliseconds
+            for silence in judge.dueSilences(at: late, hubStarted: 0) where silence.host == "edge-2" { judge.decide(silence) }
+        }
+        let result = judge.assess()
+        #expect(result.json["pairs"]?.integer == 8 && result.json["counted"]?.integer == Int64(3 * (8 + kept)))
+        #expect(result.json["censored"]?["no_data"]?.integer ?? 0 == Int64(3 * (8 - kept)))
+        // (8 + k) of 16.
+        #expect(result.verdict == (8 + kept < 13 ? .invalid : .inconclusive), "\(kept): \(String(describing: result.demand))")
+    }
+
+    /// A part begins with rows that the file before it holds, or a host's feed was copied: each row counts once.
+    @Test(arguments: UInt64(1)...20) func duplicatedFeed(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        let rows = PairLedgerTests.rows(pairs: 4) { $0.misses = $0.arm == "B" ? 3 : 1 }
+        let from = Int.random(in: 0..<rows.count - 1, using: &random)
+        let to = Int.random(in: from..<min(rows.count, from + 500), using: &random)
+        let again = Array(rows[...to]) + rows[from...to] + rows[(to + 1)...]
+        let (once, twice) = (Self.assess(rows, rows), Self.assess(rows, again))
+        #expect(once.gates == twice.gates && once.verdict == twice.verdict && once.demand == twice.demand)
+    }
+
+    /// An edge that draws its coins with another salt: INVALID as soon as its rows are there.
+    @Test(arguments: UInt64(1)...20) func saltChanged(seed: UInt64) {
+        var random = SeededRandom(seed: seed)
+        var other = PairLedgerTests.design
+        (other.key0, other.key1) = (random.next(), random.next())
+        var differing = 0
+        let rows = PairLedgerTests.rows(pairs: 6) { row in
+            guard row.from >= PairLedgerTests.start, let place = other.place(of: row.symbol, at: row.from) else { return }
+            if "\(place.arm.text)" != row.arm, row.why == "schedule", place.why == .schedule { differing += 1 }
+            (row.arm, row.why) = ("\(place.arm.text)", "\(place.why.text)")
+        }
+        let result = Self.assess(PairLedgerTests.rows(pairs: 6), rows)
+        #expect(differing > 0, "the coins of seed \(seed) are all the same")
+        #expect(result.verdict == .invalid && result.gates.allSatisfy { !$0.demandsRollback })
+    }
+
     @Test func hostsThatOweAPairAreNamedOnce() {
         var judge = ExperimentJudge(Self.experiment)
         Self.feed(&judge, PairLedgerTests.rows(pairs: 2), host: "edge-1")
