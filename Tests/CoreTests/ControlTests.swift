@@ -180,10 +180,10 @@ struct ControlTests {
         let spec = try #require(hub.assignment(of: 1) ?? nil)
         #expect(spec.symbolsA.count == 1 && spec.symbolsB.count == 1 && spec.candidate.first?.key == "spread.base_bps")
         #expect(hub.lastReply?["experiment"]?["state"]?.string == "online")
-        // A host that comes later is told as it comes.
-        hub.connect(2, "b")
+        // Its host is told on each connection; one that comes later takes no part.
+        hub.connect(2, "a")
         #expect(hub.assignment(of: 2) == spec)
-        hub.connect(3, "c", symbols: ["SOLUSDT"])
+        hub.connect(3, "b")
         #expect(hub.assignment(of: 3) == .some(nil))
     }
 

@@ -287,7 +287,7 @@ struct ExperimentJudgeTests {
                 if hour < 0 { (row.why, row.experiment) = ("none", nil) }
                 (row.ticks, row.fills) = (1000, 100)
                 row.takers = index + Int.random(in: 9...11, using: &random)
-                row.bucket = 2464 + (index * 5 + hour / 24) % 7
+                row.bucket = 2464 + index * 5 % 7 + (hour < 0 ? 0 : index % 3)
                 row.misses = Int.random(in: 2...4, using: &random)
                 row.slip = "\(index * 7 + Int.random(in: 0...2, using: &random)).0"
                 row.net = "\(index * 900 + Int.random(in: 0...200, using: &random)).0"
