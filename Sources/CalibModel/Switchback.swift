@@ -37,11 +37,14 @@ package struct Switchback: Sendable, Equatable {
     /// At the beginning of every block, dropped: orders of the other arm leave the book.
     package var washoutMilliseconds: Int64
     /// Each group starts up to this much after T0, in steps of 10 s, so that a fleet does not switch in one instant.
-    package var jitterMilliseconds: Int64
-    package var key0: UInt64
-    package var key1: UInt64
-    package var clusters: [Cluster]
-    package var ramp: [RampStep]
+    package var jitterMilliseconds: Int64 { didSet { tabulate() } }
+    package var key0: UInt64 { didSet { tabulate() } }
+    package var key1: UInt64 { didSet { tabulate() } }
+    package var clusters: [Cluster] { didSet { tabulate() } }
+    package var ramp: [RampStep] { didSet { tabulate() } }
+    /// By group, hashed once: an edge asks at every step. Empty while nothing is late, or nothing is ramped up.
+    private var jitters: [Int64] = []
+    private var rampRanks: [Int] = []
 
     package init(
         startMilliseconds: Int64, blockMilliseconds: Int64 = 300_000, washoutMilliseconds: Int64 = 30_000, jitterMilliseconds: Int64 = 0,
@@ -56,6 +59,17 @@ package struct Switchback: Sendable, Equatable {
         self.key1 = key1
         self.clusters = clusters
         self.ramp = ramp
+        tabulate()
+    }
+
+    private mutating func tabulate() {
+        let groups = 0..<groupCount
+        jitters = jitterMilliseconds > 0 ? groups.map { hashedJitter(of: $0) } : []
+        rampRanks = []
+        guard !ramp.isEmpty else { return }
+        let hashes = groups.map { KeyedHash.hash("\($0)|ramp".utf8, key0: key0, key1: key1) }
+        rampRanks = .init(repeating: 0, count: groups.count)
+        for (rank, group) in groups.sorted(by: { (hashes[$0], $0) < (hashes[$1], $1) }).enumerated() { rampRanks[group] = rank }
     }
 
     /// Neighbours in `ranked` (by notional, say) play opposite arms; the last of an odd number, and all of fewer than ten, flip alone: with so
@@ -72,7 +86,7 @@ package struct Switchback: Sendable, Equatable {
     /// Where a time lies for one cluster.
     package struct Place: Sendable, Equatable {
         package var arm: Arm
-        /// `schedule` or `washout`; `join` before T0, and while the ramp has not reached the group.
+        /// `schedule` or `washout`; `join` before T0, behind the last pair, and while the ramp has not reached the group.
         package var why: ArmReason
         /// Blocks since T0; pair = block / 2. Negative before T0.
         package var block: Int32
@@ -94,7 +108,8 @@ package struct Switchback: Sendable, Equatable {
         }
         let end = milliseconds - into + blockMilliseconds
         let index = Int32(clamping: block)
-        guard block >= 0, isEnrolled(cluster.group, pair: index / 2) else {
+        // Nobody judges what comes after the last pair.
+        guard block >= 0, block / 2 < Int64(Limits.experimentPairsMax), isEnrolled(cluster.group, pair: index / 2) else {
             return Place(arm: .a, why: .join, block: index, blockEndMilliseconds: end)
         }
         let isSecondHalf = !block.isMultiple(of: 2)
@@ -108,8 +123,9 @@ package struct Switchback: Sendable, Equatable {
         return coin != cluster.isOpposite
     }
 
-    package func jitter(of group: Int) -> Int64 {
-        guard jitterMilliseconds > 0 else { return 0 }
+    package func jitter(of group: Int) -> Int64 { jitters.isEmpty ? 0 : jitters[group] }
+
+    private func hashedJitter(of group: Int) -> Int64 {
         let hash = KeyedHash.hash("\(group)|jitter".utf8, key0: key0, key1: key1)
         // Snapshots are cut at multiples of 10 s: a block that ends at one has its last markouts in a row that ends 30 s later.
         return Int64(hash.multipliedFullWidth(by: UInt64(jitterMilliseconds / Self.stepMilliseconds) + 1).high) * Self.stepMilliseconds
@@ -119,10 +135,7 @@ package struct Switchback: Sendable, Equatable {
     package func isEnrolled(_ group: Int, pair: Int32) -> Bool {
         guard !ramp.isEmpty else { return true }
         guard let share = ramp.last(where: { $0.fromPair <= pair })?.shareMicro else { return false }
-        func rank(_ group: Int) -> (UInt64, Int) { (KeyedHash.hash("\(group)|ramp".utf8, key0: key0, key1: key1), group) }
-        let own = rank(group)
-        let before = Int64((0..<groupCount).count { rank($0) < own })
-        return before * 1_000_000 < share * Int64(groupCount)
+        return Int64(rampRanks[group]) * 1_000_000 < share * Int64(rampRanks.count)
     }
 }
 

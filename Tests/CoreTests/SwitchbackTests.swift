@@ -108,6 +108,39 @@ struct SwitchbackTests {
         #expect(outside.allSatisfy { design.place(of: $0, at: design.startMilliseconds + 4 * 600_000 + 100_000).arm == .a })
     }
 
+    /// The ranks are worked out once, so whoever changes what they follow from changes them.
+    @Test func aRampFollowsItsFields() {
+        var random = SeededRandom(seed: 7)
+        for _ in 0..<20 {
+            let target = Self.randomDesign(&random)
+            var design = Self.randomDesign(&random)
+            design.clusters = target.clusters
+            design.ramp = target.ramp
+            (design.key0, design.key1) = (target.key0, target.key1)
+            design.jitterMilliseconds = target.jitterMilliseconds
+            for cluster in target.clusters {
+                #expect(design.jitter(of: cluster.group) == target.jitter(of: cluster.group))
+                for pair in Int32(0)..<12 {
+                    #expect(design.isEnrolled(cluster.group, pair: pair) == target.isEnrolled(cluster.group, pair: pair))
+                }
+            }
+        }
+    }
+
+    /// Nobody judges what comes behind it.
+    @Test func theLastPairIsTheLast() {
+        let design = Self.design()
+        let end = design.startMilliseconds + Int64(Limits.experimentPairsMax) * 600_000
+        for cluster in design.clusters.prefix(4) {
+            #expect(Set([-450_000, -150_000].map { design.place(of: cluster, at: end + $0).arm }) == [.a, .b])
+            #expect(design.place(of: cluster, at: end - 1).why == .schedule)
+            for time in [end, end + 300_000, end + 450_000, Int64.max / 2] {
+                let place = design.place(of: cluster, at: time)
+                #expect(place.arm == .a && place.why == .join)
+            }
+        }
+    }
+
     /// The rules once more, written slowly: blocks are walked from T0, groups sorted. Every edge of every design, a millisecond to either side.
     @Test(arguments: UInt64(1)...20)
     func placesFollowTheRules_inRandomDesigns(seed: UInt64) {
