@@ -35,6 +35,8 @@ package struct ArmControl {
         case command(Message.Command)
         /// A fast breaker, of the experiment that is played.
         case tripped(BreakerTrip)
+        /// This edge's wall clock was set.
+        case clockStepped
         /// Every change of the newest plan took effect; when, ms UTC, and how many orders' cancels were sent for it.
         case settled(atMilliseconds: Int64, cancelledOrders: Int64)
         /// The answer to `record`: durable, or not.
@@ -97,6 +99,8 @@ package struct ArmControl {
         var state: LatchState
     }
 
+    private static let breakerRepeatNanoseconds: Int64 = 1_000_000_000
+
     private let symbols: [String]
     private let host: String
     private var reject: @Sendable (ExperimentSpec) -> String?
@@ -117,8 +121,15 @@ package struct ArmControl {
     private var joinsAt: [Int32?]
     /// The last pair that a symbol sits out after a breaker of both arms.
     private var restsUntil: [Int32?]
-    /// By the newest answered lease: more than `Limits.clockErrorMillisecondsMax` off the hub's, whenever in between the hub looked at it.
+    /// By the newest answered lease: more than `Limits.clockErrorMillisecondsMax` off the hub's, whenever in between the hub looked at it. A clock
+    /// that was set is wrong until an answer says otherwise.
     private var isClockWrong = false
+    /// Answers carry the hub's time: an old hub's do not.
+    private var hubTellsTime = false
+    /// A breaker that the hub has not answered: a message may be lost with its link.
+    private var untold: Message.Breaker?
+    /// When it was said last, on CLOCK_BOOTTIME; nil: not on this link.
+    private var toldAt: Int64?
     /// When the plan changes by the schedule alone, ms UTC; nil when it does not.
     package private(set) var planEndsMilliseconds: Int64?
     package private(set) var plan: Plan
@@ -166,20 +177,22 @@ package struct ArmControl {
         case .connected:
             isConnected = true
             // The other side of the old requests is gone.
-            (lease.requests, lease.requestedAt) = ([], nil)
+            (lease.requests, lease.requestedAt, toldAt) = ([], nil, nil)
         case .disconnected:
             isConnected = false
             (lease.requests, lease.requestedAt) = ([], nil)
         case .assigned(let assignment): assigned(assignment, &effects)
         case .lease(let answer): answered(answer, at: now)
         case .command(let command): rollback(command, at: now, &effects)
-        case .tripped(let trip): tripped(trip, at: now, &effects)
+        case .tripped(let trip): tripped(trip, at: now)
+        case .clockStepped: clockStepped()
         case .settled(let milliseconds, let cancelled): settled(milliseconds, cancelled, &effects)
         case .recorded(let experiment): recorded(experiment, at: now, &effects)
         case .recordFailed(let experiment): if case .recording = latches[experiment]?.state { latches[experiment]?.state = .recordFailed }
         case .tick: retryRecords(&effects)
         }
         if let expiresAt = lease.expiresAt, now.bootNanoseconds >= expiresAt { lease.expiresAt = nil }
+        tellBreaker(at: now, &effects)
         applyChange(at: now, &effects)
         settleLatches(at: now, &effects)
         requestLease(at: now, &effects)
@@ -210,9 +223,14 @@ package struct ArmControl {
         }
         revision = max(revision, new.revision)
         defer { assignment = new }
-        // The environment is the hub's business once it pauses.
-        if new.isPaused { restsUntil = .init(repeating: nil, count: symbols.count) }
+        if new.experiment?.id != untold?.experiment { untold = nil }
+        // The environment is the hub's business once it pauses. Harm wants a rollback.
+        if new.isPaused {
+            restsUntil = .init(repeating: nil, count: symbols.count)
+            if untold?.trip.scope == .environment { untold = nil }
+        }
         guard new.experiment != assignment?.experiment || assignment == nil else { return }
+        restsUntil = .init(repeating: nil, count: symbols.count)
         lease = LeaseState()
         refusal = nil
         guard let spec = new.experiment else { return }
@@ -225,7 +243,6 @@ package struct ArmControl {
         lastSpec = refusal == nil ? spec : nil
         roles = symbols.map { Role(spec, symbol: $0, host: host) }
         joinsAt = .init(repeating: nil, count: symbols.count)
-        restsUntil = .init(repeating: nil, count: symbols.count)
         if let refusal {
             effects.append(.refused(experiment: spec.id, why: refusal))
             effects.append(.say(.error(code: "experiment_refused", text: "'\(spec.id)': \(refusal)")))
@@ -274,18 +291,26 @@ package struct ArmControl {
         // Refused ends it at once, whatever was granted before.
         lease.expiresAt = milliseconds == 0 ? nil : request.sentAt + milliseconds * 1_000_000
         if let hub = answer.wallMilliseconds {
+            hubTellsTime = true
             // The hub read its clock between our sending and now: the error lies between these two.
             let (least, most) = (request.sentWall - hub, now.wallMilliseconds - hub)
             isClockWrong = least > Limits.clockErrorMillisecondsMax || most < -Limits.clockErrorMillisecondsMax
         }
     }
 
+    /// A schedule is not played by a clock that nobody has looked at. Answers to what was asked before would compare the old one.
+    private mutating func clockStepped() {
+        guard hubTellsTime else { return }
+        isClockWrong = true
+        (lease.requests, lease.requestedAt) = ([], nil)
+    }
+
     // MARK: Breakers
 
     /// B was bad on this host: A from now on, for ever when A of the same seconds was not (SPEC 7.4).
-    private mutating func tripped(_ trip: BreakerTrip, at now: Now, _ effects: inout [Effect]) {
+    private mutating func tripped(_ trip: BreakerTrip, at now: Now) {
         guard let spec = plan.experiment, latches[spec.id] == nil else { return }
-        effects.append(.say(.breaker(.init(experiment: spec.id, trip: trip, atMilliseconds: now.wallMilliseconds))))
+        (untold, toldAt) = (.init(experiment: spec.id, trip: trip, atMilliseconds: now.wallMilliseconds), nil)
         switch trip.scope {
         case .harm:
             let record = LatchRecord(
@@ -298,6 +323,14 @@ package struct ArmControl {
         }
     }
 
+    /// Says it once a second until the hub's answer is here; the hub ignores repeats.
+    private mutating func tellBreaker(at now: Now, _ effects: inout [Effect]) {
+        guard isConnected, let untold else { return }
+        if let toldAt, now.bootNanoseconds - toldAt < Self.breakerRepeatNanoseconds { return }
+        toldAt = now.bootNanoseconds
+        effects.append(.say(.breaker(untold)))
+    }
+
     // MARK: Rollback
 
     private mutating func rollback(_ command: Message.Command, at now: Now, _ effects: inout [Effect]) {
@@ -305,6 +338,7 @@ package struct ArmControl {
             return result(command.id, .rejected, now.wallMilliseconds, text: "a rollback names its experiment", &effects)
         }
         revision = max(revision, command.revision)
+        if untold?.experiment == experiment { untold = nil }
         guard var latch = latches[experiment] else {
             let record = LatchRecord(
                 milliseconds: now.wallMilliseconds, experiment: experiment, command: command.id, by: command.by, reason: command.reason,

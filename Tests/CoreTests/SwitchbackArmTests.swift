@@ -30,6 +30,8 @@ struct SwitchbackArmTests {
         var at: Int64
         var hubAhead: Int64 = 0
         var isHubThere = true
+        /// False: a hub of an older version, whose answers have no time.
+        var hubTellsTime = true
         var said: [Message] = []
         var records: [LatchRecord] = []
         private let spec: ExperimentSpec
@@ -58,7 +60,7 @@ struct SwitchbackArmTests {
                         .lease(
                             .init(
                                 experiment: request.experiment, number: request.number, durationMilliseconds: 15_000,
-                                wallMilliseconds: now.wallMilliseconds + hubAhead)))
+                                wallMilliseconds: hubTellsTime ? now.wallMilliseconds + hubAhead : nil)))
                 case .say(let message): said.append(message)
                 case .apply: step(.settled(atMilliseconds: now.wallMilliseconds, cancelledOrders: 2))
                 case .record(let record):
@@ -79,6 +81,20 @@ struct SwitchbackArmTests {
         }
 
         var choices: [ArmChoice] { control.plan.choices }
+        var breakersSaid: Int { said.count { if case .breaker = $0 { true } else { false } } }
+
+        mutating func reload() {
+            let now = ArmControl.Now(bootNanoseconds: 1_000_000_000_000 + at * 1_000_000, wallMilliseconds: SwitchbackArmTests.start + at)
+            _ = control.adopt(reject: { _ in nil }, at: now)
+        }
+
+        mutating func rollback() {
+            step(
+                .command(
+                    .init(
+                        id: "c9", revision: Revision(term: 1, number: 9), kind: .rollback, experiment: "exp-1", symbol: nil,
+                        reason: "breaker", by: "hub", issuedMilliseconds: 0)))
+        }
     }
 
     @Test func everySecondsArmIsTheSpecs_andRunsOnBothHalvesOfEachPair() {
@@ -139,6 +155,51 @@ struct SwitchbackArmTests {
         #expect(edge.choices[0].why == .schedule, "it joins again once it is right")
     }
 
+    /// A clock that was set is wrong until the hub has looked at it, and it is asked at once.
+    @Test(arguments: [true, false]) func aClockThatWasSetPlaysA_untilTheHubHasLookedAtIt(isRight: Bool) {
+        var edge = Edge(at: -5_000)
+        edge.run(to: 20_000)
+        #expect(edge.choices[0].why == .schedule)
+        edge.isHubThere = false
+        edge.step(.clockStepped)
+        #expect(edge.choices.prefix(2).allSatisfy { $0 == ArmChoice(.a, .clock) })
+        edge.run(to: 22_000)
+        #expect(edge.choices[0] == ArmChoice(.a, .clock), "nobody has looked at it")
+        edge.isHubThere = true
+        edge.hubAhead = isRight ? 0 : 10_000
+        edge.step(.clockStepped)
+        #expect(edge.choices[0].why == (isRight ? .join : .clock))
+    }
+
+    /// What was asked before the step is answered with the time after it: between both the error may be anything.
+    @Test func anAnswerToAnOlderQuestionSaysNothingAboutAClockThatWasSet() {
+        var edge = Edge(at: -5_000)
+        edge.run(to: 20_000)
+        edge.isHubThere = false
+        edge.run(to: 26_000)
+        edge.step(.clockStepped)
+        for number in Int64(1)..<8 {
+            edge.step(
+                .lease(
+                    .init(
+                        experiment: "exp-1", number: number, durationMilliseconds: 15_000, wallMilliseconds: Self.start + 26_000)))
+        }
+        #expect(edge.choices[0] == ArmChoice(.a, .clock))
+    }
+
+    @Test func anOldHubTellsNoTime_soAStepChangesNothing() {
+        var edge = Edge(at: -5_000)
+        edge.hubTellsTime = false
+        // The first answer came with the connection.
+        edge.control = ArmControl(symbols: Self.symbols, host: "edge-1", latches: []) { _ in nil }
+        edge.step(.connected)
+        edge.assign()
+        edge.run(to: 20_000)
+        let before = edge.choices
+        edge.step(.clockStepped)
+        #expect(edge.choices == before && before[0].why == .schedule)
+    }
+
     @Test func aPauseIsManual_andGoesOnAtAPair() {
         var edge = Edge(at: -5_000)
         edge.run(to: 20_000)
@@ -163,11 +224,7 @@ struct SwitchbackArmTests {
         let record = try #require(edge.records.first)
         #expect(record.breaker == .deadlineMiss && record.cancelledOrders == 2 && edge.control.latchedExperiments == ["exp-1"])
         // The hub's own rollback finds it done.
-        edge.step(
-            .command(
-                .init(
-                    id: "c9", revision: Revision(term: 1, number: 9), kind: .rollback, experiment: "exp-1", symbol: nil, reason: "breaker",
-                    by: "hub", issuedMilliseconds: 0)))
+        edge.rollback()
         let results = edge.said.compactMap { if case .commandResult(let result) = $0 { result } else { nil } }
         #expect(results.map(\.state) == [.applied, .latched] && results.allSatisfy { $0.id == "c9" })
         edge.run(to: 3 * Self.block)
@@ -184,6 +241,60 @@ struct SwitchbackArmTests {
         trip.scope = .environment
         edge.step(.tripped(trip))
         #expect(edge.choices.prefix(2).allSatisfy { $0 == ArmChoice(.a, .breaker) } && edge.control.latchedExperiments.isEmpty)
+        edge.run(to: 2 * Self.block - 1_000) { #expect($0.choices[0] == ArmChoice(.a, .breaker)) }
+        edge.run(to: 2 * Self.block)
+        #expect(edge.choices[0].block == 2)
+    }
+
+    /// The link may take the message with it: it is said until the hub's rollback is here.
+    @Test func aBreakerIsSaidAgain_untilTheRollbackComes() {
+        var edge = Edge(at: -5_000)
+        edge.run(to: 20_000)
+        edge.step(.disconnected)
+        edge.step(.tripped(Self.harm))
+        edge.run(to: 25_000)
+        #expect(edge.breakersSaid == 0, "nobody hears it")
+        edge.step(.connected)
+        let message = Message.breaker(.init(experiment: "exp-1", trip: Self.harm, atMilliseconds: Self.start + 20_000))
+        #expect(edge.said.contains(message) && edge.breakersSaid == 1)
+        edge.step(.tick)
+        #expect(edge.breakersSaid == 1, "once a second")
+        edge.run(to: 28_000)
+        #expect(edge.breakersSaid == 4)
+        // A pause is no answer to harm.
+        edge.assign(isPaused: true)
+        edge.run(to: 29_000)
+        #expect(edge.breakersSaid == 5)
+        edge.rollback()
+        edge.run(to: 40_000)
+        #expect(edge.breakersSaid == 5)
+    }
+
+    @Test(arguments: ["pause", "none"]) func anEnvironmentIsSaidAgain_untilTheHubPausesOrEndsIt(answer: String) {
+        var edge = Edge(at: -5_000)
+        edge.run(to: 20_000)
+        var trip = Self.harm
+        trip.scope = .environment
+        edge.step(.tripped(trip))
+        edge.run(to: 22_000)
+        #expect(edge.breakersSaid == 3)
+        if answer == "pause" {
+            edge.assign(isPaused: true)
+        } else {
+            edge.step(.assigned(.init(revision: Revision(term: 1, number: 99), experiment: nil)))
+        }
+        edge.run(to: 30_000)
+        #expect(edge.breakersSaid == 3)
+    }
+
+    /// Otherwise whoever reloads lets B back into the environment that was bad for both.
+    @Test func aReloadDoesNotEndTheRest() {
+        var edge = Edge(at: -5_000)
+        edge.run(to: 20_000)
+        var trip = Self.harm
+        trip.scope = .environment
+        edge.step(.tripped(trip))
+        edge.reload()
         edge.run(to: 2 * Self.block - 1_000) { #expect($0.choices[0] == ArmChoice(.a, .breaker)) }
         edge.run(to: 2 * Self.block)
         #expect(edge.choices[0].block == 2)
