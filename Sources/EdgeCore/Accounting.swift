@@ -91,7 +91,6 @@ extension SymbolState {
         if let profit = profit() {
             accumulator.pointee.sums.pnl = profit - bookedPnL
             bookedPnL = profit
-            if shared.breakers.pointee.isWatching { shared.breakers.pointee.earned(armFields.arm, accumulator.pointee.sums.pnl) }
         }
         accumulator.pointee.wall = now.wall
         accumulator.pointee.symbol = index

@@ -75,6 +75,8 @@ extension SymbolState {
     mutating func tryChange(at now: Moment, _ shared: inout SharedState) {
         guard let wanted = change else { return }
         if wanted.stopsQuoting, !(bidSide.isEmpty && askSide.isEmpty) { return }
+        // What the old arm has brought so far is its own.
+        watchLoss(at: now, &shared)
         bookQuoteTime(at: now, &shared)
         let from = accumulator.pointee.fromMilliseconds
         let isUntouched =

@@ -5,7 +5,7 @@ import CalibModel
 /// Windows count this host's ticks and fills of arm B, over all its symbols. Thresholds are k of n such that an arm at three times the usual rate
 /// (6 % late ticks, 16 % taker fills) trips one window in 1e9, respectively 1e7, while half of all ticks late trips within one window
 /// (binomial tails). When arm A of the same seconds (at least 50 ticks) is as bad by the same share, the cause is not the candidate:
-/// `environment`.
+/// `environment`. A loss is counted over a UTC day, as the host's own limit is, and compared with that of the symbols that take part, per tick.
 ///
 /// On the quote path: a bounded ring of bits for B, sums by second for A, nothing allocated.
 struct Breakers {
@@ -21,7 +21,7 @@ struct Breakers {
     private static let staleness = Rule(count: 25, of: 100)
     /// Ticks of arm A in the window's seconds below which it says nothing.
     static let baselineTicksMin: Int64 = 50
-    /// Share of the host's daily loss limit that arm B may lose in one experiment (SPEC 10.2 halts the host at all of it).
+    /// Share of the host's daily loss limit that arm B may lose in a day (SPEC 10.2 halts the host at all of it).
     static let lossLimitDivisor: Int64 = 10
     private static let secondsKept = 512
 
@@ -63,30 +63,32 @@ struct Breakers {
     private var fillCount = 0
     private var takers40 = 0
     private var seconds: InlineArray<512, Second> = .init(repeating: Second())
-    /// What each arm brought since the watch began, 1e-8 quote currency; and A's ticks.
+    /// What each arm of the symbols that take part brought this day while watched, 1e-8 quote currency, and in how many ticks.
+    private var day = Int64.min
     private var profit: (a: Int64, b: Int64) = (0, 0)
-    private var baselineTicks: Int64 = 0
+    private var exposure: (a: Int64, b: Int64) = (0, 0)
 
-    /// From here on B is that candidate's; what was counted of another is forgotten. Nil: nobody plays B.
+    /// From here on B is that candidate's; what was counted of another is forgotten, but not that the experiment tripped. Nil: nobody plays B.
     mutating func watch(_ experiment: ExperimentID?, configHash: UInt64, dailyLossHost: Int64) {
         lossLimit = dailyLossHost / Self.lossLimitDivisor
         guard experiment != self.experiment || configHash != self.configHash || isWatching != (experiment != nil) else { return }
+        if experiment != self.experiment { tripped = nil }
         self.experiment = experiment
         self.configHash = configHash
         isWatching = experiment != nil
         restart()
+        (profit, exposure) = ((0, 0), (0, 0))
     }
 
     private mutating func restart() {
-        tripped = nil
         (tickCount, misses100, misses400, refused100, fillCount, takers40) = (0, 0, 0, 0, 0, 0)
-        (profit, baselineTicks) = ((0, 0), 0)
         for place in 0..<Self.secondsKept { seconds[place] = Second() }
     }
 
-    /// What tripped since the last call; counting begins anew.
+    /// What tripped since the last call; ticks and fills are counted anew. The day's loss is not: an environment grants B nothing more to lose.
     mutating func take() -> BreakerTrip? {
         guard let trip = tripped else { return nil }
+        tripped = nil
         restart()
         return trip
     }
@@ -95,16 +97,18 @@ struct Breakers {
 
     // MARK: The quote path
 
-    mutating func ticked(_ arm: Arm, isMissed: Bool, isRefused: Bool, at wall: WallTime) {
+    /// `isEnrolled`: the symbol takes part in the experiment.
+    mutating func ticked(_ arm: Arm, isEnrolled: Bool, isMissed: Bool, isRefused: Bool, at wall: WallTime) {
         let second = Int32(truncatingIfNeeded: wall.nanoseconds / 1_000_000_000)
         guard arm == .b else {
             let place = bucket(second)
             seconds[place].ticks &+= 1
-            baselineTicks += 1
+            if isEnrolled { exposure.a += 1 }
             if isMissed { seconds[place].misses &+= 1 }
             if isRefused { seconds[place].refused &+= 1 }
             return
         }
+        exposure.b += 1
         let (place, leaving100) = (tickCount % 400, (tickCount + 300) % 400)
         if tickCount >= 400, ticks[place].isMissed { misses400 -= 1 }
         if tickCount >= 100 {
@@ -146,16 +150,28 @@ struct Breakers {
         trip(.takerShare, Self.takers, takers40, from: oldest, to: second) { ($0.takers, $0.fills) }
     }
 
-    // MARK: Once a snapshot
+    // MARK: Once a second and at every fill
 
-    /// What a closed row brought, 1e-8 quote currency.
-    mutating func earned(_ arm: Arm, _ amount: Int64) {
-        if arm == .a { profit.a &+= amount } else { profit.b &+= amount }
-        guard profit.b <= -lossLimit, tripped == nil else { return }
-        let isBoth = baselineTicks >= Self.baselineTicksMin && profit.a <= -lossLimit
+    /// What a symbol brought since it was last marked, 1e-8 quote currency.
+    mutating func earned(_ arm: Arm, isEnrolled: Bool, _ amount: Int64, at wall: WallTime) {
+        let today = wall.nanoseconds.flooredDivision(by: 86_400_000_000_000)
+        if today > day { (day, profit, exposure) = (today, (0, 0), (0, 0)) }
+        guard arm == .b else {
+            if isEnrolled { profit.a &+= amount }
+            return
+        }
+        profit.b &+= amount
+        // What was lost before is no news: after an environment B trips when it loses more.
+        guard amount < 0, profit.b <= -lossLimit, tripped == nil else { return }
         tripped = BreakerTrip(
-            kind: .loss, scope: isBoth ? .environment : .harm, count: -profit.b, of: lossLimit, baselineCount: -profit.a,
+            kind: .loss, scope: losesAlike ? .environment : .harm, count: -profit.b, of: lossLimit, baselineCount: -profit.a,
             baselineOf: lossLimit)
+    }
+
+    /// A tick of A costs at least half of what one of B costs.
+    private var losesAlike: Bool {
+        exposure.a >= Self.baselineTicksMin && profit.a < 0
+            && -2 * Int128(profit.a) * Int128(exposure.b) >= -Int128(profit.b) * Int128(exposure.a)
     }
 
     // MARK: Leaves
@@ -179,7 +195,9 @@ struct Breakers {
             all += Int64(of)
             baseline += Int64(seconds[place].ticks)
         }
-        let isBoth = baseline >= Self.baselineTicksMin && all > 0 && bad * Int64(rule.of) >= Int64(rule.count) * all
+        // A share of a few fills says nothing; of ticks there are enough.
+        let isEnough = kind == .takerShare ? all >= Int64(rule.of / 2) : all > 0
+        let isBoth = baseline >= Self.baselineTicksMin && isEnough && bad * Int64(rule.of) >= Int64(rule.count) * all
         tripped = BreakerTrip(
             kind: kind, scope: isBoth ? .environment : .harm, count: Int64(count), of: Int64(rule.of), baselineCount: bad, baselineOf: all)
     }

@@ -38,7 +38,8 @@ extension SymbolState {
         }
         if shared.breakers.pointee.isWatching {
             shared.breakers.pointee.ticked(
-                armFields.arm, isMissed: missedDeadline, isRefused: fetched.outcome == .refused, at: now.wall)
+                armFields.arm, isEnrolled: armFields.why != .none, isMissed: missedDeadline, isRefused: fetched.outcome == .refused,
+                at: now.wall)
         }
         let kind = outcome == .ordinary && isLate ? .missed : outcome
         guard let weight = tickSampling.count(kind, at: now.instant, &shared.tickBudget) else { return }

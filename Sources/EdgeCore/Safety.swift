@@ -70,6 +70,9 @@ extension SymbolState {
         let change = Int128(profit) - Int128(loss.start)
         // At midnight symbols arrive one after the other: one that is still in the old day has no part in the host's new one.
         if loss.day == shared.loss.day { shared.loss.change += change - loss.change }
+        if shared.breakers.pointee.isWatching {
+            shared.breakers.pointee.earned(armFields.arm, isEnrolled: armFields.why != .none, profit &- loss.last, at: now.wall)
+        }
         loss.last = profit
         loss.change = change
 

@@ -117,7 +117,8 @@ import Testing
         let it = QuoteBench()
         it.quoting()
         _ = it.apply([.b], wide)
-        it.node.shared.breakers.pointee.earned(.b, -it.node.shared.parameters.limits.dailyLossHost / 10)
+        it.node.shared.breakers.pointee.earned(
+            .b, isEnrolled: true, -it.node.shared.parameters.limits.dailyLossHost / 10, at: it.now.wall)
         let isTold = it.node.hasTripped
         let trip = it.node.takeBreaker(at: it.now)
         it.drain()
@@ -126,6 +127,45 @@ import Testing
         #expect(it.kinds(.breaker).first?.armFields?.experiment == ExperimentID("e1"))
         let tripsAgain = it.node.hasTripped
         #expect(!tripsAgain)
+    }
+
+    /// B holds 0.01 of what falls from 100 to 10, and may lose 0.5: a tenth of the host's 5.
+    private func losing() -> QuoteBench {
+        let it = QuoteBench { $0.limits.dailyLossHost = 500_000_000 }
+        it.quoting()
+        _ = it.apply([.b]) { _ in }
+        it.advance(5)
+        it.tick()
+        it.advance(6)
+        it.trade("99.9", "100", sells: true)
+        precondition(it.position() > 0 && it.fills.last?.armFields.arm == .b && it.arm().arm == .b, "B holds nothing")
+        return it
+    }
+
+    private static let crash = (bids: #"["100.0","0"],["99.0","0"],["10.0","5"]"#, asks: #"["100.2","0"],["101.0","0"],["10.2","5"]"#)
+
+    /// Within a second, not when a row closes; a book without a proof tells no price.
+    @Test(arguments: [true, false]) func aLossTripsByTheNextSecond_onAProvenBookOnly(isProven: Bool) {
+        let it = losing()
+        it.move(bids: Self.crash.bids, asks: Self.crash.asks)
+        if !isProven { it.frame(#"{"e":"depthUpdate","E":1,"s":"S0","U":900,"u":901,"pu":899,"b":[],"a":[]}"#) }
+        it.advance(1_000)
+        let isTold = it.node.hasTripped
+        #expect(isTold == isProven && it.node.withSymbol(0) { $0.isProven } == isProven)
+        it.advance(20_000)
+        let isToldLater = it.node.hasTripped
+        #expect(isToldLater == isProven)
+    }
+
+    /// The price falls while B is played, and A takes over within the same second.
+    @Test func whatBLostSinceTheLastSecondIsBs() {
+        let it = losing()
+        it.advance(1_000 - it.clock % 1_000)
+        it.move(bids: Self.crash.bids, asks: Self.crash.asks)
+        _ = it.apply([.a], why: .lease) { _ in }
+        it.advance(5)
+        let isTold = it.node.hasTripped
+        #expect(isTold && it.arm().arm == .a)
     }
 
     @Test func anotherCandidateUnderTheSameArmIsAChange() {
