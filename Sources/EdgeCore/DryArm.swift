@@ -32,11 +32,22 @@ package struct DryArm: ~Copyable {
         _ = node.cancelAll(at: now)
     }
 
+    /// The first node pinged every connection: the answers are for both.
+    package mutating func pinged(at now: Moment) { node.pinged(at: now.instant) }
+
     package mutating func pong(on connection: Int, at now: Moment) { node.pong(on: connection, at: now) }
 
     package mutating func snapshotAnswered(_ symbol: SymbolIndex, _ body: UnsafeRawBufferPointer, sentAt: Moment, at now: Moment) {
         node.snapshotAnswered(symbol, body, sentAt: sentAt, at: now)
     }
+
+    package mutating func snapshotFailed(_ symbol: SymbolIndex, pauseNanoseconds: Int64, at now: Moment) {
+        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: now)
+    }
+
+    package mutating func instrumentChanged(_ symbol: SymbolIndex, at now: Moment) { node.instrumentChanged(symbol, at: now) }
+
+    package mutating func clockStepped(by nanoseconds: Int64) { node.clockStepped(by: nanoseconds) }
 
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
         node.frame(bytes, on: connection, at: now)
@@ -45,8 +56,11 @@ package struct DryArm: ~Copyable {
 
     package mutating func advance(to now: Moment) {
         node.advance(to: now)
-        _ = node.takeRequests()
+        node.dropRequests()
     }
+
+    /// For tests: what it knows of a connection.
+    func pulse(of connection: Int) -> ConnectionPulse { node.pulse(of: connection) }
 
     /// Hands B's rows on; one that finds no room waits here.
     package mutating func pass(to snapshots: inout Outbox<SnapshotRecord>) {
@@ -59,5 +73,12 @@ package struct DryArm: ~Copyable {
             passed += 1
         }
         memory.discard(&node.shared.outboxes, keepingSnapshots: node.shared.outboxes.snapshots.committed - passed)
+    }
+
+    /// Ends it: what is under way is closed, and its rows are handed on. Call again while it returns false: one found no room.
+    package mutating func finish(to snapshots: inout Outbox<SnapshotRecord>) -> Bool {
+        let isDone = node.finish()
+        pass(to: &snapshots)
+        return isDone && passed == node.shared.outboxes.snapshots.committed
     }
 }

@@ -160,12 +160,27 @@ extension QuoteNode {
     package mutating func takeRequests() -> [VenueRequest] {
         var requests: [VenueRequest] = []
         if let now = last?.instant, !shared.isRecorded, isPingDue(at: now) {
-            shared.wantsPing = false
-            for connection in 0..<shared.connectionCount where shared.pulses[connection].isOpen {
-                shared.pulses[connection].pinged(at: now)
-            }
+            pinged(at: now)
             requests.append(.ping)
         }
+        takeBookRequests(&requests)
+        return requests
+    }
+
+    /// A ping left on every open connection.
+    mutating func pinged(at now: Instant) {
+        shared.wantsPing = false
+        for connection in 0..<shared.connectionCount where shared.pulses[connection].isOpen { shared.pulses[connection].pinged(at: now) }
+    }
+
+    /// What has become due is not asked for: of a node that hears what another one asks. No ping of its own is awaited.
+    mutating func dropRequests() {
+        shared.wantsPing = false
+        var requests: [VenueRequest] = []
+        takeBookRequests(&requests)
+    }
+
+    private mutating func takeBookRequests(_ requests: inout [VenueRequest]) {
         for symbol in resubscriptions where !symbols[Int(symbol)].isProven { requests.append(.resubscribe(symbol)) }
         resubscriptions.removeAll(keepingCapacity: true)
         if let now = last?.instant {
@@ -175,7 +190,6 @@ extension QuoteNode {
         }
         for connection in leavingConnections { requests.append(.reconnect(connection: connection)) }
         leavingConnections.removeAll(keepingCapacity: true)
-        return requests
     }
 
     private func isPingDue(at now: Instant) -> Bool {
