@@ -126,6 +126,13 @@ extension QuoteNode {
     package mutating func apply(_ plan: ArmPlan, at now: Moment) -> Int {
         precondition(plan.arms.count == symbolCount, "BUG: a plan for \(plan.arms.count) of \(symbolCount) symbols")
         precondition(plan.candidate != nil || plan.arms.allSatisfy { $0.arm == .a }, "BUG: arm B without a candidate")
+        if case .interval = shared.parameters.trigger {
+            // Whatever but the schedule ends B may have ended it while the process was stopped.
+            for (index, choice) in plan.arms.enumerated()
+            where symbols[index].armFields.arm == .b && choice.arm == .a && choice.why != .schedule && choice.why != .washout {
+                symbols[index].skipIntervalTicks(upTo: now.instant)
+            }
+        }
         advance(to: now)
         if plan.configHash != shared.configHash {
             shared.configHash = plan.configHash
@@ -143,6 +150,12 @@ extension QuoteNode {
             cancelled += symbols[index].change(to: fields, at: now, &shared)
         }
         return cancelled
+    }
+
+    /// The process was stopped while the schedule gave other arms: what was missed is not decided by those before.
+    package mutating func skipIntervalTicks(upTo now: Moment) {
+        guard case .interval = shared.parameters.trigger else { return }
+        for index in 0..<symbolCount { symbols[index].skipIntervalTicks(upTo: now.instant) }
     }
 
     /// Whether a breaker tripped: `takeBreaker` says which.

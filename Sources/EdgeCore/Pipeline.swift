@@ -335,6 +335,12 @@ extension SymbolState {
         }
         nextIntervalTick = next
     }
+
+    /// Ticks that were missed until now are not made up for.
+    mutating func skipIntervalTicks(upTo now: Instant) {
+        if let next = nextIntervalTick, next > now { return }
+        nextIntervalTick = now.advanced(nanoseconds: 1)
+    }
 }
 
 /// Durations of the stages of one tick; off on ticks that are not logged.

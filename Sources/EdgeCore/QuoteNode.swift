@@ -258,7 +258,11 @@ package struct QuoteNode: ~Copyable {
 
     /// One complete frame as the venue sent it.
     package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment) {
-        let readAt = shared.clock.now()
+        frame(bytes, on: connection, at: now, readAt: shared.clock.now())
+    }
+
+    /// The same of a frame that was read before now: `readAt` is on the node's clock, and ticks are timed from there.
+    package mutating func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int, at now: Moment, readAt: Int64) {
         messages += 1
         begin(at: now)
         sweep(at: now)

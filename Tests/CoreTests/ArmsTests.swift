@@ -168,6 +168,34 @@ import Testing
         #expect(isTold && it.arm().arm == .a)
     }
 
+    /// The process stands still for 20 s under an interval of 100 ms, and the lease ends meanwhile; or the schedule ends the block in time.
+    @Test(arguments: [(ArmReason.lease, 0), (.breaker, 0), (.schedule, 200)] as [(ArmReason, Int64)])
+    func missedIntervalTicksAreNotMadeUpForAsB_unlessTheScheduleSaysSo(why: ArmReason, expected: Int64) {
+        let it = QuoteBench { $0.trigger = .interval(nanoseconds: 100_000_000) }
+        it.prove()
+        _ = it.apply([.b]) { _ in }
+        it.advance(1_000)
+        let before = it.ticks.count { $0.armFields.arm == .b }
+        it.clock += 20_000
+        _ = it.apply([.a], why: why) { _ in }
+        it.advance(2_000)
+        let late = it.ticks.count { $0.armFields.arm == .b } - before
+        #expect(abs(Int64(late) - expected) <= 1 && it.ticks.contains { $0.armFields.arm == .a }, "\(late)")
+    }
+
+    @Test func whatTheProcessSleptThroughIsNotMadeUpFor() {
+        let it = QuoteBench { $0.trigger = .interval(nanoseconds: 100_000_000) }
+        it.prove()
+        it.advance(1_000)
+        let before = it.ticks()
+        it.clock += 20_000
+        it.node.skipIntervalTicks(upTo: it.now)
+        it.advance(0)
+        #expect(it.ticks() == before)
+        it.advance(1_000)
+        #expect(it.ticks() == before + 10)
+    }
+
     @Test func anotherCandidateUnderTheSameArmIsAChange() {
         let it = QuoteBench()
         it.quoting()
