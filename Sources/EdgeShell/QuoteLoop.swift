@@ -46,6 +46,8 @@ final class QuoteLoop: @unchecked Sendable {
     private var node: QuoteNode
     /// Arm B of a dry experiment.
     private var dryArm: DryArm?
+    /// The one before, until its last rows have found room.
+    private var endedDryArm: DryArm?
     private let instruments: [Instrument]
     private let stopClock: StopClock
     private var arms: ArmControl
@@ -61,6 +63,11 @@ final class QuoteLoop: @unchecked Sendable {
     /// When the schedule gives other arms, ms UTC.
     private var planEnd = Int64.max
     private var settlingSince = WallTime(nanoseconds: 0)
+    /// Of the configuration without a candidate.
+    private var baselineHash: UInt64
+    /// The newest one played: a block begins between two frames, so its text is read once.
+    private var candidate: Candidate?
+    private var sharedControl: ControlState?
     private var hasReportedFailure = false
     /// Before the present connection.
     private var refusalsBefore: Int64 = 0
@@ -72,6 +79,13 @@ final class QuoteLoop: @unchecked Sendable {
     private let venue: VenueConnection
     private var isStopping = false
 
+    private struct Candidate {
+        var overrides: [ExperimentSpec.Override]
+        /// Nil when they do not go with this configuration.
+        var parameters: Parameters?
+        var hash: UInt64
+    }
+
     init(_ setup: Setup, control: ControlLoop, on eventLoop: any EventLoop) {
         self.eventLoop = eventLoop
         configuration = setup.configuration
@@ -82,6 +96,7 @@ final class QuoteLoop: @unchecked Sendable {
         spool = setup.spool
         self.control = control
         killLog = setup.kills
+        baselineHash = setup.configuration.hash(for: setup.venue.rawValue)
         isKilledByFile = setup.isKilledByFile
         dayResult = setup.dayResult
         venue = VenueConnection(
@@ -91,7 +106,7 @@ final class QuoteLoop: @unchecked Sendable {
                 logger: setup.logger), on: eventLoop)
         node = QuoteNode(
             venue: setup.venue, instruments: setup.instruments, parameters: configuration.parameters(for: venueName),
-            configHash: configuration.hash(for: venueName), isRecorded: false,
+            configHash: baselineHash, isRecorded: false,
             connections: VenueConnection.count(setup.venue, symbols: symbols.count), runNumber: spool.runNumber,
             firstFillID: spool.firstFillID, outboxes: spool.makeOutboxes(), clock: setup.clock,
             random: { .random(in: $0) })
@@ -135,8 +150,9 @@ final class QuoteLoop: @unchecked Sendable {
     /// they are in effect.
     func adopt(_ new: EdgeConfiguration, then: @escaping @Sendable () -> Void) {
         eventLoop.execute { [self] in
-            let now = moment()
+            let now = present()
             configuration = new
+            (baselineHash, candidate) = (new.hash(for: venueName), nil)
             reload.succeed(at: now.wall.milliseconds)
             node.adopt(baseline: new.parameters(for: venueName), at: now)
             let effects = arms.adopt(
@@ -155,8 +171,10 @@ final class QuoteLoop: @unchecked Sendable {
     /// What the venue has changed: nothing of it is quoted until a restart.
     func deliver(changedInstruments names: [String]) {
         eventLoop.execute { [self] in
+            let now = present()
             for (index, symbol) in symbols.enumerated() where names.contains(symbol) {
-                node.instrumentChanged(SymbolIndex(index), at: moment())
+                node.instrumentChanged(SymbolIndex(index), at: now)
+                dryArm?.instrumentChanged(SymbolIndex(index), at: now)
                 logger.error(
                     "The venue has changed an instrument; it is not quoted until this edge is started again.",
                     metadata: ["symbol": "\(symbol)"])
@@ -178,7 +196,7 @@ final class QuoteLoop: @unchecked Sendable {
         eventLoop.execute { [self] in
             isStopping = true
             timer?.cancel()
-            _ = node.cancelAll(at: moment())
+            _ = node.cancelAll(at: present())
             venue.stop()
             finish(after: SystemClock.monotonic().advanced(nanoseconds: Limits.cancelOnStopNanoseconds), done)
         }
@@ -189,10 +207,12 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func moment() -> Moment { clock.moment(at: SystemClock.monotonic()) }
 
-    /// Now, with the arms that are played now.
+    /// Now, with the arms that are played now. What lets time pass for the node takes it from here: after a pause of the process or the machine
+    /// whatever comes first may find a lease that has ended, or another block.
     private func present() -> Moment {
         let now = moment()
-        followSchedule(to: now)
+        if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick, at: now) }
+        if now.wall.milliseconds >= planEnd { followSchedule(to: now) }
         return now
     }
 
@@ -207,7 +227,7 @@ final class QuoteLoop: @unchecked Sendable {
         spool.publish(&node.shared.outboxes)
         watchDisk(now)
         if let due = arms.nextDue, SystemClock.bootNanoseconds() >= due { step(.tick) }
-        venue.turn(at: now.instant, node.takeRequests())
+        askVenue(at: now)
         if now.instant >= nextSecond {
             nextSecond = now.instant.advanced(nanoseconds: 1_000_000_000)
             second(now)
@@ -215,10 +235,14 @@ final class QuoteLoop: @unchecked Sendable {
     }
 
     private func second(_ now: Moment) {
-        if let step = clock.check(monotonic: SystemClock.monotonic(), wall: SystemClock.wall()) {
-            node.clockStepped(by: step)
-            node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .clock, first: step / 1_000_000))
-            logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(step / 1_000_000)"])
+        if let nanoseconds = clock.check(monotonic: SystemClock.monotonic(), wall: SystemClock.wall()) {
+            node.clockStepped(by: nanoseconds)
+            dryArm?.clockStepped(by: nanoseconds)
+            // Not `present`: the schedule is not followed by a clock that nobody has looked at.
+            let now = moment()
+            node.shared.outboxes.events.push(EventRecord(wall: now.wall, kind: .clock, first: nanoseconds / 1_000_000))
+            step(.clockStepped, at: now)
+            logger.warning("The wall clock stepped.", metadata: ["step_ms": "\(nanoseconds / 1_000_000)"])
         }
         if node.refusedRequests > refusalsBefore, !hasReportedRefusal {
             hasReportedRefusal = true
@@ -283,7 +307,7 @@ final class QuoteLoop: @unchecked Sendable {
     }
 
     private func finish(after deadline: Instant, _ done: EventLoopPromise<Outcome>) {
-        let now = moment()
+        let now = present()
         node.advance(to: now)
         spool.publish(&node.shared.outboxes)
         guard node.shared.openOrders == 0 || now.instant >= deadline else {
@@ -291,7 +315,12 @@ final class QuoteLoop: @unchecked Sendable {
             return
         }
         keepDayResult(always: true)
+        endDryArm(at: now)
         let feeds = Result<FeedStatistics, FileError> { () throws(FileError) in
+            while endedDryArm != nil {
+                try spool.waitForRoom(&node.shared.outboxes, records: SharedState.recordsPerFrame)
+                passDryRows()
+            }
             while !node.finish() { try spool.waitForRoom(&node.shared.outboxes, records: SharedState.recordsPerFrame) }
             return try spool.finish(&node.shared.outboxes)
         }
@@ -303,11 +332,12 @@ final class QuoteLoop: @unchecked Sendable {
 
     // MARK: Arms and kills
 
-    private func step(_ input: ArmControl.Input) { step(input, at: moment()) }
+    private func step(_ input: ArmControl.Input) { step(input, at: present()) }
 
-    private func step(_ input: ArmControl.Input, at now: Moment) {
+    /// `isScheduled`: blocks change for every symbol every few minutes, in time that a frame waits; rows tell them, the log need not.
+    private func step(_ input: ArmControl.Input, at now: Moment, isScheduled: Bool = false) {
         let times = ArmControl.Now(bootNanoseconds: SystemClock.bootNanoseconds(), wallMilliseconds: now.wall.milliseconds)
-        perform(arms.step(input, at: times), at: now)
+        perform(arms.step(input, at: times), at: now, isScheduled: isScheduled)
     }
 
     /// Blocks that began by `now` are played from their beginnings on, so that every tick's arm follows from the tick's own time (SPEC 7.1).
@@ -315,15 +345,17 @@ final class QuoteLoop: @unchecked Sendable {
         while now.wall.milliseconds >= planEnd {
             let boundary = WallTime(nanoseconds: planEnd * 1_000_000)
             let late = now.wall.nanoseconds - boundary.nanoseconds
-            // After a pause of the process only the newest block counts.
-            let begin = late < 1_000_000_000 ? Moment(instant: now.instant.advanced(nanoseconds: -late), wall: boundary) : now
+            var begin = Moment(instant: now.instant.advanced(nanoseconds: -late), wall: boundary)
+            if late >= 1_000_000_000 {
+                // After a pause of the process only the newest block counts.
+                begin = now
+                node.skipIntervalTicks(upTo: now)
+            }
             let before = planEnd
-            step(.tick, at: begin)
+            step(.tick, at: begin, isScheduled: true)
             guard planEnd > before else { return }
         }
     }
-
-    private func passDryRows() { dryArm?.pass(to: &node.shared.outboxes.snapshots) }
 
     private func followBreaker(at now: Moment) {
         guard node.hasTripped, let trip = node.takeBreaker(at: now) else { return }
@@ -331,11 +363,12 @@ final class QuoteLoop: @unchecked Sendable {
         step(.tripped(trip), at: now)
     }
 
-    private func perform(_ effects: [ArmControl.Effect], at now: Moment) {
+    private func perform(_ effects: [ArmControl.Effect], at now: Moment, isScheduled: Bool = false) {
         for effect in effects {
             switch effect {
             case .apply(let plan):
                 apply(plan, at: now)
+                guard !isScheduled else { continue }
                 logger.info(
                     "Arms changed.",
                     metadata: [
@@ -347,8 +380,7 @@ final class QuoteLoop: @unchecked Sendable {
                 control.append(record.line, to: .latches, then: eventLoop) { [self] result in
                     switch result {
                     case .success:
-                        let fields = ArmFields(
-                            why: .latch, experiment: ExperimentID(record.experiment), configHash: configuration.hash(for: venueName))
+                        let fields = ArmFields(why: .latch, experiment: ExperimentID(record.experiment), configHash: baselineHash)
                         node.shared.outboxes.events.push(EventRecord(wall: moment().wall, kind: .latch, armFields: fields))
                         step(.recorded(experiment: record.experiment))
                     case .failure: step(.recordFailed(experiment: record.experiment))
@@ -368,34 +400,65 @@ final class QuoteLoop: @unchecked Sendable {
 
     private func apply(_ plan: ArmControl.Plan, at now: Moment) {
         let isDry = plan.choices.contains { $0.why == .dry }
-        if !isDry { dryArm = nil }
-        let overrides = plan.experiment?.candidate ?? []
-        // Valid, or the plan would not name the experiment.
-        let candidate = plan.experiment == nil ? nil : try? configuration.candidate(overrides).parameters(for: venueName)
+        endDryArm(at: now)
+        let candidate = plan.experiment.map { self.candidate($0.candidate) }
         settlingCancelled += node.apply(
             ArmPlan(
-                experiment: plan.experiment.flatMap { ExperimentID($0.id) }, candidate: isDry ? nil : candidate,
-                configHash: plan.experiment == nil
-                    ? configuration.hash(for: venueName) : configuration.hash(for: venueName, candidate: overrides),
-                arms: plan.choices), at: now)
+                experiment: plan.experiment.flatMap { ExperimentID($0.id) }, candidate: isDry ? nil : candidate?.parameters,
+                configHash: candidate?.hash ?? baselineHash, arms: plan.choices), at: now)
         if isDry, let candidate { beginDryArm(plan, candidate, at: now) }
         isSettling = true
         settlingSince = now.wall
         spool.publish(&node.shared.outboxes)
     }
 
+    private func candidate(_ overrides: [ExperimentSpec.Override]) -> Candidate {
+        if let candidate, candidate.overrides == overrides { return candidate }
+        let new = Candidate(
+            // Valid, or the plan would not name the experiment.
+            overrides: overrides, parameters: try? configuration.candidate(overrides).parameters(for: venueName),
+            hash: configuration.hash(for: venueName, candidate: overrides))
+        candidate = new
+        return new
+    }
+
+    // MARK: Dry
+
     /// Both arms on the same frames from new books on.
-    private func beginDryArm(_ plan: ArmControl.Plan, _ candidate: Parameters, at now: Moment) {
+    private func beginDryArm(_ plan: ArmControl.Plan, _ candidate: Candidate, at now: Moment) {
+        guard let parameters = candidate.parameters else { return }
         let venue = QuoteNode.Venue(rawValue: venueName)!  // The node's own.
         let connections = VenueConnection.count(venue, symbols: symbols.count)
         dryArm = DryArm(
-            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venueName), candidate: candidate,
-            experiment: plan.experiment.flatMap { ExperimentID($0.id) },
-            configHash: configuration.hash(for: venueName, candidate: plan.experiment?.candidate ?? []),
+            venue: venue, instruments: instruments, parameters: configuration.parameters(for: venueName), candidate: parameters,
+            experiment: plan.experiment.flatMap { ExperimentID($0.id) }, configHash: candidate.hash,
             enrolled: plan.choices.map { $0.why == .dry }, connections: connections, clock: stopClock, at: now)
         logger.info("A dry arm B begins; the venue's connections are renewed for it.")
         self.venue.turn(at: now.instant, (0..<connections).map { VenueRequest.reconnect(connection: $0) })
     }
+
+    /// Its last rows are as many as symbols take part, and a ring holds 256: what finds no room now is tried again each turn. Rows of a dry arm
+    /// that ends while another's still wait push those out.
+    private func endDryArm(at now: Moment) {
+        guard dryArm != nil else { return }
+        dryArm?.advance(to: now)
+        endedDryArm = dryArm.take()
+        passDryRows()
+    }
+
+    private func passDryRows() {
+        dryArm?.pass(to: &node.shared.outboxes.snapshots)
+        if endedDryArm?.finish(to: &node.shared.outboxes.snapshots) == true { endedDryArm = nil }
+    }
+
+    /// Carries out what the node asks for. A ping is the dry arm's, too.
+    private func askVenue(at now: Moment) {
+        let requests = node.takeRequests()
+        if requests.contains(.ping) { dryArm?.pinged(at: now) }
+        venue.turn(at: now.instant, requests)
+    }
+
+    // MARK: Settling
 
     /// Tells the arms when the plan took effect; until then it looks again when the next order is due.
     private func settle() {
@@ -406,11 +469,14 @@ final class QuoteLoop: @unchecked Sendable {
             let cancelled = Int64(settlingCancelled)
             settlingCancelled = 0
             spool.publish(&node.shared.outboxes)
-            step(.settled(atMilliseconds: at.milliseconds, cancelledOrders: cancelled))
+            // Not `present`, which may put the next plan in force: this is of the one that settled.
+            step(.settled(atMilliseconds: at.milliseconds, cancelledOrders: cancelled), at: moment())
         } else if let due = node.nextDue {
             eventLoop.scheduleTask(deadline: .uptimeNanoseconds(UInt64(max(0, due.nanoseconds)))) { [self] in
                 guard isSettling else { return }
-                node.advance(to: present())
+                let now = present()
+                node.advance(to: now)
+                followBreaker(at: now)
                 settle()
                 spool.publish(&node.shared.outboxes)
             }
@@ -421,14 +487,15 @@ final class QuoteLoop: @unchecked Sendable {
         for effect in effects {
             switch effect {
             case .kill(let scopes, let order):
-                let now = moment()
+                let now = present()
                 let cancelled = scopes.reduce(0) { $0 + node.kill($1.symbol, at: now) }
                 spool.publish(&node.shared.outboxes)
                 if !scopes.isEmpty { logger.warning("Killed.", metadata: ["scope": "\(text(scopes))", "cancelled": "\(cancelled)"]) }
                 guard let order else { continue }
                 run(kills.step(.performed(order, cancelledOrders: Int64(cancelled), atMilliseconds: now.wall.milliseconds)))
             case .release(let scopes):
-                for scope in scopes { node.release(scope.symbol, at: moment()) }
+                let now = present()
+                for scope in scopes { node.release(scope.symbol, at: now) }
                 logger.warning("Released.", metadata: ["scope": "\(text(scopes))"])
             case .record(let record, let order):
                 let removesFile = record.action == .release && record.symbol == nil
@@ -454,35 +521,36 @@ final class QuoteLoop: @unchecked Sendable {
 
     /// What the control loop says for us in its next hello, and how fast it must come back.
     private func shareControl() {
-        control.share(
-            ControlState(
-                revision: max(arms.revision, kills.revision), latches: arms.latchedExperiments,
-                holdsLease: arms.holdsLease(at: SystemClock.bootNanoseconds()),
-                configHash: arms.plan.experiment.map { configuration.hash(for: venueName, candidate: $0.candidate) }
-                    ?? configuration.hash(for: venueName)))
+        let state = ControlState(
+            revision: max(arms.revision, kills.revision), latches: arms.latchedExperiments,
+            holdsLease: arms.holdsLease(at: SystemClock.bootNanoseconds()),
+            configHash: arms.plan.experiment.map { candidate($0.candidate).hash } ?? baselineHash)
+        // Waking the other thread is a system call, and a new block changes nothing of this.
+        guard state != sharedControl else { return }
+        sharedControl = state
+        control.share(state)
     }
 }
 
 extension QuoteLoop: VenueListener {
     func connected(_ connection: Int) {
         (refusalsBefore, hasReportedRefusal) = (node.refusedRequests, false)
-        let now = moment()
+        let now = present()
         node.connected(connection, at: now)
         dryArm?.connected(connection, at: now)
     }
 
     func frame(_ bytes: UnsafeRawBufferPointer, on connection: Int) {
         guard !isStopping else { return }
-        let now = moment()
+        // A tick is timed from here on: it may find another block, whose arms are put in force first.
+        let readAt = stopClock.now()
+        let now = present()
         span = (span?.first ?? now.wall, now.wall)
-        // After a pause of the process or the machine, frames wait that came before the timer; none may be quoted under a lease that ended.
-        if SystemClock.bootNanoseconds() >= leaseEnd { step(.tick) }
-        if now.wall.milliseconds >= planEnd { followSchedule(to: now) }
-        node.frame(bytes, on: connection, at: now)
+        node.frame(bytes, on: connection, at: now, readAt: readAt)
         dryArm?.frame(bytes, on: connection, at: now)
         if node.hasTripped { followBreaker(at: now) }
         // A book that lost its chain is asked for at once: what it costs to wait is not quoted.
-        if node.hasRequests { venue.turn(at: now.instant, node.takeRequests()) }
+        if node.hasRequests { askVenue(at: now) }
         if isSettling { settle() }
         spool.publish(&node.shared.outboxes)
     }
@@ -491,11 +559,12 @@ extension QuoteLoop: VenueListener {
         let now = present()
         node.pong(on: connection, at: now)
         dryArm?.pong(on: connection, at: now)
+        followBreaker(at: now)
     }
 
     func disconnected(_ connection: Int) {
         guard !isStopping else { return }
-        let now = moment()
+        let now = present()
         node.disconnected(connection, at: now)
         // Every order of this venue, whichever book it was made from (SPEC 10.1).
         _ = node.cancelAll(at: now)
@@ -508,12 +577,15 @@ extension QuoteLoop: VenueListener {
         let (sent, now) = (clock.moment(at: sentAt), present())
         node.snapshotAnswered(symbol, body, sentAt: sent, at: now)
         dryArm?.snapshotAnswered(symbol, body, sentAt: sent, at: now)
+        followBreaker(at: now)
         spool.publish(&node.shared.outboxes)
     }
 
     func snapshotFailed(of symbol: SymbolIndex, pauseNanoseconds: Int64) {
         guard !isStopping else { return }
-        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: moment())
+        let now = present()
+        node.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: now)
+        dryArm?.snapshotFailed(symbol, pauseNanoseconds: pauseNanoseconds, at: now)
     }
 
     func isDead(_ connection: Int, at now: Instant) -> Bool { node.isDead(connection, at: now) }
