@@ -11,7 +11,6 @@ final class FleetRig {
     private(set) var edges: [String: LiveProcess] = [:]
     private let hubArguments: [String]
 
-    /// The hub alone is started again where it was.
     init(hosts: [String], symbols: [String], seed: Int = 11) throws {
         self.symbols = symbols
         directory = try Binaries.temporaryDirectory()
@@ -53,6 +52,15 @@ final class FleetRig {
     func stop(_ host: String) -> Int32? {
         edges[host]?.signal(SIGTERM)
         return edges[host]?.wait()
+    }
+
+    /// The hub is killed, and started again at its address when `meanwhile` is over.
+    func restartHub(_ meanwhile: () throws -> Void) throws {
+        let address = try hubAddress
+        hub.signal(SIGKILL)
+        _ = hub.wait()
+        try meanwhile()
+        hub = try LiveProcess("calib-hub", hubArguments + ["--set", "listen=\(address)"])
     }
 
     var hubAddress: String { get throws { try Self.member("listening", of: hub) } }
