@@ -8,13 +8,13 @@ import Testing
     private static let symbols = ["BTCUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
     /// Only what is made late on purpose shall miss, on a busy machine too: a tick that waits for a fresher book is as late as what keeps the
     /// thread busy meanwhile, so none waits. The 25 misses of 50 ticks take 4 s of a lease's 15, and 150 ms are below what guards look at.
-    private static func settings(deadlineMilliseconds: Int) -> [String] {
+    static func settings(deadlineMilliseconds: Int) -> [String] {
         [
             "pipeline.tick_deadline_ms=\(deadlineMilliseconds)", "md_cache.ttl_ms=5000", "md_cache.fresh_ms_for_pricing=5000",
             "md_cache.max_stale_ms=5000", "md_cache.invalidate_on_ws_gap_ms=10000",
         ]
     }
-    private static let late = ["--busy-b-every", "2", "--busy-us", "150000"]
+    static let late = ["--busy-b-every", "2", "--busy-us", "150000"]
 
     @Test func theInstalledEdgeHasNoneOfTheLaboratorysKeys() throws {
         let help = try Binaries.run("edge-node-lab", ["run", "--help"])
@@ -76,6 +76,25 @@ import Testing
         #expect(got.text("state") == "rolled_back", "\(got.values)")
         for host in Self.hosts { #expect(fleet.stop(host) == 0) }
         _ = try fleet.expectBreaker("edge-a", kind: "deadline_miss")
+    }
+
+    /// Nobody renews the leases: both edges are on A when theirs have run out, and play B again once the hub is back.
+    @Test func withoutAHubBEndsWithItsLease_andGoesOnBehindIt() throws {
+        let fleet = try Self.fleet("away-1", edgeA: [])
+        _ = try fleet.json(["experiment", "start", "away-1", "--reason", "test"])
+        func changes(_ host: String) throws -> [(to: String, why: String)] {
+            try fleet.feeds(host)["events"].filter { $0.text("event") == "arm_change" }.map {
+                ($0.object("detail").text("to") ?? "", $0.object("detail").text("why") ?? "")
+            }
+        }
+        func all(_ holds: ([(to: String, why: String)]) -> Bool) throws -> Bool { try Self.hosts.allSatisfy { holds(try changes($0)) } }
+        try fleet.eventually("both play B") { try all { $0.last?.to == "B" } }
+        try fleet.restartHub {
+            try fleet.eventually("both play A again") { try all { $0.last?.to == "A" && $0.last?.why == "lease" } }
+        }
+        try fleet.eventually("both play B once more") { try all { $0.last?.to == "B" && $0.last?.why == "schedule" } }
+        #expect(try fleet.json(["experiment", "get", "away-1"]).text("state") == "online")
+        for host in Self.hosts { #expect(fleet.stop(host) == 0) }
     }
 
     /// Both arms are late: nobody's fault, so nothing is latched, the hub pauses, and an operator goes on. Three symbols on A are ticks enough to

@@ -17,7 +17,8 @@ struct LongExperimentTests {
         let fleet = try FleetRig(hosts: Self.hosts, symbols: Self.symbols)
         let instruments = Self.symbols.map { "  \($0): {tick: 0.01, lot: 0.01, size_unit: 20}\n" }.joined()
         try Data("sim:\n\(instruments)".utf8).write(to: URL(fileURLWithPath: fleet.directory + "/instruments.yaml"))
-        let settings = ["pipeline.tick_deadline_ms=60", "instruments_file=\(fleet.directory)/instruments.yaml"]
+        let settings =
+            ExperimentRunTests.settings(deadlineMilliseconds: 100) + ["instruments_file=\(fleet.directory)/instruments.yaml"]
         func start(_ laboratory: [String]) throws {
             for host in Self.hosts { try fleet.start(host, laboratory: laboratory, settings: settings) }
             try fleet.eventually("all edges are connected") {
@@ -60,7 +61,7 @@ struct LongExperimentTests {
         try expectReport(fleet, "slow", contains: ["**Rollback Triggered**: \u{2717} YES", "latency_regression"])
         for host in Self.hosts { #expect(fleet.stop(host) == 0) }
 
-        try start(["--busy-b-every", "3", "--busy-us", "62000"])
+        try start(ExperimentRunTests.late)
         try begin("late")
         let late = try fleet.hubctl(["wait", "experiment/late", "--for=decision", "--timeout", "120"])
         #expect(late.status == 2, "\(late.standardOutput) \(late.standardError)")
