@@ -994,7 +994,9 @@ package struct Control: Sendable {
         switch breaker.trip.scope {
         case .harm: decideRollback(experiment, reason: reason, evidence: evidence, now, &effects)
         case .environment:
-            guard experiment.state == .online, !isBeingChanged(experiment.spec.id) else { return }
+            // An edge says it until it hears of the pause; whoever lets the experiment go on has seen it.
+            let last = experiment.changes.last { $0.state == .paused && $0.by == "hub" }?.evidence
+            guard experiment.state == .online, !isBeingChanged(experiment.spec.id), last != evidence else { return }
             proposeState(experiment, .paused, by: "hub", reason: reason, evidence: evidence, now, &effects)
         }
     }

@@ -833,6 +833,20 @@ struct ExperimentLifecycleTests {
         #expect(state(hub) == .paused)
     }
 
+    /// An edge that did not hear of the pause says why once more.
+    @Test func onePauseForTheSameBreaker() {
+        var hub = Self.online()
+        hub.step(.received(LinkID(2), Self.breaker(.environment)))
+        hub.sync()
+        hub.request("experiment start", ["id": "x", "reason": "the venue is well again"])
+        hub.step(.received(LinkID(2), Self.breaker(.environment)))
+        hub.sync()
+        #expect(state(hub) == .online)
+        hub.step(.received(LinkID(1), Self.breaker(.environment)))
+        hub.sync()
+        #expect(state(hub) == .paused)
+    }
+
     // MARK: Who plays
 
     @Test func hostsThatComeLaterPlayA_inEveryDesign() {
