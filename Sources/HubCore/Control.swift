@@ -982,13 +982,7 @@ package struct Control: Sendable {
         else { return }
         let evidence = JSONValue.object { json in
             json.field("host", string: name)
-            json.field("kind", string: breaker.trip.kind.text)
-            json.field("scope", string: breaker.trip.scope.text)
-            json.field("count", integer: breaker.trip.count)
-            json.field("of", integer: breaker.trip.of)
-            json.field("baseline_count", integer: breaker.trip.baselineCount)
-            json.field("baseline_of", integer: breaker.trip.baselineOf)
-            json.field("at_ms", integer: breaker.atMilliseconds)
+            breaker.writeTrip(to: &json)
         }
         let reason = "\(name): \(breaker.trip.sentence)"
         switch breaker.trip.scope {

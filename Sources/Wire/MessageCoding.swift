@@ -207,13 +207,7 @@ extension Message {
             json.field("text", string: result.text)
         case .breaker(let breaker):
             json.field("experiment", string: breaker.experiment)
-            json.field("kind", string: breaker.trip.kind.text)
-            json.field("scope", string: breaker.trip.scope.text)
-            json.field("count", integer: breaker.trip.count)
-            json.field("of", integer: breaker.trip.of)
-            json.field("baseline_count", integer: breaker.trip.baselineCount)
-            json.field("baseline_of", integer: breaker.trip.baselineOf)
-            json.field("at_ms", integer: breaker.atMilliseconds)
+            breaker.writeTrip(to: &json)
         case .request(let request):
             json.field("id", integer: request.id)
             json.field("verb", string: request.verb)
@@ -484,3 +478,16 @@ extension Message {
 
 /// A foreign name for an answer: a character may be as long as a message, a scalar not.
 private func excerpt(of text: String) -> String { String(String.UnicodeScalarView(text.unicodeScalars.prefix(64))) }
+
+extension Message.Breaker {
+    /// The members that say what tripped: of the message, and of the decision that follows from it.
+    package func writeTrip(to json: inout JSONWriter) {
+        json.field("kind", string: trip.kind.text)
+        json.field("scope", string: trip.scope.text)
+        json.field("count", integer: trip.count)
+        json.field("of", integer: trip.of)
+        json.field("baseline_count", integer: trip.baselineCount)
+        json.field("baseline_of", integer: trip.baselineOf)
+        json.field("at_ms", integer: atMilliseconds)
+    }
+}
