@@ -144,9 +144,9 @@ struct ExperimentJudgeTests {
         let rows = PairLedgerTests.rows(pairs: 6) { row in
             guard row.from >= PairLedgerTests.start, let place = other.place(of: row.symbol, at: row.from) else { return }
             if "\(place.arm.text)" != row.arm, row.why == "schedule", place.why == .schedule { differing += 1 }
-            (row.arm, row.why) = ("\(place.arm.text)", "\(place.why.text)")
+            (row.arm, row.why, row.misses) = ("\(place.arm.text)", "\(place.why.text)", 0)
         }
-        let result = Self.assess(PairLedgerTests.rows(pairs: 6), rows)
+        let result = Self.assess(PairLedgerTests.rows(pairs: 6) { $0.misses = 0 }, rows)
         #expect(differing > 0, "the coins of seed \(seed) are all the same")
         #expect(result.verdict == .invalid && result.gates.allSatisfy { !$0.demandsRollback })
     }
