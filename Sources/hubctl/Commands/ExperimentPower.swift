@@ -204,41 +204,25 @@ struct ExperimentPowerCommand: ParsableCommand {
     // MARK: Output
 
     private func show(_ answers: [Answer], symbols: Int) {
-        var json = JSONWriter()
-        json.beginObject()
-        json.field("symbols", integer: symbols)
-        json.field("block_sec", integer: blockSec)
-        json.field("washout_sec", integer: washoutSec)
-        json.key("tests")
-        json.beginArray()
-        for answer in answers { write(answer, &json) }
-        json.endArray()
-        json.endObject()
-        guard let body = try? JSONValue.parse(json.take()) else { preconditionFailure("BUG: a writer's JSON cannot be read") }
-        let columns: [Listing.Column] = [
-            .init("METRIC", "metric"), .init("GATE", "gate"), .init("EFFECT", "effect", .number),
-            .init("STANDARD ERROR OF A DAY", "standard_error_day", .number), .init("MEDIAN MINUTES", "minutes_median", .number),
-            .init("P90 MINUTES", "minutes_p90", .number),
-        ]
-        Console.list(body, Listing(columns: columns, rows: body["tests"]?.array ?? []), output, nothing: "nothing was asked")
-    }
-
-    private func write(_ answer: Answer, _ json: inout JSONWriter) {
         let pairSeconds = 2 * blockSec
         func minutes(_ pairs: Int?) -> Int64? { pairs.map { Int64($0) * pairSeconds / 60 } }
-        json.beginObject()
-        json.field("metric", string: answer.metric.name)
-        json.field("gate", string: answer.metric.gate)
-        json.key("effect")
-        json.double(answer.effect)
-        json.key("standard_error_pair")
-        json.double(answer.standardError)
-        json.key("standard_error_day")
-        json.double(answer.standardError / (86_400 / Double(pairSeconds)).squareRoot())
-        json.field("pairs_median", integer: answer.half.map { Int64($0) })
-        json.field("pairs_p90", integer: answer.nineTenths.map { Int64($0) })
-        json.field("minutes_median", integer: minutes(answer.half))
-        json.field("minutes_p90", integer: minutes(answer.nineTenths))
-        json.endObject()
+        RecordList<Answer>(
+            name: "tests",
+            columns: [
+                .text("metric", \.metric.name), .text("gate", \.metric.gate), .double("effect", \.effect),
+                .double("standard_error_pair", isInTables: false, \.standardError),
+                .double("standard_error_day", title: "STANDARD ERROR OF A DAY") {
+                    $0.standardError / (86_400 / Double(pairSeconds)).squareRoot()
+                },
+                .whole("pairs_median", isInTables: false) { $0.half.map(Int64.init) },
+                .whole("pairs_p90", isInTables: false) { $0.nineTenths.map(Int64.init) },
+                .whole("minutes_median", title: "MEDIAN MINUTES") { minutes($0.half) },
+                .whole("minutes_p90", title: "P90 MINUTES") { minutes($0.nineTenths) },
+            ],
+            header: [
+                .init(name: "symbols", value: .number("\(symbols)")), .init(name: "block_sec", value: .number("\(blockSec)")),
+                .init(name: "washout_sec", value: .number("\(washoutSec)")),
+            ], nothing: "nothing was asked"
+        ).print(answers, output)
     }
 }
