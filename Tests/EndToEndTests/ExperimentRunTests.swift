@@ -32,7 +32,7 @@ import Testing
         let fleet = try Self.fleet("late-1", edgeA: Self.late)
         let spec = try fleet.json(["experiment", "start", "late-1", "--reason", "test"]).object("experiment")
         let onB = Set(spec.values["symbols_b"] as? [String] ?? [])
-        let waited = try fleet.hubctl(["wait", "experiment/late-1", "--for=decision", "--timeout", "120"])
+        let waited = try fleet.waitForDecision("late-1", seconds: 120)
         #expect(waited.status == 2, "\(waited.standardOutput) \(waited.standardError)")
         try fleet.eventually("both hosts have it latched") {
             let commands = try fleet.json(["command", "list"]).objects("commands")

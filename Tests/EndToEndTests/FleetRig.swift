@@ -65,8 +65,14 @@ final class FleetRig {
 
     var hubAddress: String { get throws { try Self.member("listening", of: hub) } }
 
-    func hubctl(_ arguments: [String], as name: String = "ann") throws -> Binaries.Outcome {
-        try Binaries.run("hubctl", arguments + ["--context", "\(directory)/pki/operators/\(name)", "--hub", try hubAddress])
+    func hubctl(_ arguments: [String], as name: String = "ann", deadline seconds: Double = 60) throws -> Binaries.Outcome {
+        try Binaries.run(
+            "hubctl", arguments + ["--context", "\(directory)/pki/operators/\(name)", "--hub", try hubAddress], deadline: seconds)
+    }
+
+    /// The exit status and what was said.
+    func waitForDecision(_ id: String, seconds: Int) throws -> Binaries.Outcome {
+        try hubctl(["wait", "experiment/\(id)", "--for=decision", "--timeout", "\(seconds)"], deadline: Double(seconds + 10))
     }
 
     func json(_ arguments: [String], as name: String = "ann", status: Int32 = 0) throws -> FeedRows.Row {

@@ -52,7 +52,7 @@ struct LongExperimentTests {
 
         try start(["--stretch-b", "1.3"])
         try begin("slow")
-        let slow = try fleet.hubctl(["wait", "experiment/slow", "--for=decision", "--timeout", "600"])
+        let slow = try fleet.waitForDecision("slow", seconds: 600)
         #expect(slow.status == 2, "\(slow.standardOutput) \(slow.standardError)")
         let decided = try #require(try fleet.json(["experiment", "get", "slow"]).objects("changes").last)
         #expect(
@@ -63,7 +63,7 @@ struct LongExperimentTests {
 
         try start(ExperimentRunTests.late)
         try begin("late")
-        let late = try fleet.hubctl(["wait", "experiment/late", "--for=decision", "--timeout", "120"])
+        let late = try fleet.waitForDecision("late", seconds: 120)
         #expect(late.status == 2, "\(late.standardOutput) \(late.standardError)")
         try fleet.eventually("all hosts have it latched") {
             let commands = try fleet.json(["command", "list"]).objects("commands").filter { $0.text("experiment") == "late" }
