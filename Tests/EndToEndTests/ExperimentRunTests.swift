@@ -78,6 +78,45 @@ import Testing
         _ = try fleet.expectBreaker("edge-a", kind: "deadline_miss")
     }
 
+    /// One disk at a time: the hub says what an edge forgot, and edges what the hub did. Nobody plays B of it again, nor uses its name.
+    @Test func aRollbackOutlivesAnEdgesDisk_andTheHubs() throws {
+        let fleet = try Self.fleet("gone-1", edgeA: Self.late)
+        _ = try fleet.json(["experiment", "start", "gone-1", "--reason", "test"])
+        let waited = try fleet.waitForDecision("gone-1", seconds: 120)
+        #expect(waited.status == 2, "\(waited.standardOutput) \(waited.standardError)")
+        func connected() throws -> Bool {
+            try fleet.json(["host", "list"]).objects("hosts").filter { $0.text("state") == "connected" }.count == 2
+        }
+        func again() throws -> Binaries.Outcome {
+            try fleet.hubctl([
+                "experiment", "create", "--id", "gone-1", "--design", "symbol", "--candidate", "spread.base_bps=1.1", "--reason", "test",
+            ])
+        }
+        try fleet.eventually("both hosts have it latched") {
+            let commands = try fleet.json(["command", "list"]).objects("commands")
+            return commands.count == 1 && commands[0].objects("hosts").allSatisfy { $0.text("state") == "latched" }
+        }
+
+        #expect(fleet.stop("edge-b") == 0)
+        try FileManager.default.removeItem(atPath: "\(fleet.directory)/edge/edge-b")
+        try fleet.start("edge-b", settings: Self.settings(deadlineMilliseconds: 100))
+        try fleet.eventually("the new edge-b ticks") { try connected() && fleet.feeds("edge-b")["pipeline_ticks"].count > 20 }
+        #expect(try again().status == 1)
+
+        let told = try fleet.feeds("edge-a")["pipeline_ticks"].count
+        try fleet.restartHub { try FileManager.default.removeItem(atPath: fleet.directory + "/hub") }
+        try fleet.eventually("both have found the new hub, and tick") {
+            try connected() && fleet.feeds("edge-a")["pipeline_ticks"].count > told + 20
+        }
+        #expect(try fleet.json(["experiment", "list"]).objects("experiments").isEmpty)
+        let refused = try again()
+        #expect(refused.status == 1 && refused.standardError.contains("has been used before"), "\(refused.standardError)")
+        for host in Self.hosts { #expect(fleet.stop(host) == 0) }
+        #expect(try !fleet.feeds("edge-b")["pipeline_ticks"].contains { $0.text("arm") == "B" })
+        let late = try fleet.feeds("edge-a")["pipeline_ticks"].dropFirst(told)
+        #expect(!late.contains { $0.text("arm") == "B" })
+    }
+
     /// Nobody renews the leases: both edges are on A when theirs have run out, and play B again once the hub is back.
     @Test func withoutAHubBEndsWithItsLease_andGoesOnBehindIt() throws {
         let fleet = try Self.fleet("away-1", edgeA: [])
