@@ -283,6 +283,29 @@ struct PairLedgerTests {
         for fate in RowFate.allCases { #expect(replayed.count(of: fate) == live.count(of: fate), "\(fate)") }
     }
 
+    /// A pause is no part of the day that a promotion takes.
+    @Test func pairsOfWhichNothingCountsAreTold() {
+        var ledger = PairLedger(Self.plan())
+        var gates = ExperimentGates()
+        let pause = Self.start + 2 * 600_000
+        Self.feed(&ledger, Self.rows(pairs: 4) { if $0.from >= pause { ($0.why, $0.arm) = ("manual", "A") } })
+        gates.evaluate(&ledger)
+        #expect(gates.pairs == 4 && gates.pairsCounted == 2)
+    }
+
+    /// Ten minutes of rows yesterday are no day of arm A.
+    @Test func pairsBeforeAStartAreThoseWithRows() {
+        var history = ArmHistory(blockMilliseconds: 300_000)
+        for (hours, source) in [(0, "sim"), (20, "sim"), (21, "live")] {
+            for step in 0..<6 {
+                let from = Self.start + Int64(hours) * 3_600_000 + Int64(step) * 10_000
+                let row = Row(from: from, why: "none", experiment: nil, block: nil, seq: step, source: source)
+                Array(row.text.utf8).withUnsafeBytes { history.take($0, host: "edge-1", source: .sim) }
+            }
+        }
+        #expect(history.pairs == 2)
+    }
+
     @Test func thePairsBeforeItBeginsAreCounted() {
         var ledger = PairLedger(Self.plan())
         var gates = ExperimentGates()
