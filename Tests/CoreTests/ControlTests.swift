@@ -766,13 +766,17 @@ struct ExperimentLifecycleTests {
 
     /// However often others paused it and let it go on.
     @Test func whoStartedItIsNotForgotten() {
-        var hub = Self.online()
+        var hub = Self.draft()
+        hub.request("experiment start", ["id": "x", "reason": "go"], by: Hub.bob)
+        Self.surveyed(&hub)
+        hub.sync()
         for _ in 0...Limits.experimentChangesListedMax {
-            hub.request("experiment pause", ["id": "x", "reason": "r"], by: Hub.bob)
-            hub.request("experiment start", ["id": "x", "reason": "r"], by: Hub.bob)
+            hub.request("experiment pause", ["id": "x", "reason": "r"])
+            hub.request("experiment start", ["id": "x", "reason": "r"])
         }
+        #expect(state(hub) == .online)
         hub.step(.assessed(Self.assessment(.pass)))
-        hub.request("experiment promote", ["id": "x", "reason": "good"])
+        hub.request("experiment promote", ["id": "x", "reason": "good"], by: Hub.bob)
         #expect(hub.lastFailure == "second_operator")
     }
 
