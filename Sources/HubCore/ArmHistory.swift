@@ -9,7 +9,6 @@ package struct ArmHistory: ~Copyable {
     private let pairMilliseconds: Int64
     private var pairsSeen: Set<Int64> = []
     private var last: Int64 = 0
-    private var first = Int64.max
     /// Of the rows; a plan is made of one.
     package private(set) var sources: Set<RowSource> = []
 
@@ -29,7 +28,6 @@ package struct ArmHistory: ~Copyable {
         symbols[host, default: []].insert(symbol)
         notional[symbol, default: 0] += Int128(row.value(.fillNotional))
         last = max(last, row.value(.fromTs) + row.value(.spanMs))
-        first = min(first, row.value(.fromTs))
         pairsSeen.insert(row.value(.fromTs) / pairMilliseconds)
     }
 
@@ -41,9 +39,6 @@ package struct ArmHistory: ~Copyable {
 
     /// By what was traded, most first.
     package var ranked: [String] { notional.keys.sorted { (notional[$1] ?? 0, $0) < (notional[$0] ?? 0, $1) } }
-
-    /// From the first row to the end of the last, ms UTC; nil without rows.
-    package var span: (from: Int64, to: Int64)? { first == .max ? nil : (first, last) }
 
     /// An experiment that would begin where the rows end, so that the day before it is its pre-period. Any coins serve.
     package func plan(source: RowSource, blockMilliseconds: Int64, washoutMilliseconds: Int64) -> PairPlan {
