@@ -133,7 +133,6 @@ package struct Ingest {
         var files: [String: FileState] = [:]
         /// Complete files of the edge whose digest was not that of the bytes here: they are compared, once.
         var compared: Set<String> = []
-        var isPaused = false
         /// A ping sent for a contender.
         var ping: (number: Int64, contender: LinkID)?
     }
@@ -151,7 +150,6 @@ package struct Ingest {
         /// Parts on their way to the control log.
         var proposed: [FeedPart] = []
         var unsynced: Int64 = 0
-        var isStalled = false
         /// Bytes that were gone at the edge before they came.
         var goneBytes: Int64 = 0
     }
@@ -160,6 +158,12 @@ package struct Ingest {
     /// The one connection that speaks for a host.
     private var live: [String: LinkID] = [:]
     private var hosts: [String: HostFiles] = [:]
+    // The few that time or a sync has something to do for: those come often, and there may be a thousand links.
+    private var contenders: Set<LinkID> = []
+    /// Not read from.
+    private var paused: Set<LinkID> = []
+    /// A file of theirs cannot be stored at present.
+    private var stalledHosts: Set<String> = []
     private var pings: Int64 = 0
     private let bounds: ReplicationBounds
     /// Accepted and unsynced, of all hosts.
@@ -183,6 +187,8 @@ package struct Ingest {
 
     package mutating func closed(_ link: LinkID, at now: Instant) -> [Effect] {
         guard let gone = links.removeValue(forKey: link) else { return [] }
+        contenders.remove(link)
+        paused.remove(link)
         if gone.peer.role == .edge, live[gone.peer.name] == link { live[gone.peer.name] = nil }
         guard let contender = gone.ping?.contender else { return [] }
         return admit(contender)
@@ -192,9 +198,11 @@ package struct Ingest {
     package mutating func tick(_ now: Instant) -> [Effect] {
         self.now = now
         var effects: [Effect] = []
-        for host in live.keys.sorted() { effects += retry(host) }
-        for (link, state) in links.sorted(by: { $0.key < $1.key }) {
-            guard case .contending(_, let edge, let deadline) = state.state, now >= deadline, let old = live[edge.host] else { continue }
+        for host in stalledHosts.sorted() { effects += retry(host) }
+        for link in contenders.sorted() {
+            guard case .contending(_, let edge, let deadline)? = links[link]?.state, now >= deadline, let old = live[edge.host] else {
+                continue
+            }
             links[old]?.ping = nil
             effects += leave(old, "replaced", "no pong within 1 s, and the same identity connected again")
             effects += admit(link)
@@ -267,6 +275,7 @@ package struct Ingest {
             }
             guard links[old]?.ping == nil else { return refuse(link, peer) }
             links[link]?.state = .contending(hello, edge, deadline: now.advanced(nanoseconds: Limits.identityPingNanoseconds))
+            contenders.insert(link)
             pings += 1
             links[old]?.ping = (pings, link)
             return [.send(old, .ping(number: pings))]
@@ -280,6 +289,7 @@ package struct Ingest {
         guard live[edge.host] == nil else { return refuse(link, peer) }
         live[edge.host] = link
         links[link]?.state = .surveying(hello, edge)
+        contenders.remove(link)
         return [.survey(link, host: edge.host, epoch: edge.epoch)]
     }
 
@@ -298,6 +308,7 @@ package struct Ingest {
     /// From here on nothing it says counts, and its host may connect again.
     private mutating func leave(_ link: LinkID, _ code: String, _ text: String) -> [Effect] {
         links[link]?.state = .leaving
+        contenders.remove(link)
         if let name = links[link]?.peer.name, live[name] == link { live[name] = nil }
         return [.close(link, code: code, text: text)]
     }
@@ -383,6 +394,7 @@ package struct Ingest {
             let copy = state.copy, copy.name == name
         else { return [] }
         store(edge.host, name, received: found.length, synced: found.length)
+        defer { if !isAnythingStalled(link) { stalledHosts.remove(edge.host) } }
         if copy.number == 0, let epoch = found.epoch, epoch != edge.epoch {
             // The file that came first is another epoch's: nothing of this one has come yet.
             return begin(file, base: 0, prefixCRC32C: nil, edge, link)
@@ -393,7 +405,6 @@ package struct Ingest {
             return [answer(link, copy, found.length, fromBlock, found.blocks)] + refill()
         case .stalled, .rewinding:
             links[link]?.files[file] = .rewinding(copy)
-            if !isAnythingStalled(link) { hosts[edge.host]?.isStalled = false }
             return [answer(link, copy, found.length, 0, found.blocks)] + refill()
         // Of a question before; the one that counts is still to be answered.
         case .open, .verifying, .recording, .sealing, .refused: return []
@@ -515,8 +526,7 @@ package struct Ingest {
         }
         links[link]?.files[file] = .stalled(copy, retryAt: retryAt)
         var effects = [stalled(file, copy, link)]
-        if hosts[host]?.isStalled == false {
-            hosts[host]?.isStalled = true
+        if stalledHosts.insert(host).inserted {
             effects.append(.alarm(host: host, code: "disk", text: "\(file) cannot be stored; it is tried again each second"))
         }
         return effects + refill()
@@ -602,21 +612,21 @@ package struct Ingest {
 
     /// A connection, or all of them, have brought more than waits for a sync at a time.
     private mutating func restrain(_ link: LinkID, _ host: String) -> [Effect] {
-        var paused: [LinkID] = []
+        var tooFast: [LinkID] = []
         if unsyncedBytes > bounds.poolBytes {
-            paused = links.keys.filter { links[$0]?.isPaused == false && live[links[$0]!.peer.name] == $0 }.sorted()
-        } else if links[link]?.isPaused == false, unackedBytes(of: host) > Limits.unackedBytesMax {
-            paused = [link]
+            tooFast = links.keys.filter { !paused.contains($0) && live[links[$0]!.peer.name] == $0 }.sorted()
+        } else if unackedBytes(of: host) > Limits.unackedBytesMax, !paused.contains(link) {
+            tooFast = [link]
         }
-        for link in paused { links[link]?.isPaused = true }
-        return paused.map { .pauseReading($0) }
+        paused.formUnion(tooFast)
+        return tooFast.map { .pauseReading($0) }
     }
 
     /// Half of what was too much is synced.
     private mutating func refill() -> [Effect] {
-        guard unsyncedBytes <= bounds.poolBytes / 2 else { return [] }
-        let free = links.filter { $0.value.isPaused && unackedBytes(of: $0.value.peer.name) <= Limits.unackedBytesMax / 2 }.keys.sorted()
-        for link in free { links[link]?.isPaused = false }
+        guard !paused.isEmpty, unsyncedBytes <= bounds.poolBytes / 2 else { return [] }
+        let free = paused.filter { unackedBytes(of: links[$0]!.peer.name) <= Limits.unackedBytesMax / 2 }.sorted()
+        paused.subtract(free)
         return free.map { .resumeReading($0) }
     }
 
@@ -645,7 +655,7 @@ package struct Ingest {
     package func goneBytes(of host: String) -> Int64 { hosts[host]?.goneBytes ?? 0 }
 
     /// A file of the host cannot be stored at present.
-    package func isStalled(_ host: String) -> Bool { hosts[host]?.isStalled ?? false }
+    package func isStalled(_ host: String) -> Bool { stalledHosts.contains(host) }
 
     package var connectedEdges: Int { live.count }
 }

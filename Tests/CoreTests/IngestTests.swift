@@ -287,6 +287,41 @@ struct IngestTests {
         #expect(failed.first == .send(Self.a, .resume(Message.Resume(file: Self.file, length: 0, isStalled: true))))
     }
 
+    /// The edge comes back meanwhile, and its file is taken at once: nothing is stalled any more.
+    @Test func aHostThatCameBackToAGoodDisk_isNotStalled() {
+        var ingest = Self.open()
+        _ = ingest.failed(host: "tokyo", file: Self.file)
+        #expect(ingest.isStalled("tokyo"))
+        _ = ingest.closed(Self.a, at: Self.start)
+        _ = ingest.opened(Self.b, peer: Self.tokyo)
+        _ = ingest.received(Self.hello(), on: Self.b, at: Self.start)
+        _ = ingest.surveyed(Self.b, files: [], highestSeq: [])
+        _ = ingest.received(Self.resume(0), on: Self.b, at: Self.start)
+        #expect(ingest.isStalled("tokyo"))
+        _ = ingest.inspected(Self.b, file: Self.file, Self.inspection(0))
+        #expect(!ingest.isStalled("tokyo"))
+        #expect(ingest.tick(Self.start.advanced(nanoseconds: 5_000_000_000)) == [])
+    }
+
+    /// A link that goes while nobody is read from is not told to go on.
+    @Test func aPausedLinkThatIsGone_isLetGo() {
+        var bounds = ReplicationBounds()
+        bounds.poolBytes = 1_000
+        var ingest = Ingest(bounds: bounds)
+        for (link, host) in [(Self.a, "tokyo"), (Self.b, "osaka")] {
+            _ = ingest.opened(link, peer: Peer(role: .edge, name: host))
+            _ = ingest.received(Self.hello(host), on: link, at: Self.start)
+            _ = ingest.surveyed(link, files: [], highestSeq: [])
+            _ = ingest.received(Self.resume(1), on: link, at: Self.start)
+            _ = ingest.inspected(link, file: Self.file, Self.inspection(0))
+        }
+        let effects = ingest.received(Self.append(0, 1_001), on: Self.a, at: Self.start) ?? []
+        #expect(effects.dropFirst() == [.pauseReading(Self.a), .pauseReading(Self.b)])
+        _ = ingest.closed(Self.b, at: Self.start)
+        let half = ingest.committed(host: "tokyo", file: Self.file, length: 1_001)
+        #expect(half.dropFirst() == [.resumeReading(Self.a)])
+    }
+
     @Test func fullPoolPausesEverybody_untilHalfIsSynced() {
         var bounds = ReplicationBounds()
         bounds.poolBytes = 1_000
