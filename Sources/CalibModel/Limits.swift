@@ -273,9 +273,14 @@ extension Limits {
     package static let syncEachFilesMax = 2
     /// Files a hub keeps open between rounds: six feeds of 1,000 edges, and as many of yesterday as come late.
     package static let hubOpenFilesMax = 8_192
+    /// Files of which a hub remembers length and checksums, open or not: 1 KB each. To find that out again the end of a file is read and synced.
+    package static let hubKnownFilesMax = 16_384
     /// Rounds that sync begin no closer together: at most 500 syncs a second, however little each brings. 1,000 edges bring 2,500 messages a second; a
     /// sync for each, at 0.3 ms of processor time, would take most of a core; so five share one. It adds 1 ms to an acknowledgement on average.
     package static let commitSpacingNanoseconds: Int64 = 2_000_000
+    /// Of a fleet's rounds, in which more files than these are written: half as many syncs, for 1 ms more.
+    package static let commitFewFilesMax = 4
+    package static let commitSpacingManyNanoseconds: Int64 = 4_000_000
     /// One checksum of a feed file is over so many bytes (SPEC 8.2).
     package static let resumeBlockBytes = 1 << 20
     /// Checksums in one answer to `resume`: 64 MiB of the file are read and compared at a time, which takes the edge 50 ms; 11 bytes each.

@@ -16,6 +16,7 @@ import Wire
 ///    the file is first touched, all of it when `verify` asks. What is not goes to `quarantine/`, and the file is cut there. Of a copy that no edge
 ///    asks for, because the edge has lost its disk, only what no sync covered is cut, when the host comes back.
 /// 4. Bytes of one file lie behind each other without a gap: a write at any other place than the file's end is refused.
+/// 5. What is known of a file outlives its descriptors: a file that had to be closed is opened again, not looked through again.
 package struct Committer<Disk: FeedDisk> {
     package enum Result {
         /// `rows`: those that became durable with it.
@@ -50,6 +51,10 @@ package struct Committer<Disk: FeedDisk> {
         /// Made since the folder's names were synced.
         var isNameNew: Bool
         var isInDoubt = false
+        /// The disk may hold it and its receipts open.
+        var isOpen = false
+        /// The round in which it was used last.
+        var used = 0
         var receipts: Receipts
         var check: RowCheck
     }
@@ -68,13 +73,20 @@ package struct Committer<Disk: FeedDisk> {
     /// (`Limits.rowCheckBytesPerSecond`).
     package var checkableBytes = Int.max
 
+    private var round = 0
+    private var opened = 0
     private let openFilesMax: Int
+    private let knownFilesMax: Int
 
-    /// `openFilesMax`: files that are kept open between rounds.
-    package init(disk: Disk, bounds: ReplicationBounds = .production, openFilesMax: Int = Limits.hubOpenFilesMax) {
+    /// `openFilesMax`: files that are kept open between rounds; `knownFilesMax`: files of which it is kept what was found in them.
+    package init(
+        disk: Disk, bounds: ReplicationBounds = .production, openFilesMax: Int = Limits.hubOpenFilesMax,
+        knownFilesMax: Int = Limits.hubKnownFilesMax
+    ) {
         self.disk = disk
         self.bounds = bounds
         self.openFilesMax = openFilesMax
+        self.knownFilesMax = knownFilesMax
     }
 
     // MARK: A round
@@ -84,6 +96,7 @@ package struct Committer<Disk: FeedDisk> {
         let path = Self.path(host, file)
         do throws(Failure) {
             if copies[path] == nil { copies[path] = try find(path, host, file, newOf: epoch) }
+            use(path)
             // What follows a failed write belongs behind bytes that are not there.
             guard let copy = copies[path], !copy.isInDoubt else { return }
             guard offset == copy.length else { throw .misplaced(path: path, offset: offset, length: copy.length) }
@@ -155,8 +168,8 @@ package struct Committer<Disk: FeedDisk> {
         }
     }
 
-    /// Syncs what was written, and hands over what came of the round, in order. True when anything was synced.
-    package mutating func endRound() -> (results: [Result], hasSynced: Bool) {
+    /// Syncs what was written, and hands over what came of the round, in order; `synced`: how many files were.
+    package mutating func endRound() -> (results: [Result], synced: Int) {
         let written = dirty.filter { copies[$0].map { $0.length > $0.synced && !$0.isInDoubt } ?? false }
         dirty = []
         if written.count > Limits.syncEachFilesMax {
@@ -178,15 +191,10 @@ package struct Committer<Disk: FeedDisk> {
                 }
             }
         }
-        if copies.count > openFilesMax {
-            for (path, copy) in copies where !copy.isInDoubt {
-                disk.release(path)
-                disk.release(Self.receiptsPath(copy.host, copy.file))
-                copies[path] = nil
-            }
-        }
+        makeRoom()
+        round += 1
         defer { results = [] }
-        return (results, !written.isEmpty)
+        return (results, written.count)
     }
 
     /// The hosts and their files, at the start. What a process before this one wrote is synced, all of it at once: `find` makes sure of each file, and
@@ -202,6 +210,34 @@ package struct Committer<Disk: FeedDisk> {
     }
 
     // MARK: Leaves
+
+    private mutating func use(_ path: String) {
+        guard let isOpen = copies[path]?.isOpen else { return }
+        if !isOpen { opened += 1 }
+        copies[path]!.isOpen = true
+        copies[path]!.used = round
+    }
+
+    /// Closes, and forgets, what was not used for longest, once everything is synced: half of what may be there stays, so that there is seldom
+    /// anything to do.
+    private mutating func makeRoom() {
+        let isCrowded = (open: opened > openFilesMax, known: copies.count > knownFilesMax)
+        guard isCrowded.open || isCrowded.known else { return }
+        let byUse = copies.filter { !$0.value.isInDoubt }.map { (used: $0.value.used, path: $0.key) }
+            .sorted { ($0.used, $0.path) < ($1.used, $1.path) }
+        for (_, path) in byUse {
+            guard let copy = copies[path] else { continue }
+            let isForgotten = isCrowded.known && copies.count > knownFilesMax / 2
+            guard isForgotten || (isCrowded.open && opened > openFilesMax / 2) else { return }
+            if copy.isOpen {
+                disk.release(path)
+                disk.release(Self.receiptsPath(copy.host, copy.file))
+                copies[path]!.isOpen = false
+                opened -= 1
+            }
+            if isForgotten { copies[path] = nil }
+        }
+    }
 
     private static func path(_ host: String, _ file: String) -> String { "host=\(host)/\(file)" }
     private static func receiptsFolder(_ host: String) -> String { "host=\(host)/.receipts" }
@@ -331,8 +367,9 @@ package struct Committer<Disk: FeedDisk> {
         let kept = receipts.length
         if kept < length { try quarantine(path, host, file, from: kept, to: length) }
         copies[path] = Copy(
-            host: host, file: file, length: kept, synced: kept, isNameNew: true, receipts: receipts,
+            host: host, file: file, length: kept, synced: kept, isNameNew: true, isOpen: copies[path]?.isOpen ?? false, receipts: receipts,
             check: Self.check(file, atRowStart: kept == 0))
+        use(path)
         if stored == nil {
             try writeReceipts(path)
             try sync(path)
@@ -417,6 +454,7 @@ package struct Committer<Disk: FeedDisk> {
         -> Ingest.Inspection
     {
         if copies[path] == nil { copies[path] = try find(path, host, file, newOf: nil) }
+        use(path)
         guard var copy = copies[path] else { return Ingest.Inspection(length: 0, epoch: nil, blocks: []) }
         if copy.isInDoubt {
             try attempt { (disk) throws(Disk.Failure) in

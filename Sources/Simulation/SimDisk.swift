@@ -36,6 +36,9 @@ package final class SimDisk: FeedDisk {
     /// Takes bytes it has no room for: the canary `drop-on-full`.
     package var dropsWhenFull = false
     package private(set) var faults = FaultCounts()
+    /// Written to, and not released since.
+    package private(set) var openPaths: Set<String> = []
+    package private(set) var reads = 0
 
     package init(seed: UInt64) { random = PRNG(seed: seed) }
 
@@ -58,6 +61,7 @@ package final class SimDisk: FeedDisk {
 
     package func read(_ path: String, at offset: Int64, count: Int) throws(SimDiskError) -> [UInt8] {
         try operate()
+        reads += 1
         guard let file = files[path] else { throw .noFile }
         guard offset >= 0, Int(offset) + count <= file.bytes.count else { throw .inputOutput }
         return Array(file.bytes[Int(offset)..<Int(offset) + count])
@@ -80,6 +84,7 @@ package final class SimDisk: FeedDisk {
             faults.add(.shortWrite)
             (count, failure) = (Int(random.below(Int64(count) + 1)), .inputOutput)
         }
+        openPaths.insert(path)
         var file = files[path] ?? File()
         files[path] = nil  // So that the bytes are not copied.
         let start = Int(offset)
@@ -107,6 +112,7 @@ package final class SimDisk: FeedDisk {
     package func sync(_ path: String) throws(SimDiskError) {
         try operate()
         guard files[path] != nil else { throw .noFile }
+        openPaths.insert(path)
         if failingSyncs > 0 {
             failingSyncs -= 1
             faults.add(.syncError)
@@ -148,7 +154,7 @@ package final class SimDisk: FeedDisk {
         renamed.append((from, to))
     }
 
-    package func release(_ path: String) {}
+    package func release(_ path: String) { openPaths.remove(path) }
 
     private func operate() throws(SimDiskError) {
         guard let left = operationsUntilPowerLoss else { return }

@@ -42,7 +42,8 @@ extension World {
     func startHub() {
         guard hub.ingest == nil else { return }
         var ingest = Ingest(bounds: .simulated)
-        var committer = Committer(disk: hub.disk, bounds: .simulated)
+        // Few enough that files are closed, and forgotten, all the time.
+        var committer = Committer(disk: hub.disk, bounds: .simulated, openFilesMax: 4, knownFilesMax: 12)
         do throws(SimDiskError) {
             startControl()
             for (host, files) in try committer.hosts() { ingest.found(host: host, files: files, parts: hub.parts[host] ?? []) }

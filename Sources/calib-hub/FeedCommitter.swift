@@ -70,9 +70,10 @@ final class FeedCommitter: @unchecked Sendable {
             case .survey(let link, let host, let epoch): committer.survey(link, host: host, epoch: epoch)
             }
         }
-        let (results, hasSynced) = committer.endRound()
+        let (results, synced) = committer.endRound()
         let took = SystemClock.monotonic().since(begun)
-        deliver(results, hasSynced ? took : nil)
-        return hasSynced ? max(0, Limits.commitSpacingNanoseconds - took) : 0
+        deliver(results, synced > 0 ? took : nil)
+        guard synced > 0 else { return 0 }
+        return max(0, (synced > Limits.commitFewFilesMax ? Limits.commitSpacingManyNanoseconds : Limits.commitSpacingNanoseconds) - took)
     }
 }

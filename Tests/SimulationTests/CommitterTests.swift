@@ -37,6 +37,30 @@ import Wire
         #expect(again.length == Int64(row.utf8.count) && again.epoch == "00000000000000aa")
     }
 
+    /// A file that had to be closed is opened again, not looked through again; one that was forgotten is. Nothing is lost either way.
+    @Test(arguments: [(open: 2, known: 100), (open: 100, known: 3)])
+    func moreFilesThanMayBeOpen_orKnown(open: Int, known: Int) {
+        let disk = SimDisk(seed: 1)
+        var committer = Committer(disk: disk, openFilesMax: open, knownFilesMax: known)
+        var lengths = [Int64](repeating: 0, count: 6)
+        var readsOfTheFirst = 0
+        for round in 1...4 {
+            for (host, length) in lengths.enumerated() {
+                let row = Array(Self.row(round).utf8)
+                row.withUnsafeBytes { committer.write($0, host: "h\(host)", file: Self.file, epoch: Self.former, offset: length) }
+                lengths[host] += Int64(row.count)
+                var committed: [Int64] = []
+                for case .committed(_, _, let length, _) in committer.endRound().results { committed.append(length) }
+                #expect(committed == [lengths[host]])
+                // Each has its receipts beside it.
+                #expect(disk.openPaths.count <= 2 * min(open, known))
+            }
+            if round == 1 { readsOfTheFirst = disk.reads }
+        }
+        #expect((disk.reads == readsOfTheFirst) == (known > 6))
+        for (host, length) in lengths.enumerated() { #expect(disk.bytes(of: "host=h\(host)/" + Self.file).count == length) }
+    }
+
     // MARK: Copies of an edge that has lost its disk
 
     private static let former = "00000000000000aa"
