@@ -45,10 +45,12 @@ package enum JSONValue: Sendable, Equatable {
     /// The member's value; nil when this is no object or has no such member.
     package subscript(_ name: String) -> JSONValue? {
         guard case .object(let members) = self else { return nil }
-        return members.first { $0.name == name }?.value
+        // Compared where they lie: a copy of a member would count up all that it holds.
+        for place in members.indices where members[place].name == name { return members[place].value }
+        return nil
     }
 
-    package var isNull: Bool { self == .null }
+    package var isNull: Bool { if case .null = self { true } else { false } }
     package var boolean: Bool? { if case .boolean(let value) = self { value } else { nil } }
     package var string: String? { if case .string(let value) = self { value } else { nil } }
     package var array: [JSONValue]? { if case .array(let values) = self { values } else { nil } }
@@ -62,8 +64,8 @@ package enum JSONValue: Sendable, Equatable {
 
     /// `value * 10^places`, half to even; nil for anything but a number that fits.
     package func fixed(places: Int) -> Int64? {
-        guard case .number(let text) = self else { return nil }
-        return Array(text.utf8).withUnsafeBytes { DecimalText($0)?.fixed(places: places) }
+        guard case .number(var text) = self else { return nil }
+        return text.withUTF8 { DecimalText(UnsafeRawBufferPointer($0))?.fixed(places: places) }
     }
 
     // MARK: Writing
@@ -97,8 +99,7 @@ package enum JSONValue: Sendable, Equatable {
             return .null
         case .boolean: return .boolean(try reader.boolean())
         case .string:
-            let start = reader.offset
-            return .string(try comparable(unescaped(try reader.string()), at: start))
+            return .string(try string(&reader))
         case .number:
             let raw = try reader.raw()
             return .number(String(decoding: raw, as: UTF8.self))
@@ -111,12 +112,16 @@ package enum JSONValue: Sendable, Equatable {
             let start = reader.offset
             try reader.beginObject()
             var members: [Member] = []
-            // A set costs more than it saves as long as there are few.
+            // A set costs more than it saves as long as there are few; of those, most differ already in a bit that the name's bytes choose.
             var names: Set<String> = []
+            var marks: UInt64 = 0
             while let key = try reader.nextKey() {
-                let name = try comparable(unescaped(key), at: start)
+                let (name, isPlain) = try text(of: key, at: start)
+                if members.isEmpty { members.reserveCapacity(usualMembers) }
                 if members.count < comparedNamesMax {
-                    guard !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
+                    let mark = isPlain ? mark(of: key) : .max
+                    guard marks & mark == 0 || !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
+                    marks |= mark
                 } else {
                     if names.isEmpty { names = Set(members.lazy.map(\.name)) }
                     guard names.insert(name).inserted else { throw .syntax(at: start) }
@@ -129,10 +134,32 @@ package enum JSONValue: Sendable, Equatable {
 
     /// Names of an object up to which each is compared with every other.
     private static let comparedNamesMax = 16
+    /// Room made at once: few messages' objects have more.
+    private static let usualMembers = 16
 
-    /// The text, if comparing it costs no more than its length.
-    private static func comparable(_ text: String, at start: Int) throws(JSONError) -> String {
-        if text.utf8.allSatisfy({ $0 < 0x80 }) { return text }
+    /// Equal for equal names without escapes, all of ASCII; strings of other scalars may be equal to one of them.
+    private static func mark(of key: UnsafeRawBufferPointer) -> UInt64 {
+        guard let first = key.first, let last = key.last else { return 1 }
+        return 1 << (UInt64(first &+ last &* 5 &+ UInt8(truncatingIfNeeded: key.count) &* 11) & 63)
+    }
+
+    /// The next value, which is a string.
+    static func string(_ reader: inout JSONReader) throws(JSONError) -> String {
+        let start = reader.offset
+        return try text(of: try reader.string(), at: start).text
+    }
+
+    /// The text of a string the reader has checked, if comparing it costs no more than its length; plain when it is ASCII without escapes.
+    private static func text(of raw: UnsafeRawBufferPointer, at start: Int) throws(JSONError) -> (text: String, isPlain: Bool) {
+        var all: UInt8 = 0
+        var hasEscapes = false
+        for byte in raw {
+            all |= byte
+            hasEscapes = hasEscapes || byte == 0x5c
+        }
+        let text = hasEscapes ? unescaped(raw) : String(decoding: raw, as: UTF8.self)
+        // An escape may stand for anything.
+        if all < 0x80, !hasEscapes { return (text, true) }
         var marks = 0
         for scalar in text.unicodeScalars where scalar.value >= 0x80 || marks > 0 {
             guard isMark(scalar) else {
@@ -142,7 +169,7 @@ package enum JSONValue: Sendable, Equatable {
             marks += 1
             guard marks <= Limits.combiningMarksMax else { throw .syntax(at: start) }
         }
-        return text
+        return (text, false)
     }
 
     private static func isMark(_ scalar: Unicode.Scalar) -> Bool {
@@ -153,7 +180,6 @@ package enum JSONValue: Sendable, Equatable {
 
     /// Resolves escapes the reader has already checked; a lone surrogate becomes U+FFFD.
     private static func unescaped(_ raw: UnsafeRawBufferPointer) -> String {
-        guard raw.contains(0x5c) else { return String(decoding: raw, as: UTF8.self) }
         var scalars = String.UnicodeScalarView()
         var plain: [UInt8] = []
         func flush() {

@@ -68,7 +68,9 @@ package struct Fields {
     }
 
     package func optionalFixed(_ name: String, places: Int) throws(WireError) -> Int64? {
-        optional(name) == nil ? nil : try fixed(name, places: places)
+        guard let found = optional(name) else { return nil }
+        guard let number = found.fixed(places: places) else { throw .wrongType(name) }
+        return number
     }
 }
 
@@ -320,16 +322,6 @@ extension Message.Status {
         for symbol in symbols { symbol.write(to: &json) }
         json.endArray()
     }
-
-    fileprivate init(_ fields: Fields) throws(WireError) {
-        guard let values = try fields.value("symbols").array else { throw .wrongType("symbols") }
-        guard values.count <= Limits.statusSymbolsMax else { throw .outOfRange("symbols") }
-        var symbols: [Symbol] = []
-        for value in values { symbols.append(try Symbol(Fields(value, of: "symbols"))) }
-        self.init(
-            wallMilliseconds: try fields.integer("wall_ms"), revision: try Revision(fields.value("revision")),
-            backlogBytes: try fields.integer("backlog_bytes", in: 0 ... .max), isKilled: try fields.boolean("killed"), symbols: symbols)
-    }
 }
 
 extension Message.Status.Symbol {
@@ -354,19 +346,6 @@ extension Message.Status.Symbol {
         json.endObject()
         json.endObject()
     }
-
-    fileprivate init(_ fields: Fields) throws(WireError) {
-        let named = try Fields(fields.value("features"), of: "features")
-        var features: [Int64?] = []
-        for feature in Feature.allCases { features.append(try named.optionalFixed("\(feature.name)", places: feature.places)) }
-        self.init(
-            symbol: try fields.string("symbol"), arm: try fields.string("arm"), armWhy: try fields.string("arm_why"),
-            experiment: try fields.optionalString("experiment"), isProven: try fields.boolean("proven"),
-            isKilled: try fields.boolean("killed"), bid: try fields.optionalFixed("bid", places: Places.price),
-            ask: try fields.optionalFixed("ask", places: Places.price), position: try fields.fixed("position", places: Places.quantity),
-            openOrders: try fields.integer("open_orders"), ticks: try fields.integer("ticks"), quotes: try fields.integer("quotes"),
-            fills: try fields.integer("fills"), features: features)
-    }
 }
 
 // MARK: - Reading
@@ -374,6 +353,10 @@ extension Message.Status.Symbol {
 extension Message {
     /// Reads one line without its newline. Any bytes give a message or an error.
     package init(line: UnsafeRawBufferPointer) throws(WireError) {
+        if let status = try Status(ifUsual: line) {
+            self = .status(status)
+            return
+        }
         let value: JSONValue
         do throws(JSONError) { value = try JSONValue.parse(line) } catch { throw .json(error) }
         let fields = try Fields(value, of: "message")
@@ -404,7 +387,7 @@ extension Message {
                     file: try fields.string("file"), bytes: try fields.bytes("bytes"),
                     rows: try fields.bytes("rows"), sha256: try fields.string("sha256")))
         case "gone": self = .gone(Gone(file: try fields.string("file"), bytes: try fields.bytes("bytes")))
-        case "status": self = .status(try Status(fields))
+        case "status": self = .status(try Status(line: line))
         case "lease":
             self = .lease(
                 Lease(

@@ -216,6 +216,18 @@ import Wire
             .outOfRange("term")
         ),
         ("{\"type\":\"welcome\",\"highest_seq\":{\"fills\":\"1\"}}", .wrongType("highest_seq.fills")),
+        (#"{"type":"status","#, .json(.syntax(at: 17))), (#"{"type":"status","x":1}"#, .missingField("backlog_bytes")),
+        (#"{"type":"status","backlog_bytes":-1}"#, .outOfRange("backlog_bytes")),
+        (#"{"type":"status","backlog_bytes":0,"backlog_bytes":0}"#, .json(.syntax(at: 51))),
+        (#"{"type":"status","type":"status","backlog_bytes":0}"#, .json(.syntax(at: 24))),
+        (#"{"type":"status","backlog_bytes":1.5}"#, .wrongType("backlog_bytes")),
+        (#"{"type":"status","revision":{"term":-1,"n":0}}"#, .outOfRange("term")),
+        (#"{"type":"status","symbols":{}}"#, .wrongType("symbols")), (#"{"type":"status","symbols":[1]}"#, .wrongType("symbols")),
+        (#"{"type":"status","symbols":[{"bid":"1"}]}"#, .wrongType("bid")),
+        (#"{"type":"status","symbols":[{"features":{"vol_realized":NaN}}]}"#, .json(.nonFinite(at: 56))),
+        (#"{"type":"status","symbols":[{"features":{"fill_rate":1,"fill_rate":1}}]}"#, .json(.syntax(at: 67))),
+        (#"{"type":"status","symbols":[{}]}"#, .missingField("symbol")),
+        (#"{"x":1,"type":"status"}"#, .missingField("backlog_bytes")),
     ])
     func whatIsNoMessageSaysWhy(line: String, error: WireError) {
         #expect(throws: error) { try Message(bytes: Array(line.utf8)) }
@@ -226,6 +238,23 @@ import Wire
         for (name, message) in Self.examples {
             let line = String(decoding: message.line.dropLast(2), as: UTF8.self) + #","of_later":{"x":[1,null]}}"#
             #expect(try Message(bytes: Array(line.utf8)) == message, "\(name)")
+        }
+    }
+
+    /// Of a status at every depth: it is not read by way of a tree.
+    @Test func theOrderOfMembersMeansNothing() throws {
+        func reversed(_ value: JSONValue, deep: Bool) -> JSONValue {
+            switch value {
+            case .object(let members):
+                .object(members.reversed().map { .init(name: $0.name, value: deep ? reversed($0.value, deep: true) : $0.value) })
+            case .array(let values): .array(values.map { reversed($0, deep: deep) })
+            case .null, .boolean, .number, .string: value
+            }
+        }
+        for (name, message) in Self.examples {
+            var json = JSONWriter()
+            reversed(try JSONValue.parse(Array(message.line.dropLast())), deep: name == "status").write(to: &json)
+            #expect(try Message(bytes: json.take()) == message, "\(name)")
         }
     }
 
