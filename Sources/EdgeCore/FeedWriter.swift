@@ -211,7 +211,11 @@ package struct FeedWriter {
         precondition(!isDrained, "BUG: two drains without performed()")
         isDrained = true
         for feed in Feed.writingOrder { write(feed, at: now) }
-        for feed in Feed.writingOrder where isLast || isSyncDue(feed, at: now) { syncRest(feed, at: now) }
+        // Feeds that are not urgent are synced together: one commit of the disk's journal for all, and one turn of the uplink.
+        let areAllDue = Feed.allCases.contains { !$0.isUrgent && states[$0.place].trouble == nil && isSyncDue($0, at: now) }
+        for feed in Feed.writingOrder where isLast || isSyncDue(feed, at: now) || (areAllDue && !feed.isUrgent) {
+            syncRest(feed, at: now)
+        }
         defer { effects = [] }
         return effects
     }

@@ -43,6 +43,41 @@ struct FeedWriterTests {
         #expect(writer.isEverythingSynced)
     }
 
+    /// Each on its own would be synced a second behind its own first row.
+    @Test func feedsThatAreNotUrgentAreSyncedTogether_urgentOnesAreNotTakenAlong() {
+        var writer = makeWriter()
+        func syncs(at now: Int64) -> [Feed] {
+            let effects = writer.endDrain(at: milliseconds(now))
+            settle(effects, &writer)
+            return effects.filter(\.isSync).map(\.feed)
+        }
+        append(.ticks, &writer, at: milliseconds(0))
+        #expect(syncs(at: 0) == [])
+        append(.quotes, &writer, at: milliseconds(700))
+        #expect(syncs(at: 700) == [])
+        append(.fills, &writer, at: milliseconds(990))
+        #expect(syncs(at: 990) == [.quotes, .ticks])
+        #expect(syncs(at: 1_010) == [.fills])
+        // A markout takes nobody along either.
+        append(.quotes, &writer, at: milliseconds(1_020))
+        append(.markouts, &writer, at: milliseconds(1_020))
+        #expect(syncs(at: 1_040) == [.markouts])
+        #expect(syncs(at: 1_500) == [])
+        #expect(syncs(at: 2_010) == [.quotes])
+    }
+
+    /// It is tried again and again, which must not sync the others each time.
+    @Test func aFeedInTroubleTakesNobodyAlong() {
+        var writer = makeWriter()
+        append(.ticks, &writer, at: milliseconds(0))
+        let effects = writer.endDrain(at: milliseconds(1_000))
+        for effect in effects where writer.mayPerform(effect) { writer.failed(effect, at: milliseconds(1_000)) }
+        writer.performed()
+        append(.quotes, &writer, at: milliseconds(1_010))
+        let later = writer.endDrain(at: milliseconds(1_900))
+        #expect(later.contains { $0.feed == .ticks } && !later.contains(.sync(.quotes)))
+    }
+
     @Test func mebibyteOfRowsIsSyncedAtOnce() {
         var writer = makeWriter()
         var size = 0
