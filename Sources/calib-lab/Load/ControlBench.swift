@@ -65,7 +65,7 @@ extension Bench {
             for (place, name) in names.enumerated() {
                 loop.add(
                     LoadClient(
-                        host: name, epoch: "0000000000000001", rowBytes: Self.rowBytes, windowBytes: Limits.unackedBytesMax, files: [],
+                        host: name, epoch: "0000000000000001", windowBytes: Limits.unackedBytesMax, files: [],
                         symbols: ["BTCUSDT"], statusPeriod: 1_000_000_000, statusPhase: 1_000_000_000 * Int64(place) / Int64(edges)),
                     try hub.certificate(of: name), random: { Int64.random(in: $0) })
             }
@@ -76,7 +76,7 @@ extension Bench {
                 loop.add(
                     LoadClient(
                         host: name, epoch: "0000000000000001", rowBytes: Self.rowBytes, windowBytes: Limits.unackedBytesMax,
-                        files: [("pipeline_ticks_20250101.jsonl", schedule)]), try hub.certificate(of: name),
+                        files: [(.markouts, LoadClient.day, schedule)]), try hub.certificate(of: name),
                     random: { Int64.random(in: $0) })
             }
             let clients = loop.clients
@@ -105,9 +105,9 @@ extension Bench {
                 }
             }
             let took = Double(monotonicNanoseconds() - began) / 1e9
-            let bytes = clients.suffix(loads.count).reduce(0) { $0 + $1.bytesAcknowledged }
+            let rows = clients.suffix(loads.count).reduce(0) { $0 + $1.rowsAcknowledged }
             try hub.stop(SIGTERM)
-            return (applied.sorted(), latched.sorted(), Double(bytes) / Double(Self.rowBytes) / took)
+            return (applied.sorted(), latched.sorted(), Double(rows) / took)
         }
 
         /// The operator's answer; the fleet goes on meanwhile.

@@ -111,7 +111,8 @@ extension Bench {
                 let perFile = rows / Int64(clients * files)
                 let client = LoadClient(
                     host: name, epoch: epoch(place), rowBytes: rowBytes, windowBytes: window,
-                    files: (0..<files).map { ("markouts_202501\($0 < 9 ? "0" : "")\($0 + 1).jsonl", schedule(perFile, place)) })
+                    files: (0..<files).map { (.markouts, CalendarDay(number: LoadClient.day.number + Int64($0)), schedule(perFile, place)) }
+                )
                 client.onAcknowledged = { latencies.add($0) }
                 loop.add(client, try hub.certificate(of: name), random: { $0.lowerBound })
             }
@@ -121,7 +122,7 @@ extension Bench {
             let ownBefore = processorNanoseconds()
             let total = clients.reduce(0) { $0 + $1.files.reduce(0) { $0 + $1.schedule.rowsMax } } * Int64(rowBytes)
             loop.onProgress = { seconds in
-                note("\(Int(seconds)) s: \(clients.reduce(0) { $0 + $1.bytesAcknowledged } * 100 / total) % acknowledged")
+                note("\(Int(seconds)) s: \(clients.reduce(0) { $0 + $1.rowsAcknowledged } * Int64(rowBytes) * 100 / total) % acknowledged")
             }
             loop.begin()
             try loop.run(seconds: deadline) { clients.allSatisfy { $0.isAcknowledged(at: .max) } }

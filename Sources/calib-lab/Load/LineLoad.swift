@@ -26,7 +26,7 @@ final class LineLoad {
             seats[place] = Box(
                 Seat(
                     connection: try LoadConnection(port: port, certificate),
-                    rows: LoadRows(host: names[place], epoch: "0000000000000001", rowBytes: rowBytes, rowsMax: 65_536 / rowBytes)))
+                    rows: LoadRows(.markouts, host: names[place], epoch: "0000000000000001", rowBytes: rowBytes, messageBytes: 65_536)))
         }
     }
 

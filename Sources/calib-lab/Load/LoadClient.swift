@@ -32,6 +32,7 @@ final class LoadClient {
     struct File {
         let name: String
         let schedule: LoadSchedule
+        let rows: LoadRows
         /// Rows.
         var sent: Int64 = 0
         var acknowledged: Int64 = 0
@@ -42,9 +43,11 @@ final class LoadClient {
 
     private enum State { case handshaking, awaitingWelcome, open }
 
+    /// 2025-01-01, the day of all rows.
+    static let day = CalendarDay(number: 20_089)
+
     let host: String
     private let epoch: String
-    private let rows: LoadRows
     private let windowBytes: Int64
     private let statusPeriod: Int64
     private(set) var files: [File]
@@ -58,7 +61,7 @@ final class LoadClient {
     private var nextFile = 0
     private var nextStatus: Int64 = 0
     private var status: [UInt8] = []
-    private var rowsUnderWay: Int64 = 0
+    private var bytesUnderWay: Int64 = 0
     private var statuses: Int64 = 0
     /// The one it was assigned last.
     private(set) var experiment: String?
@@ -72,9 +75,10 @@ final class LoadClient {
     /// The time from the first byte sent of a message to its acknowledgement, ns.
     var onAcknowledged: (Int64) -> Void = { _ in }
 
-    /// `windowBytes`: sent and not acknowledged at most, at least one row's. `statusPeriod` ns, 0: none.
+    /// `rowBytes`: see `LoadRows`. `windowBytes`: sent and not acknowledged at most, at least one row's. `statusPeriod` ns, 0: none.
     init(
-        host: String, epoch: String, rowBytes: Int, windowBytes: Int, files: [(name: String, schedule: LoadSchedule)],
+        host: String, epoch: String, rowBytes: Int? = nil, windowBytes: Int,
+        files: [(feed: Feed, day: CalendarDay, schedule: LoadSchedule)],
         symbols: [String] = [], statusPeriod: Int64 = 0, statusPhase: Int64 = 0
     ) {
         self.host = host
@@ -82,8 +86,11 @@ final class LoadClient {
         self.windowBytes = Int64(windowBytes)
         self.statusPeriod = statusPeriod
         nextStatus = statusPhase
-        rows = LoadRows(host: host, epoch: epoch, rowBytes: rowBytes, rowsMax: Limits.appendTurnBytes / rowBytes)
-        self.files = files.map { File(name: $0.name, schedule: $0.schedule) }
+        self.files = files.map { file in
+            File(
+                name: FeedFileName.text(file.feed, file.day), schedule: file.schedule,
+                rows: LoadRows(file.feed, host: host, epoch: epoch, rowBytes: rowBytes, messageBytes: Limits.appendTurnBytes))
+        }
         hello = Message.Hello(
             version: "calib-lab",
             edge: Message.Hello.Edge(
@@ -103,16 +110,16 @@ final class LoadClient {
     var isOpen: Bool { if case .open = state { connection != nil } else { false } }
     /// Every file's place is agreed upon.
     var isStreaming: Bool { isOpen && files.allSatisfy(\.isResumed) }
-    var bytesAcknowledged: Int64 { files.reduce(0) { $0 + $1.acknowledged } * Int64(rows.rowBytes) }
+    var rowsAcknowledged: Int64 { files.reduce(0) { $0 + $1.acknowledged } }
 
     func isAcknowledged(at elapsed: Int64) -> Bool { files.allSatisfy { $0.acknowledged >= $0.schedule.rows(at: elapsed) } }
 
     /// When there is something to do that no socket tells, ns behind the load's start.
     func next(after elapsed: Int64) -> Int64? {
-        guard isOpen else { return nil }
-        let feeds = files.compactMap { $0.schedule.next(after: elapsed) }.min()
-        guard statusPeriod > 0 else { return feeds }
-        return min(feeds ?? nextStatus, nextStatus)
+        guard isOpen, connection?.awaitsRoom == false else { return nil }
+        var next = statusPeriod > 0 ? nextStatus : Int64.max
+        for file in files { next = min(next, file.schedule.next(after: elapsed) ?? .max) }
+        return next < .max ? next : nil
     }
 
     func connect(port: Int, _ certificate: LoadCertificate) throws(LoadError) {
@@ -126,7 +133,7 @@ final class LoadClient {
         rest = nil
         lines = []
         linesSent = 0
-        rowsUnderWay = 0
+        bytesUnderWay = 0
         for place in files.indices {
             files[place].isResumed = false
             files[place].underWay = []
@@ -172,7 +179,7 @@ final class LoadClient {
         case .welcome:
             state = .open
             welcomes += 1
-            for file in files { say(.resume(Message.Resume(file: file.name, length: file.sent * Int64(rows.rowBytes)))) }
+            for file in files { say(.resume(Message.Resume(file: file.name, length: file.sent * Int64(file.rows.rowBytes)))) }
         case .resume(let resume):
             guard let place = files.firstIndex(where: { $0.name == resume.file }) else { return }
             resumed(place, resume.length)
@@ -194,6 +201,7 @@ final class LoadClient {
     }
 
     private func resumed(_ place: Int, _ length: Int64) {
+        let rows = files[place].rows
         let (whole, part) = length.quotientAndRemainder(dividingBy: Int64(rows.rowBytes))
         files[place].acknowledged = whole
         files[place].sent = whole
@@ -205,14 +213,15 @@ final class LoadClient {
         lines += left
         files[place].sent = whole + 1
         files[place].underWay.append((whole + 1, monotonicNanoseconds()))
-        rowsUnderWay += 1
+        bytesUnderWay += Int64(rows.rowBytes)
     }
 
     private func acknowledge(_ ack: Message.Ack) {
         guard let place = files.firstIndex(where: { $0.name == ack.file }) else { return }
         let now = monotonicNanoseconds()
-        let acknowledged = ack.length / Int64(rows.rowBytes)
-        rowsUnderWay -= acknowledged - files[place].acknowledged
+        let rowBytes = Int64(files[place].rows.rowBytes)
+        let acknowledged = ack.length / rowBytes
+        bytesUnderWay -= (acknowledged - files[place].acknowledged) * rowBytes
         files[place].acknowledged = acknowledged
         let covered = files[place].underWay.prefix { $0.end <= acknowledged }
         for message in covered { onAcknowledged(now - message.at) }
@@ -239,24 +248,35 @@ final class LoadClient {
                     say(.lease(Message.Lease(experiment: experiment, number: statuses, durationMilliseconds: nil)))
                 }
             }
+            // What does not fill a record leaves together, as it does at an edge.
+            while rest == nil, lines.count < Limits.appendTurnBytes, prepareRows(elapsed) {
+                guard let bytes = rest, bytes.count < Limits.tlsRecordBytes else { break }
+                lines += bytes
+                rest = nil
+            }
             if linesSent < lines.count {
                 linesSent += try connection.write(lines, from: linesSent)
-                guard linesSent == lines.count else { return }
-                lines = []
+                guard linesSent == lines.count else {
+                    if let bytes = rest { lines += bytes }
+                    rest = nil
+                    return
+                }
+                lines.removeAll(keepingCapacity: true)
                 linesSent = 0
             }
-            guard prepareRows(elapsed) else { return }
+            guard rest != nil else { return }
         }
     }
 
     /// Makes the next message of rows, files in turn; false when there is none to send.
     private func prepareRows(_ elapsed: Int64) -> Bool {
-        let room = windowBytes / Int64(rows.rowBytes) - rowsUnderWay
-        guard isOpen, room > 0 else { return false }
+        guard isOpen else { return false }
         for offset in 0..<files.count {
             let place = (nextFile + offset) % files.count
             let file = files[place]
             guard file.isResumed else { continue }
+            let rows = file.rows
+            let room = (windowBytes - bytesUnderWay) / Int64(rows.rowBytes)
             let count = min(room, Int64(rows.rowsMax), file.schedule.rows(at: elapsed) - file.sent)
             guard count > 0 else { continue }
             let line = Message.append(
@@ -265,7 +285,7 @@ final class LoadClient {
             rest = rows.make(Int(count), from: file.sent, behind: line)
             files[place].sent += count
             files[place].underWay.append((files[place].sent, monotonicNanoseconds()))
-            rowsUnderWay += count
+            bytesUnderWay += count * Int64(rows.rowBytes)
             nextFile = (place + 1) % files.count
             return true
         }
@@ -274,14 +294,18 @@ final class LoadClient {
 
     /// Whether more rows wait than the socket, or the window, takes now.
     func hasMore(at elapsed: Int64) -> Bool {
-        guard isOpen, let connection, !connection.awaitsRoom, rowsUnderWay < windowBytes / Int64(rows.rowBytes) else { return false }
-        return rest != nil || files.contains { $0.isResumed && $0.sent < $0.schedule.rows(at: elapsed) }
+        guard isOpen, let connection, !connection.awaitsRoom else { return false }
+        if rest != nil { return true }
+        for file in files where file.isResumed && bytesUnderWay + Int64(file.rows.rowBytes) <= windowBytes {
+            if file.sent < file.schedule.rows(at: elapsed) { return true }
+        }
+        return false
     }
 
     /// Compares what a hub stored of a file with what was sent; nil when equal.
     func difference(of file: Int, from path: String) -> String? {
         // What was on its way as the hub stopped may be stored, too.
-        rows.difference(from: path, counts: files[file].acknowledged...files[file].sent)
+        files[file].rows.difference(from: path, counts: files[file].acknowledged...files[file].sent)
     }
 
     private static func symbol(_ name: String) -> Message.Status.Symbol {

@@ -13,10 +13,15 @@ final class LoadLoop {
         /// When to connect again, ns of the monotonic clock; nil while connected.
         var connectAt: Int64?
         var awaitsRoom = false
+        var isReady = false
     }
 
     private let epoll: Int32
     private var seats: [Seat] = []
+    /// By seat: when it has something to do that no socket tells, ns of the monotonic clock.
+    private var wakes: [Int64] = []
+    /// The seats that have something to do now, each once.
+    private var ready: [Int] = []
     private let buffer = UnsafeMutableRawBufferPointer.allocate(byteCount: 64 << 10, alignment: 16)
     private var keys = [UInt64](repeating: 0, count: 256)
     private let reconnects: Bool
@@ -46,6 +51,7 @@ final class LoadLoop {
         var seat = Seat(client: client, certificate: certificate, backOff: BackOff(random: random))
         seat.connectAt = monotonicNanoseconds() + (reconnects ? seat.backOff.next() : 0)
         seats.append(seat)
+        wakes.append(0)
     }
 
     func begin() { begun = monotonicNanoseconds() }
@@ -57,7 +63,8 @@ final class LoadLoop {
         let start = monotonicNanoseconds()
         let deadline = start + Int64(seconds * 1e9)
         var told = start
-        var ready = Array(seats.indices)
+        // The load may have begun since the last run.
+        for place in seats.indices { call(place) }
         while !isDone() {
             var now = monotonicNanoseconds()
             guard now < deadline else { throw LoadError("not done within \(Int(seconds)) s") }
@@ -66,38 +73,34 @@ final class LoadLoop {
                 told = now
                 onProgress(Double(now - start) / 1e9)
             }
-            var wait = min(deadline, told + 1_000_000_000, now + longest)
-            var busy: [Int] = []
-            for place in ready {
+            let called = ready
+            ready = []
+            for place in called {
+                seats[place].isReady = false
                 try turn(place, now)
-                if seats[place].client.hasMore(at: elapsed(now)) { busy.append(place) }
+                wakes[place] = wake(of: place, now)
+                if seats[place].client.hasMore(at: elapsed(now)) { call(place) }
             }
             if isDone() { return }
             now = monotonicNanoseconds()
-            let elapsed = elapsed(now)
-            // Whoever waits for a time.
-            for place in seats.indices {
-                if let at = seats[place].connectAt {
-                    wait = min(wait, at)
-                } else if let next = seats[place].client.next(after: max(-1, elapsed)), begun != .max {
-                    wait = min(wait, begun + next)
-                }
-            }
-            ready = busy
-            let due = waitForSockets(until: busy.isEmpty ? wait : now, &ready)
-            if due { ready = Array(seats.indices) }
+            let next = min(deadline, told + 1_000_000_000, now + longest, wakes.min() ?? .max)
+            let count = cl_epoll_wait(epoll, &keys, ready.isEmpty ? max(0, next - now) : 0)
+            for index in 0..<max(0, Int(count)) { call(Int(keys[index])) }
+            now = monotonicNanoseconds()
+            for place in wakes.indices where wakes[place] <= now { call(place) }
         }
     }
 
-    /// Adds those whose sockets are ready; true when the time is up.
-    private func waitForSockets(until wait: Int64, _ ready: inout [Int]) -> Bool {
-        let remaining = max(0, wait - monotonicNanoseconds())
-        let count = cl_epoll_wait(epoll, &keys, remaining)
-        for index in 0..<max(0, Int(count)) {
-            let place = Int(keys[index])
-            if !ready.contains(place) { ready.append(place) }
-        }
-        return count <= 0 || monotonicNanoseconds() >= wait
+    private func call(_ place: Int) {
+        guard !seats[place].isReady else { return }
+        seats[place].isReady = true
+        ready.append(place)
+    }
+
+    private func wake(of place: Int, _ now: Int64) -> Int64 {
+        if let at = seats[place].connectAt { return at }
+        guard begun != .max, let next = seats[place].client.next(after: elapsed(now)) else { return .max }
+        return begun + next
     }
 
     private func turn(_ place: Int, _ now: Int64) throws(LoadError) {
