@@ -273,7 +273,17 @@ import Wire
         #expect(throws: WireError.wrongType("candidate.spread.base_bps")) { try spec("\"1.4\"", "1.4") }
     }
 
-    /// 200,000 damaged lines: none traps, and what still decodes decodes again from its own line to the same message.
+    /// However it is written: by escapes, or by other scalars that Unicode holds for the same.
+    @Test(arguments: [("n", "n"), ("n", #"\u006e"#), (#"a\/b"#, "a/b"), ("K", "\u{212a}"), ("\u{212a}", "K"), ("\u{e9}", "e\u{301}")])
+    func noNameComesTwice(first: String, second: String) throws {
+        for others in [0, 5, 30] {
+            let between = (0..<others).map { #""other\#($0)":0,"# }.joined()
+            func parse(_ name: String) throws { _ = try JSONValue.parse(Array(#"{"\#(first)":1,\#(between)"\#(name)":2}"#.utf8)) }
+            #expect(throws: JSONError.self, "\(others) between") { try parse(second) }
+            #expect(throws: Never.self) { try parse(second + "2") }
+        }
+    }
+
     /// Marks in disorder: to compare 64 KiB of them takes Swift seconds.
     @Test(arguments: ["\u{301}\u{316}", "\u{f75}\u{301}", #"\u0301\u0316"#])
     func stringsThatAreCostlyToCompareAreRefused(marks: String) throws {
@@ -299,6 +309,7 @@ import Wire
         }
     }
 
+    /// 200,000 damaged lines: none traps, and what still decodes decodes again from its own line to the same message.
     @Test func damagedLinesNeverTrap() throws {
         var random = SeededRandom(seed: 20_250_101)
         let lines = Self.examples.sorted { $0.key < $1.key }.map { Array($0.value.line.dropLast()) }
