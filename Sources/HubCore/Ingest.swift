@@ -394,7 +394,7 @@ package struct Ingest {
             let copy = state.copy, copy.name == name
         else { return [] }
         store(edge.host, name, received: found.length, synced: found.length)
-        defer { if !isAnythingStalled(link) { stalledHosts.remove(edge.host) } }
+        defer { noteUnstalled(edge.host, link) }
         if copy.number == 0, let epoch = found.epoch, epoch != edge.epoch {
             // The file that came first is another epoch's: nothing of this one has come yet.
             return begin(file, base: 0, prefixCRC32C: nil, edge, link)
@@ -595,6 +595,7 @@ package struct Ingest {
     private mutating func gone(_ gone: Message.Gone, _ edge: Message.Hello.Edge, _ link: LinkID) -> [Effect] {
         guard Self.parse(fileName: gone.file) != nil else { return badFile(link) }
         links[link]?.files[gone.file] = nil
+        noteUnstalled(edge.host, link)
         let copy = copy(of: gone.file, edge)
         let missing = gone.bytes - copy.base - (hosts[edge.host]?.files[copy.name]?.received ?? 0)
         guard missing > 0 else { return [] }
@@ -604,8 +605,10 @@ package struct Ingest {
         ]
     }
 
-    private func isAnythingStalled(_ link: LinkID) -> Bool {
-        links[link]?.files.values.contains { if case .stalled = $0 { true } else { false } } ?? false
+    private mutating func noteUnstalled(_ host: String, _ link: LinkID) {
+        guard stalledHosts.contains(host) else { return }
+        let isAny = links[link]?.files.values.contains { if case .stalled = $0 { true } else { false } } ?? false
+        if !isAny { stalledHosts.remove(host) }
     }
 
     // MARK: Credit

@@ -117,7 +117,6 @@ package enum JSONValue: Sendable, Equatable {
             var marks: UInt64 = 0
             while let key = try reader.nextKey() {
                 let (name, isPlain) = try text(of: key, at: start)
-                if members.isEmpty { members.reserveCapacity(usualMembers) }
                 if members.count < comparedNamesMax {
                     let mark = isPlain ? mark(of: key) : .max
                     guard marks & mark == 0 || !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
@@ -134,8 +133,6 @@ package enum JSONValue: Sendable, Equatable {
 
     /// Names of an object up to which each is compared with every other.
     private static let comparedNamesMax = 16
-    /// Room made at once: few messages' objects have more.
-    private static let usualMembers = 16
 
     /// Equal for equal names without escapes, all of ASCII; strings of other scalars may be equal to one of them.
     private static func mark(of key: UnsafeRawBufferPointer) -> UInt64 {

@@ -1,7 +1,8 @@
 import CalibModel
 
 // A status is read where it lies: a thousand edges send a thousand of them a second, and to make a tree of each first was a quarter of what their hub
-// did. What is known is as strict as in every other message; below what is not known names may come twice.
+// did. What is known is as strict as in every other message; what is not known is not looked at, so such names may come twice. Names are compared as
+// they are written: one with an escape is refused.
 
 extension Message.Status {
     /// Every status of ours begins like this.
@@ -174,10 +175,16 @@ private struct MemberReader {
     }
 
     mutating func nextKey() throws(WireError) -> UnsafeRawBufferPointer? {
-        try value("") { (json) throws(JSONError) in try json.nextKey() }
+        let key = try walk { (json) throws(JSONError) in try json.nextKey() }
+        guard key?.contains(0x5c) != true else { throw .json(.syntax(at: json.offset)) }
+        return key
     }
 
-    mutating func nextElement() throws(WireError) -> Bool { try value("") { (json) throws(JSONError) in try json.nextElement() } }
-    mutating func skip() throws(WireError) { try value("") { (json) throws(JSONError) in try json.skip() } }
-    mutating func end() throws(WireError) { try value("") { (json) throws(JSONError) in try json.end() } }
+    mutating func nextElement() throws(WireError) -> Bool { try walk { (json) throws(JSONError) in try json.nextElement() } }
+    mutating func skip() throws(WireError) { try walk { (json) throws(JSONError) in try json.skip() } }
+    mutating func end() throws(WireError) { try walk { (json) throws(JSONError) in try json.end() } }
+
+    private mutating func walk<Value>(_ step: (inout JSONReader) throws(JSONError) -> Value) throws(WireError) -> Value {
+        do throws(JSONError) { return try step(&json) } catch { throw .json(error) }
+    }
 }

@@ -303,6 +303,15 @@ struct IngestTests {
         #expect(ingest.tick(Self.start.advanced(nanoseconds: 5_000_000_000)) == [])
     }
 
+    /// The edge needed the room: nobody tries again what does not come any more.
+    @Test func aStalledFileThatIsGone_stallsNothing() {
+        var ingest = Self.open()
+        _ = ingest.failed(host: "tokyo", file: Self.file)
+        _ = ingest.received(.gone(Message.Gone(file: Self.file, bytes: 9)), on: Self.a, at: Self.start)
+        #expect(!ingest.isStalled("tokyo"))
+        #expect(ingest.tick(Self.start.advanced(nanoseconds: 5_000_000_000)) == [])
+    }
+
     /// A link that goes while nobody is read from is not told to go on.
     @Test func aPausedLinkThatIsGone_isLetGo() {
         var bounds = ReplicationBounds()

@@ -227,7 +227,8 @@ import Wire
         (#"{"type":"status","symbols":[{"features":{"vol_realized":NaN}}]}"#, .json(.nonFinite(at: 56))),
         (#"{"type":"status","symbols":[{"features":{"fill_rate":1,"fill_rate":1}}]}"#, .json(.syntax(at: 67))),
         (#"{"type":"status","symbols":[{}]}"#, .missingField("symbol")),
-        (#"{"x":1,"type":"status"}"#, .missingField("backlog_bytes")),
+        (#"{"x":1,"type":"status"}"#, .missingField("backlog_bytes")), (#"{"type":"status",1:2}"#, .json(.wrongType(at: 17))),
+        (#"{"type":"status","k\u0069lled":true}"#, .json(.syntax(at: 31))),
     ])
     func whatIsNoMessageSaysWhy(line: String, error: WireError) {
         #expect(throws: error) { try Message(bytes: Array(line.utf8)) }

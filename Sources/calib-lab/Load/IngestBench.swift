@@ -31,7 +31,7 @@ extension Bench {
         var rows: Int64 = 2_000_000
         @Option(help: "Rows a second of all clients together; 0: as fast as it goes.")
         var rate: Int64 = 0
-        @Option(help: "Bytes of a row with its newline, 384 to 16384 or 382.")
+        @Option(help: "Bytes of a row with its newline, 372 to 16384.")
         var rowBytes = 382
         @Option(help: "Bytes a client sends ahead of the acknowledgements.")
         var window = Limits.unackedBytesMax

@@ -87,9 +87,12 @@ final class LoadClient {
         self.statusPeriod = statusPeriod
         nextStatus = statusPhase
         self.files = files.map { file in
-            File(
+            // What comes into being bit by bit seldom fills a turn, and a fleet has 5,000 files.
+            let rowsMax = file.schedule.period > 0 ? 4 * file.schedule.rowsPerPeriod : .max
+            return File(
                 name: FeedFileName.text(file.feed, file.day), schedule: file.schedule,
-                rows: LoadRows(file.feed, host: host, epoch: epoch, rowBytes: rowBytes, messageBytes: Limits.appendTurnBytes))
+                rows: LoadRows(
+                    file.feed, host: host, epoch: epoch, rowBytes: rowBytes, messageBytes: Limits.appendTurnBytes, rowsMax: rowsMax))
         }
         hello = Message.Hello(
             version: "calib-lab",

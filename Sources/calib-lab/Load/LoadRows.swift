@@ -13,22 +13,22 @@ final class LoadRows {
     /// The longest line in front of rows has 100 bytes: `append`, a file's name, two numbers.
     private static let lineBytesMax = 128
     /// The shortest markout, with room for the longest host of a bench.
-    static let rowBytesMin = 370
+    static let rowBytesMin = 372
 
     let rowBytes: Int
     let rowsMax: Int
     private let bytes: UnsafeMutableRawBufferPointer
 
     /// `rowBytes`: of a row with its newline, at most 64 KiB, which the venue's name makes longer than it is; nil: as long as it is. As many rows as
-    /// `messageBytes` holds are made at a time.
-    init(_ feed: Feed, host: String, epoch: String, rowBytes: Int?, messageBytes: Int) {
+    /// `messageBytes` holds are made at a time, `rowsMax` at most.
+    init(_ feed: Feed, host: String, epoch: String, rowBytes: Int?, messageBytes: Int, rowsMax most: Int64 = .max) {
         var row = Self.row(feed, host, epoch, venue: "sim")
         if let rowBytes {
             precondition(rowBytes >= row.count, "BUG: a row of \(rowBytes) bytes has no room for host '\(host)'")
             row = Self.row(feed, host, epoch, venue: "sim" + String(repeating: "0", count: rowBytes - row.count))
         }
         self.rowBytes = row.count
-        rowsMax = max(1, messageBytes / row.count)
+        rowsMax = max(1, Int(min(most, Int64(messageBytes / row.count))))
         bytes = .allocate(byteCount: Self.lineBytesMax + rowsMax * row.count, alignment: 16)
         for place in 0..<rowsMax {
             bytes.baseAddress!.advanced(by: Self.lineBytesMax + place * row.count).copyMemory(from: row, byteCount: row.count)
