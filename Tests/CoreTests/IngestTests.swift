@@ -46,6 +46,21 @@ struct IngestTests {
         return ingest
     }
 
+    /// Tokyo on link `a` and osaka on `b`, a file of each resumed at 0.
+    private static func openTwo(poolBytes: Int64) -> Ingest {
+        var bounds = ReplicationBounds()
+        bounds.poolBytes = poolBytes
+        var ingest = Ingest(bounds: bounds)
+        for (link, host) in [(a, "tokyo"), (b, "osaka")] {
+            _ = ingest.opened(link, peer: Peer(role: .edge, name: host))
+            _ = ingest.received(hello(host), on: link, at: start)
+            _ = ingest.surveyed(link, files: [], highestSeq: [])
+            _ = ingest.received(resume(1), on: link, at: start)
+            _ = ingest.inspected(link, file: file, inspection(0))
+        }
+        return ingest
+    }
+
     static func closes(_ effects: [Ingest.Effect]?, _ link: LinkID = a) -> String? {
         for case .close(link, let code, _) in effects ?? [] { return code }
         return nil
@@ -314,16 +329,7 @@ struct IngestTests {
 
     /// A link that goes while nobody is read from is not told to go on.
     @Test func aPausedLinkThatIsGone_isLetGo() {
-        var bounds = ReplicationBounds()
-        bounds.poolBytes = 1_000
-        var ingest = Ingest(bounds: bounds)
-        for (link, host) in [(Self.a, "tokyo"), (Self.b, "osaka")] {
-            _ = ingest.opened(link, peer: Peer(role: .edge, name: host))
-            _ = ingest.received(Self.hello(host), on: link, at: Self.start)
-            _ = ingest.surveyed(link, files: [], highestSeq: [])
-            _ = ingest.received(Self.resume(1), on: link, at: Self.start)
-            _ = ingest.inspected(link, file: Self.file, Self.inspection(0))
-        }
+        var ingest = Self.openTwo(poolBytes: 1_000)
         let effects = ingest.received(Self.append(0, 1_001), on: Self.a, at: Self.start) ?? []
         #expect(effects.dropFirst() == [.pauseReading(Self.a), .pauseReading(Self.b)])
         _ = ingest.closed(Self.b, at: Self.start)
@@ -332,16 +338,7 @@ struct IngestTests {
     }
 
     @Test func fullPoolPausesEverybody_untilHalfIsSynced() {
-        var bounds = ReplicationBounds()
-        bounds.poolBytes = 1_000
-        var ingest = Ingest(bounds: bounds)
-        for (link, host) in [(Self.a, "tokyo"), (Self.b, "osaka")] {
-            _ = ingest.opened(link, peer: Peer(role: .edge, name: host))
-            _ = ingest.received(Self.hello(host), on: link, at: Self.start)
-            _ = ingest.surveyed(link, files: [], highestSeq: [])
-            _ = ingest.received(Self.resume(1), on: link, at: Self.start)
-            _ = ingest.inspected(link, file: Self.file, Self.inspection(0))
-        }
+        var ingest = Self.openTwo(poolBytes: 1_000)
         let first = ingest.received(Self.append(0, 1_000), on: Self.a, at: Self.start) ?? []
         #expect(first.count == 1)
         let second = ingest.received(Self.append(0, 1), on: Self.b, at: Self.start) ?? []
