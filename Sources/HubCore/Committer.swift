@@ -168,8 +168,9 @@ package struct Committer<Disk: FeedDisk> {
         }
     }
 
-    /// Syncs what was written, and hands over what came of the round, in order; `synced`: how many files were.
-    package mutating func endRound() -> (results: [Result], synced: Int) {
+    /// Syncs what was written, and hands over what came of the round, in order; `spacing`: no earlier than so many ns
+    /// behind this round's beginning is the next one worth its sync, nil when nothing was synced.
+    package mutating func endRound() -> (results: [Result], spacing: Int64?) {
         let written = dirty.filter { copies[$0].map { $0.length > $0.synced && !$0.isInDoubt } ?? false }
         dirty = []
         if written.count > Limits.syncEachFilesMax {
@@ -194,7 +195,8 @@ package struct Committer<Disk: FeedDisk> {
         makeRoom()
         round += 1
         defer { results = [] }
-        return (results, written.count)
+        guard !written.isEmpty else { return (results, nil) }
+        return (results, written.count > Limits.commitFewFilesMax ? Limits.commitSpacingManyNanoseconds : Limits.commitSpacingNanoseconds)
     }
 
     /// The hosts and their files, at the start. What a process before this one wrote is synced, all of it at once: `find` makes sure of each file, and

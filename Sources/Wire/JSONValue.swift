@@ -112,15 +112,12 @@ package enum JSONValue: Sendable, Equatable {
             let start = reader.offset
             try reader.beginObject()
             var members: [Member] = []
-            // A set costs more than it saves as long as there are few; of those, most differ already in a bit that the name's bytes choose.
+            // A set costs more than it saves as long as there are few.
             var names: Set<String> = []
-            var marks: UInt64 = 0
             while let key = try reader.nextKey() {
-                let (name, isPlain) = try text(of: key, at: start)
+                let name = try text(of: key, at: start)
                 if members.count < comparedNamesMax {
-                    let mark = isPlain ? mark(of: key) : .max
-                    guard marks & mark == 0 || !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
-                    marks |= mark
+                    guard !members.contains(where: { $0.name == name }) else { throw .syntax(at: start) }
                 } else {
                     if names.isEmpty { names = Set(members.lazy.map(\.name)) }
                     guard names.insert(name).inserted else { throw .syntax(at: start) }
@@ -134,20 +131,14 @@ package enum JSONValue: Sendable, Equatable {
     /// Names of an object up to which each is compared with every other.
     private static let comparedNamesMax = 16
 
-    /// Equal for equal names without escapes, all of ASCII; strings of other scalars may be equal to one of them.
-    private static func mark(of key: UnsafeRawBufferPointer) -> UInt64 {
-        guard let first = key.first, let last = key.last else { return 1 }
-        return 1 << (UInt64(first &+ last &* 5 &+ UInt8(truncatingIfNeeded: key.count) &* 11) & 63)
-    }
-
     /// The next value, which is a string.
     static func string(_ reader: inout JSONReader) throws(JSONError) -> String {
         let start = reader.offset
-        return try text(of: try reader.string(), at: start).text
+        return try text(of: try reader.string(), at: start)
     }
 
-    /// The text of a string the reader has checked, if comparing it costs no more than its length; plain when it is ASCII without escapes.
-    private static func text(of raw: UnsafeRawBufferPointer, at start: Int) throws(JSONError) -> (text: String, isPlain: Bool) {
+    /// The text of a string the reader has checked, if comparing it costs no more than its length.
+    private static func text(of raw: UnsafeRawBufferPointer, at start: Int) throws(JSONError) -> String {
         var all: UInt8 = 0
         var hasEscapes = false
         for byte in raw {
@@ -156,7 +147,7 @@ package enum JSONValue: Sendable, Equatable {
         }
         let text = hasEscapes ? unescaped(raw) : String(decoding: raw, as: UTF8.self)
         // An escape may stand for anything.
-        if all < 0x80, !hasEscapes { return (text, true) }
+        if all < 0x80, !hasEscapes { return text }
         var marks = 0
         for scalar in text.unicodeScalars where scalar.value >= 0x80 || marks > 0 {
             guard isMark(scalar) else {
@@ -166,7 +157,7 @@ package enum JSONValue: Sendable, Equatable {
             marks += 1
             guard marks <= Limits.combiningMarksMax else { throw .syntax(at: start) }
         }
-        return (text, false)
+        return text
     }
 
     private static func isMark(_ scalar: Unicode.Scalar) -> Bool {

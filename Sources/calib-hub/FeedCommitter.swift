@@ -70,10 +70,9 @@ final class FeedCommitter: @unchecked Sendable {
             case .survey(let link, let host, let epoch): committer.survey(link, host: host, epoch: epoch)
             }
         }
-        let (results, synced) = committer.endRound()
+        let (results, spacing) = committer.endRound()
         let took = SystemClock.monotonic().since(begun)
-        deliver(results, synced > 0 ? took : nil)
-        guard synced > 0 else { return 0 }
-        return max(0, (synced > Limits.commitFewFilesMax ? Limits.commitSpacingManyNanoseconds : Limits.commitSpacingNanoseconds) - took)
+        deliver(results, spacing == nil ? nil : took)
+        return max(0, (spacing ?? 0) - took)
     }
 }

@@ -1,3 +1,4 @@
+import CalibModel
 import HubCore
 import Simulation
 import Testing
@@ -59,6 +60,20 @@ import Wire
         }
         #expect((disk.reads == readsOfTheFirst) == (known > 6))
         for (host, length) in lengths.enumerated() { #expect(disk.bytes(of: "host=h\(host)/" + Self.file).count == length) }
+    }
+
+    /// A fleet's rounds share their syncs; few files are acknowledged sooner; a round without any delays nobody.
+    @Test(arguments: [
+        (0, nil), (1, Limits.commitSpacingNanoseconds), (4, Limits.commitSpacingNanoseconds), (5, Limits.commitSpacingManyNanoseconds),
+    ])
+    func roundsOfManyFilesComeFurtherApart(files: Int, spacing: Int64?) {
+        var committer = Committer(disk: SimDisk(seed: 1))
+        for host in 0..<files {
+            Array(Self.row(1).utf8).withUnsafeBytes {
+                committer.write($0, host: "h\(host)", file: Self.file, epoch: Self.former, offset: 0)
+            }
+        }
+        #expect(committer.endRound().spacing == spacing)
     }
 
     // MARK: Copies of an edge that has lost its disk
